@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Number formats (NumPy) and the hardware generators (Amaranth) that are built from them."""

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One complete, hashable description of a neuron: its format and how it is built."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from .checks import check_choice
+from .neuron_formats import BmFormat, MacFormat
+
+__all__ = ["FORMS", "Design"]
+
+FORMS = ("parallel", "pipelined", "serial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A neuron to be generated.
+
+    Parameters
+    ----------
+    format: :class:`MacFormat` or :class:`BmFormat`; what is computed (any architecture gives the same integers).
+    form: ``parallel`` (combinational), ``pipelined`` (registers after the stages named in ``registers``) or
+        ``serial`` (one input a cycle, valid/ready).
+    adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
+        ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
+    registers: for ``pipelined``: names of the parts with registers behind them; None means every part.
+    """
+
+    format: MacFormat | BmFormat
+    form: str = "parallel"
+    adder: str = "sklansky"
+    maximum: str = "tree"
+    multiplier: str = "dadda"
+    registers: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        from .adders import ADDERS
+        from .maxima import MAXIMA
+        from .multipliers import MULTIPLIERS
+
+        check_choice("Form", self.form, FORMS)
+        check_choice("Adder", self.adder, ADDERS)
+        check_choice("Maximum", self.maximum, MAXIMA)
+        check_choice("Multiplier", self.multiplier, MULTIPLIERS)
+        if self.registers is not None:
+            if self.form != "pipelined":
+                raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
+            for part in self.registers:
+                check_choice("Part with registers", part, self.parts)
+
+    @property
+    def neuron(self) -> str:
+        """``mac`` or ``bm``."""
+        return "mac" if isinstance(self.format, MacFormat) else "bm"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts in the order of the data: the neuron's submodules, pipeline stages and table rows."""
+        if self.neuron == "mac":
+            return ("products", "compression", "final_adder")
+        end = ("log_subtract",) if self.format.combine == "logarithmic" else ("exp2", "combine")
+        return ("log2", "sums", "maxima", *end)
+
+    @property
+    def name(self) -> str:
+        """A Verilog module name, such as ``bm_relu_8bit_9in``; the same for the same format and form."""
+        layout = f"_{self.format.layout}" if self.neuron == "bm" else ""
+        form = "" if self.form == "parallel" else f"_{self.form}"
+        return f"{self.neuron}{layout}_{self.format.bits}bit_{self.format.inputs}in{form}"
+
+    def create(self) -> Any:
+        """The neuron as an Amaranth component (see :mod:`bmhw.hdl.neuron`)."""
+        from .neuron import create_neuron
+
+        return create_neuron(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All parameters as plain values, for JSON and for cache keys."""
+        architecture = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder")
+        return {
+            "neuron": self.neuron,
+            **dataclasses.asdict(self.format),
+            "form": self.form,
+            **{key: getattr(self, key) for key in architecture},
+            **({"registers": list(self.registers)} if self.registers is not None else {}),
+        }

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a neuron computes, in integers: the one definition that hardware, integer model and benches share.
+
+``compute`` takes NumPy arrays whose last axis is the neuron's inputs; leading axes broadcast.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import check_choice, check_range
+from .formats import (
+    EXACT_EXP2_FRACTION, Exp2, Integers, LinearCode, Log2, LogCode, default_fraction, default_method,
+)
+
+__all__ = ["COMBINES", "LAYOUTS", "BmFormat", "LogSubtract", "MacFormat"]
+
+Booleans = NDArray[np.bool_]
+
+LAYOUTS = ("bipolar", "relu", "signed")
+COMBINES = ("linear", "logarithmic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacFormat:
+    """Multiply-accumulate neuron ``y = sum_i x_i * w_i + bias``.
+
+    Parameters: ``inputs`` n >= 1; ``bits`` of each input (2..16); ``signed_inputs``; ``weight_bits`` of each
+    signed weight (default ``bits``); ``bias_bits`` of the signed bias (default ``bits + weight_bits``).
+    Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows).
+    """
+
+    inputs: int
+    bits: int
+    signed_inputs: bool = False
+    weight_bits: int | None = None
+    bias_bits: int | None = None
+
+    def __post_init__(self):
+        check_range("Number of inputs", self.inputs, 1)
+        check_range("Width in bits", self.bits, 2, 16)
+        _default(self, "weight_bits", self.bits)
+        check_range("Weight width in bits", self.weight_bits, 2, 16)
+        _default(self, "bias_bits", self.bits + self.weight_bits)
+        check_range("Bias width in bits", self.bias_bits, 1, 62)
+
+    @property
+    def x(self) -> LinearCode:
+        return LinearCode(bits=self.bits, signed=self.signed_inputs)
+
+    @property
+    def w(self) -> LinearCode:
+        return LinearCode(bits=self.weight_bits, signed=True)
+
+    @property
+    def bias(self) -> LinearCode:
+        return LinearCode(bits=self.bias_bits, signed=True)
+
+    @cached_property
+    def y(self) -> LinearCode:
+        """The narrowest signed code that holds every possible result."""
+        products = [a * b for a in (self.x.minimum, self.x.maximum) for b in (self.w.minimum, self.w.maximum)]
+        return LinearCode.covering(self.inputs * min(products) + self.bias.minimum,
+                                   self.inputs * max(products) + self.bias.maximum)
+
+    @property
+    def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
+        """Input ports in order: name -> (code of one element, number of elements)."""
+        return {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+
+    @property
+    def output(self) -> tuple[str, LinearCode]:
+        return "y", self.y
+
+    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0) -> Integers:
+        """y for x and w of shape (..., n) and bias of shape (...)."""
+        x, w = self.x.check("x", x), self.w.check("w", w)
+        return (x * w).sum(axis=-1) + self.bias.check("bias", bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSubtract:
+    """The logarithmic end: ``log2(relu(2^a - 2^b))`` of two sums into an activation's log code.
+
+    ``z = 0`` if a <= b, else ``clamp(a - phi(a - b) - weight_maximum + offset, 0, 2^B - 1)`` with
+    ``phi(d) = floor(1/2 - 2^F * log2(1 - 2^(-d / 2^F)))``.
+    ``full_scale`` is the largest sum, ``log`` the code of z, ``weight_maximum`` the largest weight code
+    (``2^B - 1``), ``offset`` a constant of the layer.
+    """
+
+    full_scale: int
+    log: LogCode
+    weight_maximum: int
+    offset: int = 0
+
+    @cached_property
+    def phi(self) -> Integers:
+        """phi(d) for d = 0..full_scale; entry 0 is not used (a <= b gives 0)."""
+        # -log2(1 - 2^(-d / 2^F)) is irrational for d > 0 except d = 2^F (1/2), where float64 is exact; the
+        # argument is at most 2^16 * 16, so that float64 is off by less than 2^-30.
+        d = np.arange(1, self.full_scale + 1) / (1 << self.log.fraction)
+        phi = np.floor(0.5 - (1 << self.log.fraction) * np.log2(-np.expm1(-d * np.log(2.0))))
+        return np.concatenate([[0], phi.astype(np.int64)])
+
+    def compute(self, a: ArrayLike, b: ArrayLike) -> Integers:
+        """Codes z of sums a, b from 0 to full_scale, any shapes that broadcast."""
+        a, b = np.broadcast_arrays(np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64))
+        z = a - self.phi[np.maximum(a - b, 0)] - self.weight_maximum + self.offset
+        return np.where(a > b, np.clip(z, 0, self.log.maximum), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BmFormat:
+    """Bipolar morphological neuron (arXiv 2009.07190, equation 3), in base 2 and integers.
+
+    Layouts and their ports beside ``x`` (n * bits) and ``bias``:
+
+    - ``relu``: unsigned inputs; ``k1``, ``k2`` (n * weight_bits): ``y = 2^m1 - 2^m2 + bias`` with
+      ``m1 = max_i(log2 x_i + k1_i)``, ``m2 = max_i(log2 x_i + k2_i)``.
+    - ``bipolar``: signed inputs; ``k1``, ``k2``: ``y = 2^m1 - 2^m2 - 2^m3 + 2^m4 + bias``, m3 and m4 being m1
+      and m2 of the negative parts of the inputs.
+    - ``signed``: one magnitude ``k`` (n * weight_bits) and one ``sign`` (n; 1 = negative) an input; the sign of
+      ``x_i * w_i`` chooses the maximum that ``log2 |x_i| + k_i`` enters; into the other one it enters as 0.
+
+    With ``combine="logarithmic"`` (``relu`` and ``signed``): ports ``bias1``, ``bias2`` (one more candidate of
+    each maximum) for ``bias``, and the log code ``z`` for ``y``; see :class:`LogSubtract`.
+
+    Parameters: ``inputs`` n >= 1; ``bits`` of each linear input (2..16); ``log_bits`` B of the activations'
+    log code (default ``bits``, 2..16) and ``log_fraction`` F (default ``B - ceil(log2(bits))``);
+    ``weight_bits`` of the weights' log code (default B); ``out_fraction`` of y (default ``2 * bits - 2``);
+    ``log2`` and ``exp2`` method (default ``exact`` up to 12 bits, ``piecewise`` above); ``maximum_bits``: how
+    many high bits of each sum the maximum sees (default all; the dropped ones read as 0 behind it);
+    ``bias_bits`` (default ``out_fraction + 2``: -2 to 2).
+    """
+
+    inputs: int
+    bits: int
+    layout: str = "relu"
+    signed_inputs: bool | None = None
+    log_bits: int | None = None
+    log_fraction: int | None = None
+    weight_bits: int | None = None
+    out_fraction: int | None = None
+    log2: str | None = None
+    exp2: str | None = None
+    maximum_bits: int | None = None
+    bias_bits: int | None = None
+    combine: str = "linear"
+    offset: int = 0
+
+    def __post_init__(self):
+        check_range("Number of inputs", self.inputs, 1)
+        check_range("Width in bits", self.bits, 2, 16)
+        check_choice("Layout", self.layout, LAYOUTS)
+        _default(self, "signed_inputs", self.layout == "bipolar")
+        if self.layout == "relu" and self.signed_inputs:
+            raise ValueError("Layout relu needs unsigned inputs; take bipolar or signed for signed ones")
+        if self.layout == "bipolar" and not self.signed_inputs:
+            raise ValueError("Layout bipolar needs signed inputs; take relu or signed for unsigned ones")
+        _default(self, "log_bits", self.bits)
+        check_range("Log code width in bits", self.log_bits, 2, 16)
+        _default(self, "log_fraction", default_fraction(self.log_bits, self.bits))
+        check_range("Log code fraction", self.log_fraction, 0, self.log_bits - 1)
+        _default(self, "weight_bits", self.log_bits)
+        check_range("Weight width in bits", self.weight_bits, 2, 16)
+        check_range("Log code fraction", self.log_fraction, 0, self.weight_bits - 1)
+        _default(self, "out_fraction", 2 * self.bits - 2)
+        check_range("Fraction bits of the output", self.out_fraction, 0, 40)
+        _default(self, "log2", default_method(self.bits))
+        # an exact exp2 is a table of 2^F entries: small fractions stay exact at any width
+        _default(self, "exp2", "exact" if self.log_fraction <= EXACT_EXP2_FRACTION else default_method(self.bits))
+        _default(self, "maximum_bits", self.sum_bits)
+        check_range("Bits that the maximum sees", self.maximum_bits, 1, self.sum_bits)
+        _default(self, "bias_bits", self.out_fraction + 2)
+        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        check_choice("Combine", self.combine, COMBINES)
+        if self.combine == "logarithmic" and self.layout == "bipolar":
+            raise ValueError("A logarithmic end needs layout relu or signed, not bipolar: it subtracts two terms only")
+        _ = self.log2_unit, self.exp2_unit  # their own checks
+
+    # -- formats
+
+    @property
+    def x(self) -> LinearCode:
+        return LinearCode(bits=self.bits, signed=self.signed_inputs)
+
+    @property
+    def activation(self) -> LogCode:
+        """The log code c of an input's magnitude."""
+        return LogCode(bits=self.log_bits, fraction=self.log_fraction)
+
+    @property
+    def weight(self) -> LogCode:
+        """The log code k of a weight's magnitude."""
+        return LogCode(bits=self.weight_bits, fraction=self.log_fraction)
+
+    @property
+    def full_scale(self) -> int:
+        """The largest sum ``c + k``; stands for 1."""
+        return self.activation.maximum + self.weight.maximum
+
+    @property
+    def sum_bits(self) -> int:
+        return ((1 << self.log_bits) + (1 << self.weight_bits) - 2).bit_length()
+
+    @property
+    def dropped_bits(self) -> int:
+        """Low bits of the sums that the maxima don't see."""
+        return self.sum_bits - self.maximum_bits
+
+    @property
+    def sum(self) -> LinearCode:
+        return LinearCode(bits=self.sum_bits)
+
+    @cached_property
+    def log2_unit(self) -> Log2:
+        return Log2(bits=self.x.magnitude_bits, log=self.activation, method=self.log2)
+
+    @cached_property
+    def exp2_unit(self) -> Exp2:
+        return Exp2(full_scale=self.full_scale, fraction=self.log_fraction, out_fraction=self.out_fraction,
+                    method=self.exp2)
+
+    @cached_property
+    def log_subtract(self) -> LogSubtract:
+        return LogSubtract(full_scale=self.full_scale, log=self.activation, weight_maximum=self.weight.maximum,
+                           offset=self.offset)
+
+    @property
+    def bias(self) -> LinearCode:
+        return LinearCode(bits=self.bias_bits, signed=True)
+
+    @property
+    def branches(self) -> tuple[int, ...]:
+        """The sign with which each maximum's exponential enters y."""
+        return (1, -1, -1, 1) if self.layout == "bipolar" else (1, -1)
+
+    @cached_property
+    def y(self) -> LinearCode:
+        """The narrowest signed code that holds every possible result."""
+        # the zero code stands for 0 only where exp2 rounds it to 0: the extremes are still 0..2^out_fraction
+        largest = self.branches.count(1) << self.out_fraction
+        return LinearCode.covering(-largest + self.bias.minimum, largest + self.bias.maximum)
+
+    @property
+    def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
+        """Input ports in order: name -> (code of one element, number of elements)."""
+        weight = LinearCode(bits=self.weight_bits)
+        ports = {"x": (self.x, self.inputs)}
+        if self.layout == "signed":
+            ports |= {"k": (weight, self.inputs), "sign": (LinearCode(bits=1), self.inputs)}
+        else:
+            ports |= {"k1": (weight, self.inputs), "k2": (weight, self.inputs)}
+        if self.combine == "logarithmic":
+            return ports | {"bias1": (self.sum, 1), "bias2": (self.sum, 1)}
+        return ports | {"bias": (self.bias, 1)}
+
+    @property
+    def output(self) -> tuple[str, LinearCode]:
+        if self.combine == "logarithmic":
+            return "z", LinearCode(bits=self.log_bits)
+        return "y", self.y
+
+    # -- arithmetic, stage by stage
+
+    def log_codes(self, x: ArrayLike) -> tuple[Integers, Booleans]:
+        """The log codes of the inputs' magnitudes, and which inputs are negative."""
+        x = self.x.check("x", x)
+        return self.log2_unit.compute(np.abs(x)), x < 0
+
+    def maxima(self, codes: Integers, negative: Booleans, *, k1=None, k2=None, k=None, sign=None,
+               ) -> list[Integers]:
+        """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared."""
+        def maximum(sums: ArrayLike) -> Integers:
+            return (np.asarray(sums) >> self.dropped_bits).max(axis=-1) << self.dropped_bits
+
+        if self.layout == "signed":
+            sums = codes + self.weight.check("k", k)
+            minus = negative ^ (LinearCode(bits=1).check("sign", sign) == 1)
+            return [maximum(np.where(minus, 0, sums)), maximum(np.where(minus, sums, 0))]
+        k1, k2 = self.weight.check("k1", k1), self.weight.check("k2", k2)
+        positive = np.where(negative, 0, codes)
+        result = [maximum(positive + k1), maximum(positive + k2)]
+        if self.layout == "bipolar":
+            opposite = np.where(negative, codes, 0)
+            result += [maximum(opposite + k1), maximum(opposite + k2)]
+        return result
+
+    def combined(self, maxima: list[Integers], *, bias: ArrayLike = 0, bias1: ArrayLike = 0, bias2: ArrayLike = 0,
+                 ) -> Integers:
+        """The output of the maxima and the bias: y, or z of a logarithmic end."""
+        if self.combine == "logarithmic":
+            biases = self.sum.check("bias1", bias1), self.sum.check("bias2", bias2)
+            for name, value in zip(("bias1", "bias2"), biases, strict=True):
+                if (value > self.full_scale).any():
+                    raise ValueError(f"{name} must be from 0 to {self.full_scale}, not {value.max()}")
+            a, b = (np.maximum(m, (v >> self.dropped_bits) << self.dropped_bits)
+                    for m, v in zip(maxima, biases, strict=True))
+            return self.log_subtract.compute(a, b)
+        terms = (s * self.exp2_unit.compute(m) for s, m in zip(self.branches, maxima, strict=True))
+        return sum(terms, start=self.bias.check("bias", bias))
+
+    def compute(self, *, x: ArrayLike, bias: ArrayLike = 0, bias1: ArrayLike = 0, bias2: ArrayLike = 0,
+                **weights: Any) -> Integers:
+        """The output for ``x`` and weights of shape (..., n) and biases of shape (...)."""
+        codes, negative = self.log_codes(x)
+        return self.combined(self.maxima(codes, negative, **weights), bias=bias, bias1=bias1, bias2=bias2)
+
+
+
+
+
+def _default(instance: object, name: str, value: object) -> None:
+    if getattr(instance, name) is None:
+        object.__setattr__(instance, name, value)
