@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floating-point networks in PyTorch, classical and bipolar morphological, of one architecture."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as functional
@@ -11,6 +11,8 @@ from .architecture import Architecture, Node
 from .layers import BmConv2d
 
 __all__ = ["Network", "convert", "estimate_statistics"]
+
+MATCHING_BATCH = 250
 
 
 class Network(nn.Module):
@@ -62,10 +64,12 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def convert(classical: Network, layouts: Mapping[str, str]) -> Network:
+def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> Network:
     """The bipolar morphological network with the classical one's weights (arXiv 1911.01971, section 3).
 
-    A maximum is smaller than the sum it replaces: run :func:`estimate_statistics` before using the result.
+    A maximum is smaller than the sum it replaces. So each channel's weights and bias are scaled until its mean
+    and deviation on ``images`` (pixel / 256) are those of the classical channel; signs and ratios of the weights
+    stay. The statistics of the normalisations are estimated anew.
     """
     network = Network(classical.architecture, layouts)
     for name, step in network.steps.items():
@@ -74,7 +78,34 @@ def convert(classical: Network, layouts: Mapping[str, str]) -> Network:
             step.load_classical(source.weight, source.bias)
         else:
             step.load_state_dict(source.state_dict())
+    classical.eval()
+    targets = classical.trace(images)
+    hooks = [step.register_forward_hook(_matching(targets[name]))
+             for name, step in network.steps.items() if isinstance(step, BmConv2d)]
+    network.train()
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    estimate_statistics(network, images.split(MATCHING_BATCH))
     return network
+
+
+def _matching(target: Tensor) -> Callable[[BmConv2d, tuple, Tensor], Tensor]:
+    """A forward hook that makes a layer's channels match a target's mean and deviation."""
+    def moments(y: Tensor) -> tuple[Tensor, Tensor]:
+        return y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
+
+    def match(layer: BmConv2d, inputs: tuple, output: Tensor) -> Tensor:
+        (mean, deviation), (target_mean, target_deviation) = moments(output), moments(target)
+        # a channel that is constant on these images keeps its weights
+        ratio = torch.where(deviation > 1e-6, target_deviation / deviation, torch.ones_like(deviation))
+        layer.weight.mul_(ratio.view(-1, 1, 1, 1))
+        shift = target_mean - mean * ratio
+        if layer.bias is not None:
+            layer.bias.copy_(layer.bias * ratio + shift)
+        return output * ratio.view(-1, 1, 1) + (shift.view(-1, 1, 1) if layer.bias is not None else 0)
+
+    return match
 
 
 @torch.no_grad()

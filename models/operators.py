@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from . import native
+
 __all__ = ["IMPLEMENTATIONS", "Implementation", "max_product"]
 
 
@@ -19,7 +21,9 @@ class Implementation(NamedTuple):
     """One way to compute the operator; see :func:`plain_forward` and :func:`plain_backward` for the contract."""
 
     forward: Callable[..., tuple[Tensor, Tensor]]
-    backward: Callable[..., tuple[Tensor | None, Tensor | None]]
+    backward: Callable[..., tuple[Tensor, Tensor]]
+    suits: Callable[[Tensor, Tensor], bool]
+    """Whether it can do these x and w."""
 
 
 def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
@@ -67,8 +71,15 @@ def _output_size(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[int, 
     return tuple((x.shape[axis] + 2 * padding - w.shape[axis]) // stride + 1 for axis in (2, 3))
 
 
-IMPLEMENTATIONS: dict[str, Implementation] = {"plain": Implementation(plain_forward, plain_backward)}
-"""Name -> implementation; :func:`max_product` takes the last one that suits the tensors unless one is named."""
+def _always(x: Tensor, w: Tensor) -> bool:
+    return True
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "native": Implementation(native.forward, native.backward, native.suits),
+    "plain": Implementation(plain_forward, plain_backward, _always),
+}
+"""Name -> implementation, the fastest first."""
 
 
 class _MaxProduct(torch.autograd.Function):
@@ -83,12 +94,15 @@ class _MaxProduct(torch.autograd.Function):
     def backward(ctx, gradient):
         stride, padding, implementation = ctx.settings
         winners, x, w = ctx.saved_tensors
-        return *implementation.backward(gradient.contiguous(), winners, x, w, stride, padding), None, None, None
+        return *implementation.backward(gradient, winners, x, w, stride, padding), None, None, None
 
 
-def max_product(x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, implementation: str = "plain") -> Tensor:
+def max_product(x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, implementation: str | None = None) -> Tensor:
     """``max(0, max_i x_i * w_i)`` over each window, differentiable in x and w.
 
     x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width); zero padding.
+    ``implementation``: a key of :data:`IMPLEMENTATIONS`; None takes the first one that suits the tensors.
     """
+    if implementation is None:
+        implementation = next(name for name, entry in IMPLEMENTATIONS.items() if entry.suits(x, w))
     return _MaxProduct.apply(x, w, stride, padding, IMPLEMENTATIONS[implementation])
