@@ -46,6 +46,8 @@ class Design:
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
+            if not self.registers:
+                raise ValueError("Form pipelined needs registers after one part at least, not after none")
             for part in self.registers:
                 check_choice("Part with registers", part, self.parts)
 
