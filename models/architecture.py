@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import ModelError
 
-__all__ = ["ARCHITECTURES", "LAYOUT_CHOICES", "Architecture", "Builder", "Node", "lenet", "resnet_v2"]
+__all__ = ["ARCHITECTURES", "LAYOUT_CHOICES", "Architecture", "Builder", "Node", "lenet", "resnet_small", "resnet_v2"]
 
 OPERATIONS = ("image", "conv", "dense", "norm", "relu", "add", "pool")
 LAYOUT_CHOICES = ("auto", "signed", "mac")
@@ -231,6 +231,21 @@ def resnet_v2(channels: int, size: int, *, filters: int = 16, stages: int = 3, b
     return net.build()
 
 
+def resnet_small(channels: int, size: int, *, filters: int = 16, stages: int = 2, classes: int = 10) -> Architecture:
+    """Pre-activation ResNet of basic blocks (two 3x3 convolutions), one a stage, each stage twice as wide as the last."""
+    net = Builder(channels, size, size)
+    stream = net.conv("stem", "image", filters, 3)
+    for stage in range(stages):
+        prefix, width, stride = f"stage{stage}", filters << stage, 1 if stage == 0 else 2
+        x = net.norm(net.conv(f"{prefix}_conv1", net.norm(stream), width, 3, stride=stride))
+        x = net.conv(f"{prefix}_conv2", x, width, 3)
+        if stride > 1:
+            stream = net.conv(f"{prefix}_shortcut", stream, width, 1, stride=stride)
+        stream = net.add(prefix, stream, x)
+    net.dense("dense", net.pool(net.norm(stream)), classes)
+    return net.build()
+
+
 def lenet(channels: int, size: int, *, filters: tuple[int, int] = (6, 16), hidden: tuple[int, int] = (120, 84),
           classes: int = 10) -> Architecture:
     """LeNet-like: two 5x5 convolutions with 2x2 average pooling, three dense layers, batch normalisation and ReLU."""
@@ -243,9 +258,9 @@ def lenet(channels: int, size: int, *, filters: tuple[int, int] = (6, 16), hidde
     return net.build()
 
 
-ARCHITECTURES: dict[str, Callable[[int, int], Architecture]] = {
-    "resnet20": lambda channels, size: resnet_v2(channels, size),
-    "lenet": lambda channels, size: lenet(channels, size),
-    "resnet-small": lambda channels, size: resnet_v2(channels, size, filters=16, stages=2, blocks=1),
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
+    "resnet20": resnet_v2,
+    "resnet-small": resnet_small,
+    "lenet": lenet,
 }
 """Name -> function of (channels, height = width) of the image."""
