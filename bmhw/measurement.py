@@ -70,7 +70,8 @@ def _neuron(design: Design, generated: Generated, result: Synthesis, objective: 
             "steps": [{"part": name or OTHER, "gates": gates} for name, gates in joined.path],
         },
     }
-    for name, part in joined.parts.items():
+    for name in sorted(joined.parts, key=(*design.parts, "").index):
+        part = joined.parts[name]
         values["parts"][name or OTHER] = {
             "gates": part.gates, "flip_flops": part.flip_flops, "depth": part.depth,
             "critical_path_gates": part.critical_path_gates,
@@ -106,18 +107,16 @@ def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> N
 def _method(design: Design, library: Library | None, objective: str) -> dict[str, str]:
     """How the figures came about, in words and scripts."""
     method = {
-        "gates": f"the whole neuron, flattened and mapped as one to NOT, {', '.join(GATES)}, each counted once",
+        "gates": f"flattened and mapped as one to NOT, {', '.join(GATES)}, each counted once",
         "depth": "gates on the longest path between inputs or flip-flops and outputs or flip-flops",
         "parts": "each part mapped on its own by the same script, then all joined; the critical path and its "
                  "shares are those of the joined parts",
         "abc_script": ABC_GATES[objective],
     }
     if design.neuron == "bm":
-        method["boundary"] = ("linear inputs, linear output: each input has its own log2, the worst case for BM "
-                              "(in a layer one log2 serves every neuron that reads the activation)")
-        if design.to_dict()["combine"] == "logarithmic":
-            method["boundary"] = ("linear inputs, logarithmic output: each input has its own log2, the worst "
-                                  "case for BM")
+        method["boundary"] = (
+            f"linear inputs, {design.to_dict()['combine']} output; each input has its own log2, the worst "
+            "case for BM: in a layer one log2 serves every neuron that reads the activation")
     else:
         method["boundary"] = "linear inputs, linear output"
     if library:
@@ -131,6 +130,6 @@ def tools(engine: Engine, yosys: str) -> dict[str, str]:
     """Versions of everything that has a say in the figures."""
     return {
         "bmhw": __version__, "amaranth": importlib.metadata.version("amaranth"), "engine": engine.version,
-        "yosys": yosys.split(",")[0].rstrip(")") + ")" if "(" in yosys else yosys,
+        "yosys": yosys.split(",")[0] + ")",  # version and commit, without the compiler
         "python": platform.python_version(),
     }

