@@ -22,6 +22,7 @@ Booleans = NDArray[np.bool_]
 
 LAYOUTS = ("bipolar", "relu", "signed")
 COMBINES = ("linear", "logarithmic")
+LOG_SUBTRACT_FRACTION = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,9 @@ class BmFormat:
         check_choice("Combine", self.combine, COMBINES)
         if self.combine == "logarithmic" and self.layout == "bipolar":
             raise ValueError("A logarithmic end needs layout relu or signed, not bipolar: it subtracts two terms only")
+        if self.combine == "logarithmic":
+            # its table phi has about 2^F * (F + 2) entries
+            check_range("Log code fraction of a logarithmic end", self.log_fraction, 0, LOG_SUBTRACT_FRACTION)
         _ = self.log2_unit, self.exp2_unit  # their own checks
 
     # -- formats

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two-operand adders: one prefix formulation, several networks."""
+
+from collections.abc import Iterator
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib.wiring import In, Out
+
+from .block import Block
+from .checks import check_range
+
+__all__ = ["ADDERS", "Adder", "BrentKungAdder", "KoggeStoneAdder", "OperatorAdder", "RippleAdder", "SklanskyAdder"]
+
+
+class Adder(Block):
+    """``sum = a + b (+ carry_in)``, carry included.
+
+    Latency: combinational. Subclasses choose how carries are found; see :data:`ADDERS`.
+
+    Parameters
+    ----------
+    width: bits of each operand, 1 or more.
+    carry_in: whether there is a ``carry_in`` port.
+
+    Members
+    -------
+    a, b : In(width)
+    carry_in : In(1), if asked for
+    sum : Out(width + 1)
+    """
+
+    def __init__(self, *, width: int, carry_in: bool = False):
+        self.width = check_range("Adder width", width, 1)
+        ports = {"a": In(width), "b": In(width), "sum": Out(width + 1)}
+        if carry_in:
+            ports["carry_in"] = In(1)
+        self.has_carry_in = carry_in
+        super().__init__(ports)
+
+    def prefix_network(self) -> Iterator[list[tuple[int, int]]]:
+        """Levels of pairs (i, j): the group of bits that ends in bit i absorbs the one below it, ending in bit j.
+
+        After the last level every group must reach down to bit 0.
+        """
+        raise NotImplementedError
+
+    def elaborate(self, platform):
+        m = Module()
+        generate = Signal(self.width)
+        propagate = Signal(self.width)
+        m.d.comb += [generate.eq(self.a & self.b), propagate.eq(self.a ^ self.b)]
+        # Of the group that ends in each bit: it makes a carry; it passes one on.
+        makes, passes = list(generate), list(propagate)
+        if self.has_carry_in:
+            makes[0] = generate[0] | (propagate[0] & self.carry_in)
+        for number, pairs in enumerate(self.prefix_network(), start=1):
+            level_makes = Signal(self.width, name=f"generate_{number}")
+            level_passes = Signal(self.width, name=f"propagate_{number}")
+            below = dict(pairs)
+            m.d.comb += [
+                level_makes.eq(Cat(g | (p & makes[below[i]]) if i in below else g
+                                   for i, (g, p) in enumerate(zip(makes, passes, strict=True)))),
+                level_passes.eq(Cat(p & passes[below[i]] if i in below else p for i, p in enumerate(passes))),
+            ]
+            makes, passes = list(level_makes), list(level_passes)
+        carry_in = self.carry_in if self.has_carry_in else 0
+        m.d.comb += self.sum.eq(Cat(propagate, 0) ^ Cat(carry_in, makes))
+        return m
+
+
+class RippleAdder(Adder):
+    """Carry from bit to bit: the fewest gates (5 a bit), depth linear in the width."""
+
+    def elaborate(self, platform):
+        m = Module()
+        carry = Signal(self.width + 1)
+        m.d.comb += carry[0].eq(self.carry_in if self.has_carry_in else 0)
+        for i in range(self.width):
+            half = Signal(name=f"half_{i}")
+            m.d.comb += [
+                half.eq(self.a[i] ^ self.b[i]),
+                self.sum[i].eq(half ^ carry[i]),
+                carry[i + 1].eq((self.a[i] & self.b[i]) | (half & carry[i])),
+            ]
+        m.d.comb += self.sum[self.width].eq(carry[self.width])
+        return m
+
+
+class SklanskyAdder(Adder):
+    """Depth log2(width), width/2 * log2(width) nodes, fan-out up to width/2 (Sklansky 1960)."""
+
+    def prefix_network(self):
+        distance = 1
+        while distance < self.width:
+            yield [(i, (i & -distance) - 1) for i in range(self.width) if i & distance]
+            distance *= 2
+
+
+class KoggeStoneAdder(Adder):
+    """Depth log2(width), fan-out 2, width * log2(width) nodes (Kogge and Stone 1973)."""
+
+    def prefix_network(self):
+        distance = 1
+        while distance < self.width:
+            yield [(i, i - distance) for i in range(distance, self.width)]
+            distance *= 2
+
+
+class BrentKungAdder(Adder):
+    """Depth 2 log2(width) - 1, the fewest nodes among the logarithmic networks (Brent and Kung 1982)."""
+
+    def prefix_network(self):
+        distance = 1
+        while distance < self.width:
+            yield [(i, i - distance) for i in range(2 * distance - 1, self.width, 2 * distance)]
+            distance *= 2
+        while distance > 1:
+            distance //= 2
+            yield [(i, i - distance) for i in range(3 * distance - 1, self.width, 2 * distance)]
+
+
+class OperatorAdder(Adder):
+    """``a + b`` left to the synthesis tool."""
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.sum.eq(self.a + self.b + (self.carry_in if self.has_carry_in else 0))
+        return m
+
+
+ADDERS: dict[str, type[Adder]] = {
+    "ripple": RippleAdder,
+    "sklansky": SklanskyAdder,
+    "kogge_stone": KoggeStoneAdder,
+    "brent_kung": BrentKungAdder,
+    "operator": OperatorAdder,
+}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of every hardware block, and how blocks are put into one another.
+
+A block is a :class:`Block`: a ``wiring.Component`` with keyword-only, hashable parameters. A block places
+another one with :func:`place`. Under Amaranth's own simulator and platforms that is an ordinary submodule. Under a
+:class:`Hierarchy` (the Verilog back end) equal blocks become **one** module with many instances: the Verilog is
+short enough to read, and synthesis can map each block once.
+"""
+
+import re
+from typing import Any
+
+from amaranth.back import rtlil
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Flow
+
+__all__ = ["Block", "Hierarchy", "place"]
+
+
+class Block(wiring.Component):
+    """A hardware block with keyword-only, hashable parameters."""
+
+    clocked = False
+    """Whether the block holds registers and has ``clk`` and ``rst``."""
+
+    _parameters: dict[str, Any]
+
+    def __new__(cls, **parameters):
+        block = super().__new__(cls)
+        block._parameters = parameters
+        # A block may be made only to ask for its ports or its Verilog: not using it in a design is no mistake.
+        block._MustUse__silence = True
+        return block
+
+    @property
+    def key(self) -> tuple:
+        """Equal for blocks that are built alike."""
+        return type(self), tuple(sorted(self._parameters.items(), key=lambda item: item[0]))
+
+    block_name: str
+    """Name of the module, before numbering; by default the class in lower case."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "block_name" not in cls.__dict__:
+            cls.block_name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    @property
+    def ports(self) -> dict[str, tuple[Flow, Signal]]:
+        """Port name -> (direction, signal)."""
+        return {path[0]: (member.flow, value) for path, member, value in self.signature.flatten(self)}
+
+
+class Hierarchy:
+    """A platform that turns each kind of block into one RTLIL module.
+
+    Parameters
+    ----------
+    prefix: put before the name of every module but the top's, which is the prefix itself.
+    """
+
+    def __init__(self, prefix: str):
+        self.prefix = prefix
+        self.modules: dict[str, str] = {}
+        """Module name -> RTLIL text, children first."""
+        self.descriptions: dict[str, str] = {}
+        """Module name -> the first sentence of the block's docstring."""
+        self.ports: dict[str, list[tuple[str, str]]] = {}
+        """Module name -> (``input`` or ``output``, port name), in order."""
+        self._names: dict[tuple, str] = {}
+        self._numbers: dict[str, int] = {}
+
+    def add(self, block: Block, name: str | None = None) -> str:
+        """Convert a block (once for each key) and return its module's name."""
+        if block.key in self._names:
+            return self._names[block.key]
+        if name is None:
+            name = f"{self.prefix}_{block.block_name}"
+            self._numbers[name] = number = self._numbers.get(name, 0) + 1
+            if number > 1:
+                name = f"{name}_{number}"
+        self._names[block.key] = name
+        # Strictly after the children: `place` adds them while this block elaborates.
+        text = rtlil.convert(block, platform=self, name=name, emit_src=False)
+        self.modules[name] = text
+        clock = [("input", "clk"), ("input", "rst")] if block.clocked else []
+        self.ports[name] = clock + [("input" if flow is Flow.In else "output", port)
+                                    for port, (flow, _) in block.ports.items()]
+        self.descriptions[name] = " ".join((block.__doc__ or "").split("\n\n")[0].split())
+        return name
+
+    def instance(self, m: Module, name: str, block: Block) -> None:
+        module = self.add(block)
+        connections = {}
+        for port, (flow, signal) in block.ports.items():
+            # The block is converted: from here its signals are wires of the parent.
+            signal.name = f"{name}_{port}"
+            connections[f"{'i' if flow is Flow.In else 'o'}_{port}"] = signal
+        if block.clocked:
+            connections |= {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+        m.submodules[name] = Instance(module, **connections)
+
+
+def place(m: Module, platform: Any, name: str, block: Block) -> Block:
+    """Put ``block`` into the module ``m`` under ``name``; returns the block, whose ports are now wires of m."""
+    if isinstance(platform, Hierarchy):
+        platform.instance(m, name, block)
+    else:
+        m.submodules[name] = block
+    return block

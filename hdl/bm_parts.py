@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a bipolar morphological neuron: log2, sums, maxima, exp2 and combine, or log_subtract.
+
+Port names connect the parts: what one part calls ``c`` is what the next one reads as ``c``.
+"""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib.wiring import In, Out
+
+from .adders import ADDERS
+from .block import Block, place
+from .comparators import CompareSelect
+from .compressors import MultiOperandAdder
+from .exponential import Exp2Block
+from .logarithm import Log2Block
+from .lookup import Lookup
+from .maxima import MAXIMA
+from .neuron_formats import BmFormat, LogSubtract
+
+__all__ = ["Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "RunningMaximaPart",
+           "SumsPart"]
+
+
+class Magnitude(Block):
+    """Sign and magnitude of a two's complement number; the magnitude reaches ``2^(width - 1)``.
+
+    Members
+    -------
+    x : In(width)
+    magnitude : Out(width)
+    """
+
+    def __init__(self, *, width: int):
+        self.width = width
+        super().__init__({"x": In(width), "magnitude": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        # -x = ~x + 1 = bits inverted above the lowest one: a chain of OR instead of an adder
+        below = Signal(self.width)
+        for i in range(self.width):
+            m.d.comb += below[i].eq(self.x[:i].any() if i else 0)
+        m.d.comb += self.magnitude.eq(self.x ^ (below & self.x[-1].replicate(self.width)))
+        return m
+
+
+class LogarithmPart(Block):
+    """The log codes of all inputs' magnitudes, each with its own log2 unit; and their signs.
+
+    Members
+    -------
+    x : In(n * bits)
+    c : Out(n * log_bits)
+    negative : Out(n), for signed inputs
+    """
+
+    block_name = "log2"
+
+    def __init__(self, *, format: BmFormat, inputs: int):
+        self.format, self.inputs = format, inputs
+        ports = {"x": In(inputs * format.bits), "c": Out(inputs * format.log_bits)}
+        if format.signed_inputs:
+            ports["negative"] = Out(inputs)
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        for i in range(self.inputs):
+            x = self.x.word_select(i, self.format.bits)
+            unit = place(m, platform, f"log2_{i}", Log2Block(log2=self.format.log2_unit,
+                                                             full_scale_input=self.format.signed_inputs))
+            m.d.comb += self.c.word_select(i, self.format.log_bits).eq(unit.c)
+            if self.format.signed_inputs:
+                magnitude = place(m, platform, f"magnitude_{i}", Magnitude(width=self.format.bits))
+                m.d.comb += [magnitude.x.eq(x), unit.x.eq(magnitude.magnitude), self.negative[i].eq(x[-1])]
+            else:
+                m.d.comb += unit.x.eq(x)
+        return m
+
+
+class SumsPart(Block):
+    """The sums of activation and weight codes: the candidates of the maxima.
+
+    Layout ``relu``: ``s1 = c + k1``, ``s2 = c + k2``. ``bipolar``: of the positive part of the input ``s1``,
+    ``s2``, of the negative part ``s3``, ``s4``. ``signed``: ``s = c + k``, and for each maximum which candidates
+    enter it (``enter1``, ``enter2``).
+    """
+
+    block_name = "sums"
+
+    def __init__(self, *, format: BmFormat, inputs: int, adder: str):
+        self.format, self.inputs, self.adder = format, inputs, adder
+        n = inputs
+        ports = {"c": In(n * format.log_bits)}
+        if format.signed_inputs:
+            ports["negative"] = In(n)
+        if format.layout == "signed":
+            ports |= {"k": In(n * format.weight_bits), "sign": In(n), "s": Out(n * format.maximum_bits),
+                      "enter1": Out(n), "enter2": Out(n)}
+        else:
+            ports |= {"k1": In(n * format.weight_bits), "k2": In(n * format.weight_bits)}
+            ports |= {f"s{b + 1}": Out(n * format.maximum_bits) for b in range(len(format.branches))}
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.format
+        width = max(fmt.log_bits, fmt.weight_bits)
+        for i in range(self.inputs):
+            code = self.c.word_select(i, fmt.log_bits)
+
+            def add(branch: str, code, weights, i=i):
+                adder = place(m, platform, f"add{branch}_{i}", ADDERS[self.adder](width=width))
+                m.d.comb += [
+                    adder.a.eq(code),
+                    adder.b.eq(weights.word_select(i, fmt.weight_bits)),
+                    getattr(self, f"s{branch}").word_select(i, fmt.maximum_bits).eq(
+                        adder.sum[fmt.dropped_bits:fmt.sum_bits]),
+                ]
+
+            if fmt.layout == "signed":
+                add("", code, self.k)
+            elif fmt.layout == "relu":
+                add("1", code, self.k1)
+                add("2", code, self.k2)
+            else:
+                positive = Signal(fmt.log_bits, name=f"positive_{i}")
+                opposite = Signal(fmt.log_bits, name=f"opposite_{i}")
+                mask = self.negative[i].replicate(fmt.log_bits)
+                m.d.comb += [positive.eq(code & ~mask), opposite.eq(code & mask)]
+                add("1", positive, self.k1)
+                add("2", positive, self.k2)
+                add("3", opposite, self.k1)
+                add("4", opposite, self.k2)
+        if fmt.layout == "signed":
+            minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
+            m.d.comb += [self.enter1.eq(~minus), self.enter2.eq(minus)]
+        return m
+
+
+def _branch_ports(fmt: BmFormat, inputs: int) -> dict:
+    """The candidates' ports as :class:`SumsPart` gives them."""
+    if fmt.layout == "signed":
+        return {"s": In(inputs * fmt.maximum_bits), "enter1": In(inputs), "enter2": In(inputs)}
+    return {f"s{b + 1}": In(inputs * fmt.maximum_bits) for b in range(len(fmt.branches))}
+
+
+class MaximaPart(Block):
+    """The maximum of each branch; with a logarithmic end the bias is one more candidate.
+
+    Members
+    -------
+    s or s1, s2, ... and enter1, enter2 : In, as :class:`SumsPart` gives them
+    bias1, bias2 : In(sum_bits), with a logarithmic end
+    m1, m2, ... : Out(maximum_bits)
+    """
+
+    block_name = "maxima"
+
+    def __init__(self, *, format: BmFormat, maximum: str):
+        self.format, self.maximum = format, maximum
+        self.branches = range(1, len(format.branches) + 1)
+        self.biased = format.combine == "logarithmic"
+        ports = _branch_ports(format, format.inputs)
+        if self.biased:
+            ports |= {f"bias{b}": In(format.sum_bits) for b in self.branches}
+        super().__init__({**ports, **{f"m{b}": Out(format.maximum_bits) for b in self.branches}})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.format
+        masked = fmt.layout == "signed"
+        for branch in self.branches:
+            candidates = self.s if masked else getattr(self, f"s{branch}")
+            enter = getattr(self, f"enter{branch}") if masked else None
+            if self.biased:
+                candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
+                enter = Cat(enter, 1) if masked else None
+            unit = place(m, platform, f"maximum_{branch}", MAXIMA[self.maximum](
+                width=fmt.maximum_bits, count=fmt.inputs + self.biased, masked=masked))
+            m.d.comb += [unit.a.eq(candidates), getattr(self, f"m{branch}").eq(unit.m)]
+            if masked:
+                m.d.comb += unit.enable.eq(enter)
+        return m
+
+
+class RunningMaximaPart(Block):
+    """One step of a serial neuron's maxima: the larger of the running maximum and the new sum.
+
+    Members
+    -------
+    s or s1, s2, ... and enter1, enter2 : In, one input's, as :class:`SumsPart` gives them
+    running1, ... : In(maximum_bits), 0 or the bias before the first input
+    m1, m2, ... : Out(maximum_bits)
+    """
+
+    block_name = "maxima"
+
+    def __init__(self, *, format: BmFormat):
+        self.format = format
+        self.branches = range(1, len(format.branches) + 1)
+        ports = _branch_ports(format, 1)
+        ports |= {f"running{b}": In(format.maximum_bits) for b in self.branches}
+        super().__init__({**ports, **{f"m{b}": Out(format.maximum_bits) for b in self.branches}})
+
+    def elaborate(self, platform):
+        m = Module()
+        for branch in self.branches:
+            if self.format.layout == "signed":
+                candidate = self.s & getattr(self, f"enter{branch}").replicate(self.format.maximum_bits)
+            else:
+                candidate = getattr(self, f"s{branch}")
+            unit = place(m, platform, f"larger_{branch}", CompareSelect(width=self.format.maximum_bits))
+            m.d.comb += [
+                unit.a.eq(candidate),
+                unit.b.eq(getattr(self, f"running{branch}")),
+                getattr(self, f"m{branch}").eq(unit.m),
+            ]
+        return m
+
+
+class ExponentialPart(Block):
+    """The exponentials of the maxima.
+
+    Members
+    -------
+    m1, m2, ... : In(maximum_bits)
+    e1, e2, ... : Out(out_fraction + 1)
+    """
+
+    block_name = "exp2"
+
+    def __init__(self, *, format: BmFormat):
+        self.format = format
+        self.branches = range(1, len(format.branches) + 1)
+        super().__init__({**{f"m{b}": In(format.maximum_bits) for b in self.branches},
+                          **{f"e{b}": Out(format.exp2_unit.out_bits) for b in self.branches}})
+
+    def elaborate(self, platform):
+        m = Module()
+        for branch in self.branches:
+            unit = place(m, platform, f"exp2_{branch}", Exp2Block(exp2=self.format.exp2_unit))
+            m.d.comb += [
+                unit.m.eq(getattr(self, f"m{branch}") << self.format.dropped_bits),
+                getattr(self, f"e{branch}").eq(unit.e),
+            ]
+        return m
+
+
+class Combine(Block):
+    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
+
+    Members
+    -------
+    e1, e2, ... : In(out_fraction + 1)
+    bias : In(bias_bits), signed
+    y : Out(width of y), signed
+    """
+
+    def __init__(self, *, format: BmFormat, adder: str):
+        self.format, self.adder = format, adder
+        self.branches = range(1, len(format.branches) + 1)
+        super().__init__({**{f"e{b}": In(format.exp2_unit.out_bits) for b in self.branches},
+                          "bias": In(format.bias_bits), "y": Out(format.y.bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.format
+        operands = tuple((fmt.exp2_unit.out_bits, False, sign < 0) for sign in fmt.branches)
+        adder = place(m, platform, "adder", MultiOperandAdder(
+            operands=(*operands, (fmt.bias_bits, True, False)), width=fmt.y.bits, adder=self.adder))
+        values = [getattr(self, f"e{b}") for b in self.branches] + [self.bias]
+        m.d.comb += [getattr(adder, f"a{i}").eq(value) for i, value in enumerate(values)]
+        m.d.comb += self.y.eq(adder.sum)
+        return m
+
+
+class LogSubtractPart(Block):
+    """The logarithmic end: ``log2(relu(2^m1 - 2^m2))`` as a log code (:class:`LogSubtract`).
+
+    Members
+    -------
+    m1, m2 : In(maximum_bits)
+    z : Out(log_bits)
+    """
+
+    block_name = "log_subtract"
+
+    def __init__(self, *, format: BmFormat):
+        self.format = format
+        super().__init__({"m1": In(format.maximum_bits), "m2": In(format.maximum_bits), "z": Out(format.log_bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt, end = self.format, self.format.log_subtract
+        difference = Signal(fmt.maximum_bits + 1)
+        m.d.comb += difference.eq(self.m1 - self.m2)
+        distance = difference[:-1] << fmt.dropped_bits
+        phi = place(m, platform, "phi", Lookup(table=_phi_entries(end), width=int(end.phi.max()).bit_length()))
+        # beyond the table's end phi is 0, its last entry
+        beyond = distance[len(phi.index):].any() if len(distance) > len(phi.index) else 0
+        constant = end.offset - end.weight_maximum
+        code = Signal(range(constant - int(end.phi.max()) - 1, end.full_scale + max(constant, 0) + 2))
+        m.d.comb += [
+            phi.index.eq(distance),
+            code.eq((self.m1 << fmt.dropped_bits) + constant - Mux(beyond, 0, phi.value)),
+        ]
+        above = difference[-1] | (difference == 0)
+        clamped = Mux(code > end.log.maximum, end.log.maximum, code)
+        if code.shape().signed:
+            clamped = Mux(code < 0, 0, clamped)
+        m.d.comb += self.z.eq(Mux(above, 0, clamped))
+        return m
+
+
+def _phi_entries(end: LogSubtract) -> tuple[int, ...]:
+    """phi up to its first lasting zero: a power of two of entries, the last one 0, or all of them."""
+    phi = [int(v) for v in end.phi]
+    used = max(i for i, v in enumerate(phi) if v or i == 0) + 1
+    return tuple(phi[:1 << used.bit_length()])

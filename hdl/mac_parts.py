@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a multiply-accumulate neuron: products, compression, final adder."""
+
+from amaranth.hdl import Module
+from amaranth.lib.wiring import In, Out
+
+from .adders import ADDERS
+from .block import Block, place
+from .compressors import Columns, Compressor
+from .multipliers import MULTIPLIERS, partial_products
+from .neuron_formats import MacFormat
+
+__all__ = ["Compression", "FinalAdder", "Products"]
+
+
+def _unit(fmt: MacFormat, multiplier: str) -> Block:
+    """One input's partial products: the weight is the recoded operand of Booth."""
+    return partial_products(multiplier, a_bits=fmt.bits, b_bits=fmt.weight_bits,
+                            a_signed=fmt.signed_inputs, b_signed=True)
+
+
+class Products(Block):
+    """The partial products of all inputs.
+
+    Latency: combinational.
+
+    Members
+    -------
+    x : In(n * bits)
+    w : In(n * weight_bits)
+    products : Out(n * bits of one input's partial products)
+    """
+
+    def __init__(self, *, format: MacFormat, multiplier: str):
+        self.format, self.multiplier = format, multiplier
+        self.product_bits = len(_unit(format, multiplier).bits)
+        super().__init__({"x": In(format.inputs * format.bits), "w": In(format.inputs * format.weight_bits),
+                          "products": Out(format.inputs * self.product_bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        for i in range(self.format.inputs):
+            unit = place(m, platform, f"input_{i}", _unit(self.format, self.multiplier))
+            m.d.comb += [
+                unit.a.eq(self.x.word_select(i, self.format.bits)),
+                unit.b.eq(self.w.word_select(i, self.format.weight_bits)),
+                self.products.word_select(i, self.product_bits).eq(unit.bits),
+            ]
+        return m
+
+
+class Compression(Block):
+    """All partial products and one addend (bias or running sum), reduced to two rows.
+
+    Latency: combinational.
+
+    Parameters
+    ----------
+    format, multiplier: of the neuron.
+    inputs: how many products.
+    addend_bits: width of the signed addend.
+
+    Members
+    -------
+    products : In(inputs * bits of one input's partial products)
+    addend : In(addend_bits); called as ``addend`` says
+    row0, row1 : Out(width of y)
+    """
+
+    def __init__(self, *, format: MacFormat, multiplier: str, inputs: int, addend: str, addend_bits: int):
+        self.format, self.multiplier, self.inputs, self.addend = format, multiplier, inputs, addend
+        self.product_bits = len(_unit(format, multiplier).bits)
+        super().__init__({"products": In(inputs * self.product_bits), addend: In(addend_bits),
+                          "row0": Out(format.y.bits), "row1": Out(format.y.bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        columns = Columns(width=self.format.y.bits)
+        weights = _unit(self.format, self.multiplier).weights
+        for i in range(self.inputs):
+            for bit, (column, negative) in enumerate(weights):
+                columns.add_bit(column, self.products[i * self.product_bits + bit], negative=negative)
+        columns.add(getattr(self, self.addend), signed=True)
+        compressor = place(m, platform, "compressor", Compressor(
+            heights=columns.heights, constant=columns.constant, compression=MULTIPLIERS[self.multiplier][1]))
+        m.d.comb += [
+            compressor.bits.eq(columns.packed()),
+            self.row0.eq(compressor.row0),
+            self.row1.eq(compressor.row1),
+        ]
+        return m
+
+
+class FinalAdder(Block):
+    """The carry-propagate addition of the two rows.
+
+    Latency: combinational.
+
+    Members
+    -------
+    row0, row1 : In(width)
+    y : Out(width)
+    """
+
+    def __init__(self, *, width: int, adder: str):
+        self.width, self.adder = width, adder
+        super().__init__({"row0": In(width), "row1": In(width), "y": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        adder = place(m, platform, "adder", ADDERS[self.adder](width=self.width))
+        m.d.comb += [adder.a.eq(self.row0), adder.b.eq(self.row1), self.y.eq(adder.sum)]
+        return m

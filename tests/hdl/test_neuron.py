@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every neuron, in every form, against its format's ``compute``."""
+
+import itertools
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+from simulation import packed_vectors, random_vectors, simulate
+
+from bmhw.hdl.adders import ADDERS
+from bmhw.hdl.design import Design
+from bmhw.hdl.maxima import MAXIMA
+from bmhw.hdl.multipliers import MULTIPLIERS
+from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, BmFormat, MacFormat
+
+SEED = 20090719
+
+
+def bm_formats(bits, inputs):
+    for layout, combine, signed in itertools.product(LAYOUTS, COMBINES, (False, True)):
+        fits = {"relu": not signed, "bipolar": signed and combine == "linear", "signed": True}[layout]
+        if fits and not (combine == "logarithmic" and bits > 12):
+            yield BmFormat(inputs=inputs, bits=bits, layout=layout, combine=combine, signed_inputs=signed)
+
+
+def formats(bits, inputs):
+    yield from bm_formats(bits, inputs)
+    for signed in (False, True):
+        yield MacFormat(inputs=inputs, bits=bits, signed_inputs=signed)
+
+
+def check(design, vectors):
+    fmt = design.format
+    neuron = design.create()
+    name, code = fmt.output
+    expected = fmt.compute(**vectors) & ((1 << code.bits) - 1)
+    latency = None if design.form == "parallel" else neuron.latency
+    got = simulate(neuron, latency, **packed_vectors(fmt, vectors))[name]
+    wrong = np.nonzero(np.array(got) != expected)[0]
+    assert not len(wrong), f"{design}: vector {wrong[0]} (seed {SEED}): {got[wrong[0]]} != {expected[wrong[0]]}"
+
+
+class TestNeuron:
+    @pytest.mark.parametrize("bits", range(2, 17))
+    def test_widths(self, bits):
+        rng = np.random.default_rng(SEED + bits)
+        for fmt in formats(bits, inputs=3):
+            check(Design(format=fmt), random_vectors(fmt, 40, rng))
+
+    @pytest.mark.parametrize("inputs", [1, 2, 5, 9, 17])
+    def test_fan_in(self, inputs):
+        rng = np.random.default_rng(SEED + inputs)
+        for fmt in formats(4, inputs):
+            check(Design(format=fmt), random_vectors(fmt, 40, rng))
+
+    @pytest.mark.parametrize("maximum", MAXIMA)
+    @pytest.mark.parametrize("adder", ADDERS)
+    def test_bm_architectures(self, maximum, adder):
+        rng = np.random.default_rng(SEED)
+        for fmt in bm_formats(5, inputs=6):
+            check(Design(format=fmt, maximum=maximum, adder=adder), random_vectors(fmt, 40, rng))
+
+    @pytest.mark.parametrize("multiplier", MULTIPLIERS)
+    @pytest.mark.parametrize("adder", ADDERS)
+    def test_mac_architectures(self, multiplier, adder):
+        rng = np.random.default_rng(SEED)
+        for signed in (False, True):
+            fmt = MacFormat(inputs=5, bits=6, weight_bits=5, signed_inputs=signed)
+            check(Design(format=fmt, multiplier=multiplier, adder=adder), random_vectors(fmt, 60, rng))
+
+    @pytest.mark.parametrize("parameters", [
+        {"log_bits": 6, "log_fraction": 3}, {"log_bits": 9, "log_fraction": 2}, {"weight_bits": 7},
+        {"weight_bits": 4, "log_fraction": 2}, {"maximum_bits": 5}, {"maximum_bits": 3, "combine": "logarithmic"},
+        {"log2": "mitchell", "exp2": "schraudolph"}, {"log2": "piecewise", "exp2": "piecewise"},
+        {"out_fraction": 4}, {"combine": "logarithmic", "offset": 9}, {"combine": "logarithmic", "offset": -40},
+    ], ids=str)
+    def test_format_parameters(self, parameters):
+        rng = np.random.default_rng(SEED)
+        fmt = BmFormat(inputs=4, bits=6, layout="signed", signed_inputs=True, **parameters)
+        check(Design(format=fmt), random_vectors(fmt, 150, rng))
+
+    def test_small_neuron_exhaustively(self):
+        fmt = BmFormat(inputs=2, bits=2, layout="relu")
+        ranges = [range(4)] * 6 + [range(-8, 8)]
+        rows = np.array(list(itertools.product(*ranges)))[::7]
+        check(Design(format=fmt), {"x": rows[:, :2], "k1": rows[:, 2:4], "k2": rows[:, 4:6], "bias": rows[:, 6]})
+
+    def test_wrong_hardware_is_caught(self):
+        """The bench can fail: one constant of the format changed between model and hardware."""
+        fmt = BmFormat(inputs=3, bits=4)
+        vectors = random_vectors(fmt, 40, np.random.default_rng(SEED))
+        planted = Design(format=BmFormat(inputs=3, bits=4, log2="mitchell"))
+        got = simulate(planted.create(), None, **packed_vectors(fmt, vectors))["y"]
+        assert (np.array(got) != fmt.compute(**vectors) & ((1 << fmt.y.bits) - 1)).any()
+
+
+class TestPipelined:
+    @pytest.mark.parametrize("registers", [None, (), ("maxima",), ("log2", "combine")])
+    def test_bm(self, registers):
+        rng = np.random.default_rng(SEED)
+        for layout in LAYOUTS:
+            fmt = BmFormat(inputs=4, bits=4, layout=layout)
+            check(Design(format=fmt, form="pipelined", registers=registers), random_vectors(fmt, 50, rng))
+
+    @pytest.mark.parametrize("registers", [None, (), ("products",), ("compression", "final_adder")])
+    def test_mac(self, registers):
+        fmt = MacFormat(inputs=4, bits=5)
+        vectors = random_vectors(fmt, 50, np.random.default_rng(SEED))
+        check(Design(format=fmt, form="pipelined", registers=registers), vectors)
+
+    def test_latency_counts_registers(self):
+        fmt = BmFormat(inputs=4, bits=4)
+        assert Design(format=fmt).create().latency == 0
+        assert Design(format=fmt, form="pipelined").create().latency == 5
+        assert Design(format=fmt, form="pipelined", registers=("sums", "exp2")).create().latency == 2
+
+
+class TestSerial:
+    @pytest.mark.parametrize("inputs", [1, 2, 5])
+    @pytest.mark.parametrize("patience", [1.0, 0.5])
+    def test_streams(self, inputs, patience):
+        """Random gaps at the input and back-pressure at the output (``patience``: share of active cycles)."""
+        for fmt in formats(4, inputs):
+            rng = np.random.default_rng(SEED)
+            vectors = random_vectors(fmt, 30, rng)
+            assert self.stream(Design(format=fmt, form="serial"), vectors, patience, rng) == list(
+                fmt.compute(**vectors) & ((1 << fmt.output[1].bits) - 1)), fmt
+
+    @staticmethod
+    def stream(design, vectors, patience, rng):
+        fmt, neuron = design.format, design.create()
+        got = []
+        count, elements = len(vectors["x"]), fmt.inputs
+
+        async def source(ctx):
+            for v in range(count):
+                for i in range(elements):
+                    while rng.random() > patience:
+                        ctx.set(neuron.in_valid, 0)
+                        await ctx.tick()
+                    for name, (code, _) in fmt.inputs_of.items():
+                        # the bias counts with the first element only
+                        bias = vectors[name][v] if i == 0 else rng.integers(0, 1 << code.bits)
+                        value = bias if name.startswith("bias") else vectors[name][v][i]
+                        ctx.set(getattr(neuron, name), int(value) & ((1 << code.bits) - 1))
+                    ctx.set(neuron.in_valid, 1)
+                    await ctx.tick().until(neuron.in_ready)
+            ctx.set(neuron.in_valid, 0)
+
+        async def sink(ctx):
+            while len(got) < count:
+                ready = int(rng.random() <= patience)
+                ctx.set(neuron.out_ready, ready)
+                _, _, valid, value = await ctx.tick().sample(neuron.out_valid, getattr(neuron, fmt.output[0]))
+                if valid and ready:
+                    got.append(value & ((1 << fmt.output[1].bits) - 1))
+
+        simulator = Simulator(neuron)
+        simulator.add_clock(1e-6)
+        simulator.add_testbench(source, background=True)
+        simulator.add_testbench(sink)
+        simulator.run()
+        return got
+
+
+class TestArguments:
+    @pytest.mark.parametrize(("parameters", "message"), [
+        ({"inputs": 0}, "Number of inputs must be an integer of 1 or more, not 0"),
+        ({"bits": 17}, "Width in bits must be an integer from 2 to 16, not 17"),
+        ({"layout": "relu", "signed_inputs": True}, "relu needs unsigned inputs"),
+        ({"layout": "bipolar", "signed_inputs": False}, "bipolar needs signed inputs"),
+        ({"layout": "triangular"}, "must be one of bipolar, relu, signed, not 'triangular'"),
+        ({"log_fraction": 8}, "Log code fraction must be an integer from 0 to 7, not 8"),
+        ({"layout": "bipolar", "combine": "logarithmic"}, "not bipolar"),
+        ({"bits": 16, "log2": "exact"}, "must be an integer from 1 to 12, not 16"),
+        ({"maximum_bits": 10}, "must be an integer from 1 to 9, not 10"),
+    ])
+    def test_bm_format(self, parameters, message):
+        with pytest.raises(ValueError, match=message):
+            BmFormat(**{"inputs": 9, "bits": 8, **parameters})
+
+    @pytest.mark.parametrize(("parameters", "message"), [
+        ({"maximum": "binary"}, "Maximum must be one of tree, radix4, elimination, digits, not 'binary'"),
+        ({"form": "systolic"}, "Form must be one of parallel, pipelined, serial, not 'systolic'"),
+        ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
+        ({"form": "pipelined", "registers": ("products",)}, "must be one of log2, sums, maxima"),
+    ])
+    def test_design(self, parameters, message):
+        with pytest.raises(ValueError, match=message):
+            Design(format=BmFormat(inputs=9, bits=8), **parameters)
