@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(text: str) -> int | str:
-    """``type=`` of an integer option; what isn't one is named together with the range where the range is known."""
+    """``type=`` of an integer option; what isn't one is named where the range is known."""
     try:
         return int(text)
     except ValueError:
