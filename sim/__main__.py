@@ -17,7 +17,7 @@ from ..hdl.maxima import MAXIMA
 from ..hdl.multipliers import MULTIPLIERS
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator
-from .trained import TrainedNeuron, load_neuron
+from .trained import MOST_VECTORS, TrainedNeuron, load_neuron
 
 __all__ = ["main"]
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
-    design = _design(args, neuron)
+    design = neuron.design(form=args.form, maximum=args.maximum, adder=args.adder, multiplier=args.multiplier)
     waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
     report = verify(design, neuron.inputs, neuron.expected, simulator=simulator.name, waveform=waveform,
                     build_dir=args.build_dir, cache=not args.no_cache, seed=args.seed)
@@ -80,7 +80,7 @@ def _parser() -> Parser:
 def _check(args) -> None:
     try:
         check_range("Channel", args.channel, 0)
-        check_range("Count", args.count, 1)
+        check_range("Count", args.count, 1, MOST_VECTORS)
         check_range("Seed", args.seed, 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -89,22 +89,10 @@ def _check(args) -> None:
             check_writable(path)
 
 
-def _design(args, neuron: TrainedNeuron) -> Design:
-    given = {name: value for name in ("maximum", "adder", "multiplier")
-             if (value := getattr(args, name)) is not None}
-    design = Design(format=neuron.format, form=args.form, **given)
-    foreign = "multiplier" if design.neuron == "bm" else "maximum"
-    if foreign in given:
-        raise UsageError(f"--{foreign} {given[foreign]} needs a {'mac' if foreign == 'multiplier' else 'bm'} "
-                         f"layer; {neuron.layer} is {design.neuron}")
-    return design
-
-
 def _waveform(waves: str | None, build_dir: str | None, design: Design, simulator: str) -> Path | None:
     if waves is None:
         return None
-    path = Path(waves or Path(build_dir or ".") / f"{design.name}{WAVEFORM_SUFFIXES[simulator]}")
-    return path
+    return Path(waves or Path(build_dir or ".") / f"{design.name}{WAVEFORM_SUFFIXES[simulator]}")
 
 
 def _result(args, neuron: TrainedNeuron, design: Design, report: Report, seconds: float) -> dict[str, Any]:

@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building and running a simulation through cocotb's runner, with a cache of what was built.
 
-The cache holds, in ``bmhw/simulations`` under the user's cache folder (or in the folder that
-``BMHW_CACHE_DIR`` names), built simulations keyed by the Verilog text and the tools, and Verilator's own
-run-time library, compiled once for a compiler: it takes five of the six seconds that a small neuron takes.
+The cache holds, in the folder ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations keyed
+by the Verilog text and the tools, and Verilator's own run-time library, compiled once for a compiler: it takes
+five of the six seconds that a small neuron takes.
 """
 
+import base64
 import contextlib
-import hashlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import RunError
+from ..flow.cache import Cache, cache_folder, digest
 from .simulators import Simulator
 
 __all__ = ["build", "run"]
 
-_CACHE_LIMIT_BYTES = 1 << 30
 _TIMESCALE = ("1ns", "1ns")
 
-# Widths are checked by a linter; here a warning must not end the build. Without optimisation the C++
-# compiler takes minutes on large neurons, with more than this it takes longer than the simulation gains.
-_BUILD_ARGUMENTS = {"verilator": ["-Wno-fatal"], "icarus": []}
+# Warnings are a linter's business and must not end the build. cocotb's runner makes every signal public, which
+# triples the C++ of a neuron and keeps it from being optimised; the bench needs the ports alone (_public_ports).
+_BUILD_ARGUMENTS = {"verilator": ["-Wno-fatal", "--no-public-flat-rw"], "icarus": []}
 
 # Variables by which cocotb's runner and cocotb itself take orders from outside; the caller decides here.
 _FOREIGN_VARIABLES = ("WAVES", "GUI", "PYTEST_CURRENT_TEST", "COCOTB_TEST_FILTER", "COCOTB_TEST_MODULES",
@@ -34,33 +34,37 @@ _FOREIGN_VARIABLES = ("WAVES", "GUI", "PYTEST_CURRENT_TEST", "COCOTB_TEST_FILTER
 _environment_lock = threading.RLock()
 
 
-def build(verilog: str, top: str, folder: Path, simulator: Simulator, *, waves: bool, cache: bool) -> None:
-    """Build the simulation of module ``top`` in ``folder``; :class:`RunError` with the tool's first error."""
-    program = folder / ("sim.vvp" if simulator.name == "icarus" else top)
-    # a build with waveforms names its folder
-    key = None if waves else _key("simulation", verilog, top, simulator.toolchain, _cocotb_place())
-    store = _open_cache() if cache else None
-    if store is not None and key is not None and (content := store.get(key)) is not None:
-        program.write_bytes(content)
-        program.chmod(0o755)
+def build(verilog: str, top: str, ports: Iterable[str], folder: Path, simulator: Simulator, *, waves: bool,
+          cache: bool) -> None:
+    """Build the simulation of module ``top``, whose ``ports`` the bench uses, in ``folder``.
+
+    :class:`RunError` with the tool's first error.
+    """
+    store = Cache(cache_folder() / "simulations" if cache else None)
+    # with waveforms, what is built names its folder
+    kept = None if waves else _key("simulation", simulator, verilog, top)
+    if kept is not None and _restore(store, kept, folder):
         return
     source = folder / f"{top}.v"
     source.write_text(verilog)
-    runtime_key = _key("runtime", simulator.toolchain, str(waves))
-    restored = _restore_runtime(store, runtime_key, folder)
+    sources = [source]
+    if simulator.name == "verilator":
+        sources.append(folder / "ports.vlt")
+        sources[-1].write_text(_public_ports(top, ports))
+    runtime = _key("runtime", simulator, str(waves))
+    runtime_restored = simulator.name == "verilator" and _restore(store, runtime, folder)
     log = folder / "build.log"
     with _environment(simulator):
         runner = _runner(simulator)
         try:
-            runner.build(sources=[source], hdl_toplevel=top, build_dir=folder, always=True, waves=waves,
+            runner.build(sources=sources, hdl_toplevel=top, build_dir=folder, always=True, waves=waves,
                          timescale=_TIMESCALE, build_args=_BUILD_ARGUMENTS[simulator.name], log_file=log)
         except (RuntimeError, SystemExit) as error:
             raise RunError(f"{simulator} cannot build {top}: {_first_error(log, error)}") from None
-    if store is not None:
-        if key is not None:
-            store.set(key, program.read_bytes())
-        if not restored and simulator.name == "verilator":
-            store.set(runtime_key, {path.name: path.read_bytes() for path in folder.glob("verilated*.o")})
+    if kept is not None:
+        _keep(store, kept, [folder / ("sim.vvp" if simulator.name == "icarus" else top)])
+    if simulator.name == "verilator" and not runtime_restored:
+        _keep(store, runtime, folder.glob("verilated*.o"))
 
 
 def run(top: str, folder: Path, simulator: Simulator, *, variables: Mapping[str, str], waveform: Path | None,
@@ -93,6 +97,11 @@ def run(top: str, folder: Path, simulator: Simulator, *, variables: Mapping[str,
     if tests == 0:
         raise RunError(f"{simulator} ran no test: {_first_error(log, RuntimeError('see the log'))}")
     return failed == 0
+
+
+def _public_ports(top: str, ports: Iterable[str]) -> str:
+    """Verilator's configuration that lets the bench see the ports."""
+    return "`verilator_config\n" + "".join(f'public_flat_rw -module "{top}" -var "{port}"\n' for port in ports)
 
 
 def _runner(simulator: Simulator):
@@ -135,38 +144,27 @@ def _first_error(log: Path, error: BaseException) -> str:
 # -- cache
 
 
-def _open_cache():
-    """The cache, or None where its folder can't be used (a read-only home costs time, not the run)."""
-    import sqlite3
-
-    import diskcache
-    import platformdirs
-
-    root = os.environ.get("BMHW_CACHE_DIR") or platformdirs.user_cache_dir("bmhw")
-    try:
-        return diskcache.Cache(str(Path(root) / "simulations"), size_limit=_CACHE_LIMIT_BYTES)
-    except (OSError, sqlite3.Error):
-        return None
-
-
-def _key(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _cocotb_place() -> str:
-    """cocotb's version and libraries, which a simulation is linked to."""
+def _key(what: str, simulator: Simulator, *details: str) -> str:
+    """A key of everything that decides what a build gives; cocotb's libraries are linked by their place."""
     import cocotb
     import cocotb_tools.config
 
-    return f"{cocotb.__version__} {cocotb_tools.config.libs_dir} {sys.version}"
+    return digest(what, simulator.toolchain, _BUILD_ARGUMENTS[simulator.name], cocotb.__version__,
+                  str(cocotb_tools.config.libs_dir), sys.version, *details)
 
 
-def _restore_runtime(store, key: str, folder: Path) -> bool:
-    objects = store.get(key) if store is not None else None
-    for name, content in (objects or {}).items():
+def _restore(store: Cache, key: str, folder: Path) -> bool:
+    """Write the files kept under ``key``, if there are any."""
+    files = store.get(key)
+    for name, content in (files or {}).items():
         path = folder / name
-        path.write_bytes(content)
+        path.write_bytes(base64.b64decode(content))
+        path.chmod(0o755)
         # make compares them with a makefile that is yet to be written: only a later date keeps them
         tomorrow = time.time() + 86400
         os.utime(path, (tomorrow, tomorrow))
-    return bool(objects)
+    return bool(files)
+
+
+def _keep(store: Cache, key: str, paths: Iterable[Path]) -> None:
+    store.set(key, {path.name: base64.b64encode(path.read_bytes()).decode() for path in paths})

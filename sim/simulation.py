@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import RunError
 from . import build
 from .job import JOB_VARIABLE, Job, Observation
+from .ports import CONTROLS
 from .simulators import Simulator, find_simulator
 from .vectors import SCALARS, bit_strings, broadcast_inputs, integers, pack
 
@@ -191,7 +192,7 @@ def _run(design: "Design", inputs: Mapping[str, ArrayLike], expected: Integers |
             folder = Path(build_dir).absolute()
             folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        build.build(verilog, design.name, folder, found, waves=waveform is not None, cache=cache)
+        build.build(verilog, design.name, [*ports, name, *CONTROLS[design.form]], folder, found, waves=waveform is not None, cache=cache)
         built = time.perf_counter()
         job.result_path = str(folder / "result.npz")
         job.save(folder / "job.npz")

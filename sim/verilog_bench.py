@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from .ports import ports_of
 from .vectors import SCALARS, broadcast_inputs, pack, port_values
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
 
 __all__ = ["verilog_bench"]
-
-_CLOCKED = ("clk", "rst")
-_STREAMED = ("in_valid", "out_ready")
-
 
 def verilog_bench(design: "Design", name: str, inputs: Mapping[str, ArrayLike], expected: ArrayLike, *,
                   latency: int, comment: str = "") -> str:
@@ -29,6 +26,7 @@ def verilog_bench(design: "Design", name: str, inputs: Mapping[str, ArrayLike], 
 
 class _Bench:
     def __init__(self, design: "Design", name: str, inputs, expected, latency: int):
+        self.pins = ports_of(design)
         self.name, self.form, self.latency, self.fan_in = name, design.form, latency, design.format.inputs
         arrays, shape = broadcast_inputs(design.format, inputs)
         self.output, code = design.format.output
@@ -45,35 +43,25 @@ class _Bench:
 
     def text(self, comment: str) -> str:
         head = "".join(f"// {line}".rstrip() + "\n" for line in comment.splitlines())
-        return (head + f"`timescale 1ns / 1ps\n`default_nettype none\n\nmodule {self.name}_tb;\n"
+        return (head + f"`default_nettype none\n\nmodule {self.name}_tb;\n"
                 + self._declarations() + self._checks() + _LOOPS[self.form](self) + self._vectors()
                 + "endmodule\n\n`default_nettype wire\n")
-
-    def _port_bits(self, port: str) -> int:
-        bits, elements = self.ports[port]
-        return bits if self.form == "serial" or port in SCALARS else bits * elements
 
     def _vector_bits(self, port: str) -> int:
         bits, elements = self.ports[port]
         return bits * elements
 
     def _declarations(self) -> str:
-        controls = {"parallel": (), "pipelined": _CLOCKED, "serial": _CLOCKED + _STREAMED}[self.form]
         lines = [f"  localparam VECTORS = {self.count};"]
         if self.form != "parallel":
             lines.append(f"  localparam LATENCY = {self.latency};  // cycles")
         if self.form == "serial":
             lines.append(f"  localparam FAN_IN = {self.fan_in};  // elements, one a cycle")
             lines.append("  localparam FULL_RATE = (VECTORS + 1) / 2;  // vectors before stalls begin")
-        lines += [f"  reg {control};" for control in controls]
-        lines += [f"  reg {_range(self._port_bits(port))}{port};" for port in self.ports]
-        outputs = {self.output: self.output_bits}
-        if self.form == "serial":
-            outputs |= {"in_ready": 1, "out_valid": 1}
-        lines += [f"  wire {_range(bits)}{port};" for port, bits in outputs.items()]
-        names = (*controls, *self.ports, *outputs)
-        connections = ", ".join(f".{port}({port})" for port in names)
-        lines += ["", f"  {self.name} dut ({connections});", "",
+        lines += [f"  {'reg' if port.direction == 'input' else 'wire'} {_range(port.bits)}{port.name};"
+                  for port in self.pins]
+        connections = ",\n".join(f"    .{port.name}({port.name})" for port in self.pins)
+        lines += ["", f"  {self.name} dut (\n{connections}\n  );", "",
                   "  // One vector a place: inputs with element 0 in the lowest bits, and the expected output."]
         lines += [f"  reg {_range(self._vector_bits(port))}{port}_of [0:VECTORS-1];" for port in self.ports]
         lines += [f"  reg {_range(self.output_bits)}expected [0:VECTORS-1];",
@@ -175,7 +163,7 @@ class _Bench:
     def _serial(self) -> str:
         drive = "\n".join(
             f"        {port} = element == 0 ? {port}_of[vector] : ~{port}_of[vector];" if port in SCALARS else
-            f"        {port} = {port}_of[vector] >> ({bits} * element);" for port, (bits, _) in self.ports.items())
+            f"        {port} = {port}_of[vector] >> {'element' if bits == 1 else f'({bits} * element)'};" for port, (bits, _) in self.ports.items())
         hide = "\n".join(f"        {port} = ~{port};" for port in self.ports)
         return self._reset() + f"""
   // One element a cycle: FULL_RATE vectors without a stall, the others with in_valid and out_ready withheld
