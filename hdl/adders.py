@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from .block import Block
 from .checks import check_range
 
-__all__ = ["ADDERS", "Adder", "BrentKungAdder", "KoggeStoneAdder", "OperatorAdder", "RippleAdder", "SklanskyAdder"]
+__all__ = ["ADDERS", "Adder", "BrentKungAdder", "CarrySkipAdder", "KoggeStoneAdder", "OperatorAdder", "RippleAdder", "SklanskyAdder"]
 
 
 class Adder(Block):
@@ -86,6 +86,33 @@ class RippleAdder(Adder):
         return m
 
 
+class CarrySkipAdder(Adder):
+    """A ripple adder whose carry out skips the upper half: the top bit first, for a few gates.
+
+    Made for a consumer that needs the most significant bit first, such as an elimination: the carry out comes
+    after half of the chain, the other bits as a ripple adder's.
+    """
+
+    def elaborate(self, platform):
+        m = Module()
+        generate = Signal(self.width)
+        propagate = Signal(self.width)
+        carry = Signal(self.width)
+        middle = self.width // 2
+        group_generate, group_propagate = generate[middle], propagate[middle]
+        for i in range(middle + 1, self.width):
+            group_generate = generate[i] | (propagate[i] & group_generate)
+            group_propagate = group_propagate & propagate[i]
+        m.d.comb += [
+            generate.eq(self.a & self.b),
+            propagate.eq(self.a ^ self.b),
+            carry.eq(Cat(self.carry_in if self.has_carry_in else 0,
+                         generate[:-1] | (propagate[:-1] & carry[:-1]))),
+            self.sum.eq(Cat(propagate ^ carry, group_generate | (group_propagate & carry[middle]))),
+        ]
+        return m
+
+
 class SklanskyAdder(Adder):
     """Depth log2(width), width/2 * log2(width) nodes, fan-out up to width/2 (Sklansky 1960)."""
 
@@ -130,6 +157,7 @@ class OperatorAdder(Adder):
 
 ADDERS: dict[str, type[Adder]] = {
     "ripple": RippleAdder,
+    "carry_skip": CarrySkipAdder,
     "sklansky": SklanskyAdder,
     "kogge_stone": KoggeStoneAdder,
     "brent_kung": BrentKungAdder,

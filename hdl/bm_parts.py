@@ -17,7 +17,7 @@ from .lookup import Lookup
 from .maxima import MAXIMA
 from .neuron_formats import BmFormat, LogSubtract
 
-__all__ = ["Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "RunningMaximaPart",
+__all__ = ["Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
            "SumsPart"]
 
 
@@ -272,6 +272,39 @@ class Combine(Block):
         values = [getattr(self, f"e{b}") for b in self.branches] + [self.bias]
         m.d.comb += [getattr(adder, f"a{i}").eq(value) for i, value in enumerate(values)]
         m.d.comb += self.y.eq(adder.sum)
+        return m
+
+
+class ReluLog2(Block):
+    """ReLU and log2 of a linear result: the next layer's activation code (see :class:`BmFormat`).
+
+    Members
+    -------
+    y : In(width of y), signed
+    z : Out(log_bits)
+    """
+
+    block_name = "relu_log2"
+
+    def __init__(self, *, format: BmFormat):
+        self.format = format
+        super().__init__({"y": In(format.y.bits), "z": Out(format.log_bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.format
+        log2 = place(m, platform, "log2", Log2Block(log2=fmt.end_log2, full_scale_input=True))
+        full_scale = 1 << fmt.end_log2.bits
+        shifted = self.y[fmt.end_shift:-1]
+        code = Signal(range(min(fmt.offset, 0), fmt.activation.maximum + max(fmt.offset, 0) + 1))
+        m.d.comb += [
+            log2.x.eq(Mux(shifted[fmt.end_log2.bits:].any(), full_scale, shifted)),
+            code.eq(log2.c + fmt.offset),
+        ]
+        clamped = Mux(code > fmt.activation.maximum, fmt.activation.maximum, code) if fmt.offset > 0 else code
+        if fmt.offset < 0:
+            clamped = Mux(code < 0, 0, code)
+        m.d.comb += self.z.eq(Mux(self.y[-1] | (self.y == 0), 0, clamped))
         return m
 
 

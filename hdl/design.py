@@ -40,12 +40,16 @@ class Design:
         from .multipliers import MULTIPLIERS
 
         check_choice("Form", self.form, FORMS)
+        if self.form == "serial" and self.format.boundary == "layer":
+            raise ValueError("Form serial is for boundary neuron, not layer")
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
+            if not self.registers:
+                raise ValueError("Form pipelined needs registers after one part at least, not after none")
             for part in self.registers:
                 check_choice("Part with registers", part, self.parts)
 
@@ -58,16 +62,21 @@ class Design:
     def parts(self) -> tuple[str, ...]:
         """Names of the parts in the order of the data: the neuron's submodules, pipeline stages and table rows."""
         if self.neuron == "mac":
-            return ("products", "compression", "final_adder")
-        end = ("log_subtract",) if self.format.combine == "logarithmic" else ("exp2", "combine")
-        return ("log2", "sums", "maxima", *end)
+            end = ("requantize",) if self.format.result == "code" else ()
+            return ("products", "compression", "final_adder", *end)
+        start = ("log2",) if self.format.boundary == "neuron" else ()
+        end = ("log_subtract",)
+        if self.format.combine == "linear":
+            end = ("exp2", "combine", "relu_log2") if self.format.result == "code" else ("exp2", "combine")
+        return (*start, "sums", "maxima", *end)
 
     @property
     def name(self) -> str:
         """A Verilog module name, such as ``bm_relu_8bit_9in``; the same for the same format and form."""
         layout = f"_{self.format.layout}" if self.neuron == "bm" else ""
         form = "" if self.form == "parallel" else f"_{self.form}"
-        return f"{self.neuron}{layout}_{self.format.bits}bit_{self.format.inputs}in{form}"
+        layer = "_layer" if self.format.boundary == "layer" else ""
+        return f"{self.neuron}{layout}{layer}_{self.format.bits}bit_{self.format.inputs}in{form}"
 
     def create(self) -> Any:
         """The neuron as an Amaranth component (see :mod:`bmhw.hdl.neuron`)."""

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a multiply-accumulate neuron: products, compression, final adder."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from .adders import ADDERS
 from .block import Block, place
 from .compressors import Columns, Compressor
-from .multipliers import MULTIPLIERS, partial_products
+from .multipliers import MULTIPLIERS, Multiplier, partial_products
 from .neuron_formats import MacFormat
 
-__all__ = ["Compression", "FinalAdder", "Products"]
+__all__ = ["Compression", "FinalAdder", "Products", "Requantize"]
 
 
 def _unit(fmt: MacFormat, multiplier: str) -> Block:
@@ -110,4 +110,44 @@ class FinalAdder(Block):
         m = Module()
         adder = place(m, platform, "adder", ADDERS[self.adder](width=self.width))
         m.d.comb += [adder.a.eq(self.row0), adder.b.eq(self.row1), self.y.eq(adder.sum)]
+        return m
+
+
+class Requantize(Block):
+    """ReLU, scale, rounding, saturation: the sum as the next layer's activation code (see :class:`MacFormat`).
+
+    Latency: combinational.
+
+    Members
+    -------
+    y : In(width of y), signed
+    scale : In(scale_bits), for ``requantize="scale"``
+    z : Out(bits)
+    """
+
+    def __init__(self, *, format: MacFormat, multiplier: str, adder: str):
+        self.format, self.multiplier, self.adder = format, multiplier, adder
+        ports = {"y": In(format.y.bits), "z": Out(format.bits)}
+        if format.has_scale:
+            ports["scale"] = In(format.scale_bits)
+        super().__init__(ports)
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.format
+        # the sign bit is not needed: a negative sum gives 0, whatever its other bits
+        magnitude = self.y[:-1]
+        half = 1 << fmt.requantize_shift >> 1
+        if fmt.has_scale:
+            product = place(m, platform, "product", Multiplier(
+                a_bits=len(magnitude), b_bits=fmt.scale_bits, architecture=self.multiplier, adder=self.adder,
+                addend=half))
+            m.d.comb += [product.a.eq(magnitude), product.b.eq(self.scale)]
+            rounded = product.p
+        else:
+            rounded = Signal(len(magnitude) + 1)
+            m.d.comb += rounded.eq(magnitude + half)
+        shifted = rounded[fmt.requantize_shift:]
+        overflow = shifted[fmt.bits:].any() if len(shifted) > fmt.bits else 0
+        m.d.comb += self.z.eq(Mux(self.y[-1], 0, shifted[:fmt.bits] | Mux(overflow, fmt.z.maximum, 0)))
         return m

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The maximum of many unsigned numbers: one interface, several architectures."""
 
+import functools
+import operator
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
@@ -8,7 +11,7 @@ from .block import Block, place
 from .checks import check_range
 from .comparators import Comparator, CompareSelect
 
-__all__ = ["MAXIMA", "DigitMaximum", "EliminationMaximum", "Maximum", "Radix4Maximum", "TreeMaximum"]
+__all__ = ["MAXIMA", "EliminationMaximum", "Maximum", "OnlineMaximum", "Radix4Maximum", "TreeMaximum"]
 
 
 class Maximum(Block):
@@ -120,14 +123,30 @@ class Radix4Maximum(Maximum):
         return m
 
 
-class EliminationMaximum(Maximum):
-    """Most-significant-digit-first elimination over all candidates at once.
+class EliminationNode(Block):
+    """The largest of some numbers, most significant digit first.
 
     Every candidate still alive shows its digit; the largest digit shown is the result's; who shows a smaller one
-    drops out. With one-bit digits the fewest gates of all; larger digits trade gates for depth.
+    drops out. The high digits of the result come long before the low ones.
+
+    Parameters
+    ----------
+    width, count, masked: as for :class:`Maximum`.
+    digit_bits: size of the digits; the most significant one takes the rest.
+
+    Members
+    -------
+    a : In(width * count)
+    enable : In(count), if ``masked``
+    m : Out(width)
     """
 
-    digit_bits = 1
+    def __init__(self, *, width: int, count: int, digit_bits: int = 1, masked: bool = False):
+        self.width, self.count, self.digit_bits, self.masked = width, count, digit_bits, masked
+        ports = {"a": In(width * count), "m": Out(width)}
+        if masked:
+            ports["enable"] = In(count)
+        super().__init__(ports)
 
     def digits(self) -> list[int]:
         """Digit sizes from the most significant one down; they sum to ``width``."""
@@ -137,28 +156,67 @@ class EliminationMaximum(Maximum):
     def elaborate(self, platform):
         m = Module()
         values = [self.a.word_select(i, self.width) for i in range(self.count)]
-        alive: Value = self.enable if self.masked else Cat(1 for _ in values)
-        top, result = self.width, []
+        alive: Value | None = self.enable if self.masked else None
+        top = self.width
         for index, size in enumerate(self.digits()):
-            # reach[k - 1][i]: digit of candidate i is at least k
-            reach = []
-            for k in range(1, 1 << size):
-                reached = Signal(self.count, name=f"digit_{index}_at_least_{k}")
-                m.d.comb += reached.eq(Cat(_at_least(v[top - size:top], k) for v in values))
-                reach.append(reached)
-            # some[k - 1]: a living candidate's digit is at least k
-            some = Signal((1 << size) - 1, name=f"digit_{index}_reached")
-            m.d.comb += some.eq(Cat((reached & alive).any() for reached in reach))
-            result.insert(0, _thermometer_to_binary(some, size))
             top -= size
+            # shown[k - 1][i]: candidate i is alive and its digit is at least k; some[k - 1]: one candidate's is
+            reached, shown = [], []
+            some = Signal((1 << size) - 1, name=f"digit_{index}_reached")
+            for k in range(1, 1 << size):
+                at_least = Cat(_at_least(v[top:top + size], k) for v in values)
+                signal = Signal(self.count, name=f"digit_{index}_shows_{k}")
+                m.d.comb += [
+                    signal.eq(at_least if alive is None else at_least & alive),
+                    some[k - 1].eq(signal.any()),
+                ]
+                reached.append(at_least)
+                shown.append(signal)
+            m.d.comb += self.m[top:top + size].eq(_thermometer_to_binary(some, size))
             if top:
                 survivors = Signal(self.count, name=f"alive_after_digit_{index}")
-                stays: Value = alive
-                for k, reached in enumerate(reach):
-                    stays = stays & (reached | (~some[k]).replicate(self.count))
-                m.d.comb += survivors.eq(stays)
+                none = [(~some[k]).replicate(self.count) for k in range(len(shown))]
+                if size == 1:
+                    # the living that show a one, or all of the living if none shows one
+                    m.d.comb += survivors.eq(shown[0] | (none[0] if alive is None else none[0] & alive))
+                else:
+                    stays = [r | n for r, n in zip(reached, none, strict=True)]
+                    m.d.comb += survivors.eq(_and(stays if alive is None else [alive, *stays]))
                 alive = survivors
-        m.d.comb += self.m.eq(Cat(result))
+        return m
+
+
+class EliminationMaximum(Maximum):
+    """Elimination over all candidates at once, or in a tree of groups of ``group``.
+
+    With one-bit digits and one group the fewest gates of all; larger digits and smaller groups trade gates for
+    depth. In a tree the digits of a lower node's result arrive as the upper node needs them, so the depths of the
+    levels overlap instead of adding up.
+    """
+
+    digit_bits = 1
+    group: int | None = None
+
+    def elaborate(self, platform):
+        m = Module()
+        level: list[Value] = [self.a.word_select(i, self.width) for i in range(self.count)]
+        enable: Value | None = self.enable if self.masked else None
+        group, depth = self.group or max(self.count, 2), 0
+        while len(level) > 1 or enable is not None:
+            following = []
+            for i in range(0, len(level), group):
+                members = level[i:i + group]
+                if len(members) == 1 and enable is None:
+                    following.append(members[0])
+                    continue
+                node = place(m, platform, f"node_{depth}_{i // group}", EliminationNode(
+                    width=self.width, count=len(members), digit_bits=self.digit_bits, masked=enable is not None))
+                m.d.comb += node.a.eq(Cat(members))
+                if enable is not None:
+                    m.d.comb += node.enable.eq(enable[i:i + group])
+                following.append(node.m)
+            level, enable, depth = following, None, depth + 1
+        m.d.comb += self.m.eq(level[0])
         return m
 
 
@@ -166,6 +224,74 @@ class DigitMaximum(EliminationMaximum):
     """Elimination in digits of two bits."""
 
     digit_bits = 2
+
+
+class Elimination4Maximum(EliminationMaximum):
+    """Elimination in a tree of groups of four."""
+
+    group = 4
+
+
+class Elimination8Maximum(EliminationMaximum):
+    """Elimination in a tree of groups of eight."""
+
+    group = 8
+
+
+class Digit4Maximum(EliminationMaximum):
+    """Elimination in digits of two bits, in a tree of groups of four."""
+
+    digit_bits, group = 2, 4
+
+
+class OnlineSelect(Block):
+    """The larger of two numbers, most significant bit first, two gate levels a bit.
+
+    As an elimination of two, but who drops out is found from the bits alone and not from the result's bit: a drops
+    out if b is alive, shows a one, and a shows a zero.
+
+    Members
+    -------
+    a : In(2 * width)
+    m : Out(width)
+    """
+
+    def __init__(self, *, width: int):
+        self.width = width
+        super().__init__({"a": In(2 * width), "m": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        a, b = self.a[:self.width], self.a[self.width:]
+        only_a = Signal(self.width)
+        only_b = Signal(self.width)
+        alive_a = Signal(self.width)
+        alive_b = Signal(self.width)
+        m.d.comb += [
+            only_a.eq(a & ~b),
+            only_b.eq(b & ~a),
+            alive_a.eq(Cat(alive_a[1:] & ~(alive_b[1:] & only_b[1:]), 1)),
+            alive_b.eq(Cat(alive_b[1:] & ~(alive_a[1:] & only_a[1:]), 1)),
+            self.m.eq((alive_a & a) | (alive_b & b)),
+        ]
+        return m
+
+
+class OnlineMaximum(Maximum):
+    """A binary tree of :class:`OnlineSelect`: the levels overlap bit by bit. Fast for wide trees."""
+
+    def elaborate(self, platform):
+        m = Module()
+        level, depth = self.candidates(m), 0
+        while len(level) > 1:
+            following = []
+            for i in range(0, len(level) - 1, 2):
+                node = place(m, platform, f"node_{depth}_{i // 2}", OnlineSelect(width=self.width))
+                m.d.comb += node.a.eq(Cat(level[i], level[i + 1]))
+                following.append(node.m)
+            level, depth = following + level[len(following) * 2:], depth + 1
+        m.d.comb += self.m.eq(level[0])
+        return m
 
 
 def _at_least(digit: Value, k: int) -> Value:
@@ -187,9 +313,11 @@ def _thermometer_to_binary(thermometer: Value, bits: int) -> Value:
 
 
 def _or(values: list[Value]) -> Value:
-    while len(values) > 1:
-        values = [a | b for a, b in zip(values[0::2], values[1::2], strict=False)] + values[len(values) // 2 * 2:]
-    return values[0]
+    return functools.reduce(operator.or_, values)
+
+
+def _and(values: list[Value]) -> Value:
+    return functools.reduce(operator.and_, values)
 
 
 MAXIMA: dict[str, type[Maximum]] = {
@@ -197,4 +325,8 @@ MAXIMA: dict[str, type[Maximum]] = {
     "radix4": Radix4Maximum,
     "elimination": EliminationMaximum,
     "digits": DigitMaximum,
+    "elimination4": Elimination4Maximum,
+    "elimination8": Elimination8Maximum,
+    "digits4": Digit4Maximum,
+    "online": OnlineMaximum,
 }

@@ -114,7 +114,7 @@ def partial_products(architecture: str, **parameters) -> Block:
 
 
 class Multiplier(Block):
-    """``p = a * b``.
+    """``p = a * b (+ addend)``.
 
     Latency: combinational.
 
@@ -123,6 +123,7 @@ class Multiplier(Block):
     a_bits, b_bits: widths, 1 to 64; ``a_signed``, ``b_signed``: two's complement or not.
     architecture: a key of :data:`MULTIPLIERS`.
     adder: of the last addition, a key of :data:`~bmhw.hdl.adders.ADDERS`.
+    addend: a constant that the compressor adds, as for rounding; ``p`` is modulo ``2^(a_bits + b_bits)``.
 
     Members
     -------
@@ -132,11 +133,11 @@ class Multiplier(Block):
     """
 
     def __init__(self, *, a_bits: int, b_bits: int, a_signed: bool = False, b_signed: bool = False,
-                 architecture: str = "dadda", adder: str = "sklansky"):
+                 architecture: str = "dadda", adder: str = "sklansky", addend: int = 0):
         self.products_parameters = {"a_bits": a_bits, "b_bits": b_bits, "a_signed": a_signed, "b_signed": b_signed}
         check_choice("Multiplier", architecture, MULTIPLIERS)
         check_choice("Adder", adder, ADDERS)
-        self.architecture, self.adder, self.width = architecture, adder, a_bits + b_bits
+        self.architecture, self.adder, self.width, self.addend = architecture, adder, a_bits + b_bits, addend
         super().__init__({"a": In(a_bits), "b": In(b_bits), "p": Out(a_bits + b_bits)})
 
     def elaborate(self, platform):
@@ -146,7 +147,7 @@ class Multiplier(Block):
         for bit, (column, negative) in zip(products.bits, products.weights, strict=True):
             columns.add_bit(column, bit, negative=negative)
         compressor = place(m, platform, "compressor", Compressor(
-            heights=columns.heights, constant=columns.constant, compression=MULTIPLIERS[self.architecture][1]))
+            heights=columns.heights, constant=columns.constant + self.addend, compression=MULTIPLIERS[self.architecture][1]))
         adder = place(m, platform, "adder", ADDERS[self.adder](width=self.width))
         m.d.comb += [
             products.a.eq(self.a),

@@ -77,12 +77,15 @@ class MacNeuron(Neuron):
     def create_parts(self):
         fmt, design = self.design.format, self.design
         assert isinstance(fmt, MacFormat)
-        return {
+        parts = {
             "products": mac_parts.Products(format=fmt, multiplier=design.multiplier),
             "compression": mac_parts.Compression(format=fmt, multiplier=design.multiplier, inputs=fmt.inputs,
                                                  addend="bias", addend_bits=fmt.bias_bits),
             "final_adder": mac_parts.FinalAdder(width=fmt.y.bits, adder=design.adder),
         }
+        if fmt.result == "code":
+            parts["requantize"] = mac_parts.Requantize(format=fmt, multiplier=design.multiplier, adder=design.adder)
+        return parts
 
 
 class BmNeuron(Neuron):
@@ -91,15 +94,16 @@ class BmNeuron(Neuron):
     def create_parts(self):
         fmt, design = self.design.format, self.design
         assert isinstance(fmt, BmFormat)
-        parts = {
-            "log2": bm_parts.LogarithmPart(format=fmt, inputs=fmt.inputs),
+        parts = {} if fmt.boundary == "layer" else {"log2": bm_parts.LogarithmPart(format=fmt, inputs=fmt.inputs)}
+        parts |= {
             "sums": bm_parts.SumsPart(format=fmt, inputs=fmt.inputs, adder=design.adder),
             "maxima": bm_parts.MaximaPart(format=fmt, maximum=design.maximum),
         }
         if fmt.combine == "logarithmic":
             return {**parts, "log_subtract": bm_parts.LogSubtractPart(format=fmt)}
-        return {**parts, "exp2": bm_parts.ExponentialPart(format=fmt),
-                "combine": bm_parts.Combine(format=fmt, adder=design.adder)}
+        parts |= {"exp2": bm_parts.ExponentialPart(format=fmt),
+                  "combine": bm_parts.Combine(format=fmt, adder=design.adder)}
+        return {**parts, "relu_log2": bm_parts.ReluLog2(format=fmt)} if fmt.result == "code" else parts
 
 
 class SerialNeuron(Block):

@@ -4,6 +4,7 @@
 ``compute`` takes NumPy arrays whose last axis is the neuron's inputs; leading axes broadcast.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,16 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from .checks import check_choice, check_range
 from .formats import (
-    EXACT_EXP2_FRACTION, Exp2, Integers, LinearCode, Log2, LogCode, default_fraction, default_method,
+    EXACT_EXP2_FRACTION, EXACT_LIMIT, Exp2, Integers, LinearCode, Log2, LogCode, default_fraction, default_method,
 )
 
-__all__ = ["COMBINES", "LAYOUTS", "BmFormat", "LogSubtract", "MacFormat"]
+__all__ = ["BOUNDARIES", "COMBINES", "LAYOUTS", "REQUANTIZATIONS", "RESULTS", "SCALARS", "BmFormat", "LogSubtract", "MacFormat"]
 
 Booleans = NDArray[np.bool_]
 
 LAYOUTS = ("bipolar", "relu", "signed")
 COMBINES = ("linear", "logarithmic")
 LOG_SUBTRACT_FRACTION = 8
+BOUNDARIES = ("neuron", "layer")
+SCALARS = ("bias", "bias1", "bias2", "scale")
+"""Input ports with one value a neuron, and no axis of inputs in ``compute``."""
+RESULTS = ("linear", "code")
+REQUANTIZATIONS = ("scale", "shift")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +38,12 @@ class MacFormat:
     Parameters: ``inputs`` n >= 1; ``bits`` of each input (2..16); ``signed_inputs``; ``weight_bits`` of each
     signed weight (default ``bits``); ``bias_bits`` of the signed bias (default ``bits + weight_bits``).
     Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows).
+
+    ``boundary="layer"``: from activation code to activation code. With ``result="code"`` (the default there) ReLU
+    and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^bits - 1)`` with a port
+    ``scale`` (``scale_bits`` wide, unsigned) for ``requantize="scale"`` and without it (scale 1) for ``"shift"``;
+    half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
+    independent products grows with the square root of n, and what exceeds it saturates.
     """
 
     inputs: int
@@ -39,18 +51,43 @@ class MacFormat:
     signed_inputs: bool = False
     weight_bits: int | None = None
     bias_bits: int | None = None
+    boundary: str = "neuron"
+    result: str | None = None
+    requantize: str = "scale"
+    scale_bits: int = 8
+    requantize_shift: int | None = None
 
     def __post_init__(self):
+        check_choice("Boundary", self.boundary, BOUNDARIES)
+        _default(self, "result", "code" if self.boundary == "layer" else "linear")
+        check_choice("Result", self.result, RESULTS)
+        if self.boundary == "neuron" and self.result == "code":
+            raise ValueError("A multiply-accumulate neuron gives a linear result; a code needs boundary layer")
+        check_choice("Requantisation", self.requantize, REQUANTIZATIONS)
+        check_range("Scale width in bits", self.scale_bits, 2, 32)
         check_range("Number of inputs", self.inputs, 1)
         check_range("Width in bits", self.bits, 2, 16)
         _default(self, "weight_bits", self.bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         _default(self, "bias_bits", self.bits + self.weight_bits)
         check_range("Bias width in bits", self.bias_bits, 1, 62)
+        scale = self.scale_bits if self.requantize == "scale" else 0
+        headroom = math.ceil(math.log2(self.inputs) / 2)
+        _default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
+        check_range("Requantisation shift", self.requantize_shift, 1, self.y.bits + scale)
 
     @property
     def x(self) -> LinearCode:
         return LinearCode(bits=self.bits, signed=self.signed_inputs)
+
+    @property
+    def scale(self) -> LinearCode:
+        return LinearCode(bits=self.scale_bits)
+
+    @property
+    def z(self) -> LinearCode:
+        """The requantised result: the next layer's input."""
+        return LinearCode(bits=self.bits)
 
     @property
     def w(self) -> LinearCode:
@@ -70,16 +107,26 @@ class MacFormat:
     @property
     def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
         """Input ports in order: name -> (code of one element, number of elements)."""
-        return {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+        ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+        return ports | ({"scale": (self.scale, 1)} if self.has_scale else {})
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether a multiplication by a port ``scale`` is part of the requantisation."""
+        return self.result == "code" and self.requantize == "scale"
 
     @property
     def output(self) -> tuple[str, LinearCode]:
-        return "y", self.y
+        return ("z", self.z) if self.result == "code" else ("y", self.y)
 
-    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0) -> Integers:
-        """y for x and w of shape (..., n) and bias of shape (...)."""
+    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1) -> Integers:
+        """The output for x and w of shape (..., n), bias and scale of shape (...)."""
         x, w = self.x.check("x", x), self.w.check("w", w)
-        return (x * w).sum(axis=-1) + self.bias.check("bias", bias)
+        y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
+        if self.result == "linear":
+            return y
+        scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)
+        return np.minimum((scaled + (1 << self.requantize_shift >> 1)) >> self.requantize_shift, self.z.maximum)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +176,11 @@ class BmFormat:
     With ``combine="logarithmic"`` (``relu`` and ``signed``): ports ``bias1``, ``bias2`` (one more candidate of
     each maximum) for ``bias``, and the log code ``z`` for ``y``; see :class:`LogSubtract`.
 
+    ``boundary="layer"``: from activation code to activation code. Port ``c`` (n * log_bits; and ``negative``, n, for
+    signed inputs) for ``x``; with ``result="code"`` (the default there) a linear ``combine`` is followed by ReLU and
+    log2: ``z = 0`` if y <= 0, else ``clamp(log2 y + offset, 0, 2^B - 1)``, where y saturates at 1 and its bits
+    below the 12 highest are dropped.
+
     Parameters: ``inputs`` n >= 1; ``bits`` of each linear input (2..16); ``log_bits`` B of the activations'
     log code (default ``bits``, 2..16) and ``log_fraction`` F (default ``B - ceil(log2(bits))``);
     ``weight_bits`` of the weights' log code (default B); ``out_fraction`` of y (default ``2 * bits - 2``);
@@ -151,6 +203,8 @@ class BmFormat:
     bias_bits: int | None = None
     combine: str = "linear"
     offset: int = 0
+    boundary: str = "neuron"
+    result: str | None = None
 
     def __post_init__(self):
         check_range("Number of inputs", self.inputs, 1)
@@ -178,6 +232,14 @@ class BmFormat:
         _default(self, "bias_bits", self.out_fraction + 2)
         check_range("Bias width in bits", self.bias_bits, 1, 62)
         check_choice("Combine", self.combine, COMBINES)
+        check_choice("Boundary", self.boundary, BOUNDARIES)
+        code = self.boundary == "layer" or self.combine == "logarithmic"
+        _default(self, "result", "code" if code else "linear")
+        check_choice("Result", self.result, RESULTS)
+        if self.combine == "logarithmic" and self.result == "linear":
+            raise ValueError("A logarithmic end gives a code, not a linear result")
+        if not code and self.result == "code":
+            raise ValueError("A neuron with a linear end gives a linear result; a code needs boundary layer")
         if self.combine == "logarithmic" and self.layout == "bipolar":
             raise ValueError("A logarithmic end needs layout relu or signed, not bipolar: it subtracts two terms only")
         if self.combine == "logarithmic":
@@ -234,6 +296,16 @@ class BmFormat:
                            offset=self.offset)
 
     @property
+    def end_shift(self) -> int:
+        """Low bits of y that a linear end's log2 doesn't see: an exact one is a table of its high bits."""
+        return max(0, self.out_fraction - EXACT_LIMIT)
+
+    @cached_property
+    def end_log2(self) -> Log2:
+        """log2 of the (saturated, shifted) y of a linear end."""
+        return Log2(bits=self.out_fraction - self.end_shift, log=self.activation, method=self.log2)
+
+    @property
     def bias(self) -> LinearCode:
         return LinearCode(bits=self.bias_bits, signed=True)
 
@@ -253,7 +325,12 @@ class BmFormat:
     def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
         """Input ports in order: name -> (code of one element, number of elements)."""
         weight = LinearCode(bits=self.weight_bits)
-        ports = {"x": (self.x, self.inputs)}
+        if self.boundary == "neuron":
+            ports = {"x": (self.x, self.inputs)}
+        else:
+            ports = {"c": (LinearCode(bits=self.log_bits), self.inputs)}
+            if self.signed_inputs:
+                ports["negative"] = (LinearCode(bits=1), self.inputs)
         if self.layout == "signed":
             ports |= {"k": (weight, self.inputs), "sign": (LinearCode(bits=1), self.inputs)}
         else:
@@ -264,7 +341,7 @@ class BmFormat:
 
     @property
     def output(self) -> tuple[str, LinearCode]:
-        if self.combine == "logarithmic":
+        if self.result == "code":
             return "z", LinearCode(bits=self.log_bits)
         return "y", self.y
 
@@ -305,13 +382,20 @@ class BmFormat:
                     for m, v in zip(maxima, biases, strict=True))
             return self.log_subtract.compute(a, b)
         terms = (s * self.exp2_unit.compute(m) for s, m in zip(self.branches, maxima, strict=True))
-        return sum(terms, start=self.bias.check("bias", bias))
+        y = sum(terms, start=self.bias.check("bias", bias))
+        if self.result == "linear":
+            return y
+        codes = self.end_log2.compute(np.clip(y, 0, 1 << self.out_fraction) >> self.end_shift)
+        return np.where(y > 0, np.clip(codes + self.offset, 0, self.activation.maximum), 0)
 
-    def compute(self, *, x: ArrayLike, bias: ArrayLike = 0, bias1: ArrayLike = 0, bias2: ArrayLike = 0,
-                **weights: Any) -> Integers:
-        """The output for ``x`` and weights of shape (..., n) and biases of shape (...)."""
-        codes, negative = self.log_codes(x)
-        return self.combined(self.maxima(codes, negative, **weights), bias=bias, bias1=bias1, bias2=bias2)
+    def compute(self, *, x: ArrayLike = 0, c: ArrayLike = 0, negative: ArrayLike = 0, bias: ArrayLike = 0,
+                bias1: ArrayLike = 0, bias2: ArrayLike = 0, **weights: Any) -> Integers:
+        """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), biases of shape (...)."""
+        if self.boundary == "neuron":
+            codes, minus = self.log_codes(x)
+        else:
+            codes, minus = self.activation.check("c", c), LinearCode(bits=1).check("negative", negative) == 1
+        return self.combined(self.maxima(codes, minus, **weights), bias=bias, bias1=bias1, bias2=bias2)
 
 
 

@@ -5,6 +5,8 @@ import numpy as np
 from amaranth.lib.wiring import Flow
 from amaranth.sim import Simulator
 
+from bmhw.hdl.neuron_formats import SCALARS
+
 
 def pack(values, bits):
     """Rows of integers -> one integer a row, element 0 in the lowest ``bits``."""
@@ -42,7 +44,7 @@ def random_vectors(fmt, count, rng):
     vectors = {}
     for name, (code, elements) in fmt.inputs_of.items():
         top = fmt.full_scale if name in ("bias1", "bias2") else code.maximum
-        shape = (count,) if name.startswith("bias") else (count, elements)
+        shape = (count,) if name in SCALARS else (count, elements)
         values = rng.integers(code.minimum, top + 1, size=shape)
         values[0], values[1] = code.minimum, top
         vectors[name] = values

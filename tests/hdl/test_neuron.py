@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every neuron, in every form, against its format's ``compute``."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,7 +13,7 @@ from bmhw.hdl.adders import ADDERS
 from bmhw.hdl.design import Design
 from bmhw.hdl.maxima import MAXIMA
 from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, BmFormat, MacFormat
+from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, BmFormat, MacFormat
 
 SEED = 20090719
 
@@ -88,22 +89,50 @@ class TestNeuron:
 
     def test_wrong_hardware_is_caught(self):
         """The bench can fail: one constant of the format changed between model and hardware."""
-        fmt = BmFormat(inputs=3, bits=4)
+        fmt = BmFormat(inputs=3, bits=6)
         vectors = random_vectors(fmt, 40, np.random.default_rng(SEED))
-        planted = Design(format=BmFormat(inputs=3, bits=4, log2="mitchell"))
+        planted = Design(format=BmFormat(inputs=3, bits=6, log2="mitchell"))
         got = simulate(planted.create(), None, **packed_vectors(fmt, vectors))["y"]
         assert (np.array(got) != fmt.compute(**vectors) & ((1 << fmt.y.bits) - 1)).any()
 
 
+class TestLayerBoundary:
+    """Activation code in, next layer's activation code (or a linear result) out."""
+
+    @pytest.mark.parametrize("bits", [2, 3, 5, 8])
+    @pytest.mark.parametrize("result", RESULTS)
+    def test_bm(self, bits, result):
+        rng = np.random.default_rng(SEED + bits)
+        for fmt in bm_formats(bits, inputs=5):
+            if fmt.combine == "linear" or result == "code":
+                layer = dataclasses.replace(fmt, boundary="layer", result=result)
+                check(Design(format=layer, maximum="elimination4"), random_vectors(layer, 60, rng))
+
+    @pytest.mark.parametrize("offset", [-20, 30])
+    @pytest.mark.parametrize("combine", COMBINES)
+    def test_offset(self, offset, combine):
+        fmt = BmFormat(inputs=5, bits=6, combine=combine, boundary="layer", offset=offset)
+        check(Design(format=fmt), random_vectors(fmt, 100, np.random.default_rng(SEED)))
+
+    @pytest.mark.parametrize("bits", [2, 3, 5, 8])
+    @pytest.mark.parametrize("requantize", REQUANTIZATIONS)
+    def test_mac(self, bits, requantize):
+        rng = np.random.default_rng(SEED + bits)
+        for signed, shift in itertools.product((False, True), (None, 3)):
+            fmt = MacFormat(inputs=5, bits=bits, boundary="layer", requantize=requantize, signed_inputs=signed,
+                            requantize_shift=shift)
+            check(Design(format=fmt), random_vectors(fmt, 60, rng))
+
+
 class TestPipelined:
-    @pytest.mark.parametrize("registers", [None, (), ("maxima",), ("log2", "combine")])
+    @pytest.mark.parametrize("registers", [None, ("maxima",), ("log2", "combine")])
     def test_bm(self, registers):
         rng = np.random.default_rng(SEED)
         for layout in LAYOUTS:
             fmt = BmFormat(inputs=4, bits=4, layout=layout)
             check(Design(format=fmt, form="pipelined", registers=registers), random_vectors(fmt, 50, rng))
 
-    @pytest.mark.parametrize("registers", [None, (), ("products",), ("compression", "final_adder")])
+    @pytest.mark.parametrize("registers", [None, ("products",), ("compression", "final_adder")])
     def test_mac(self, registers):
         fmt = MacFormat(inputs=4, bits=5)
         vectors = random_vectors(fmt, 50, np.random.default_rng(SEED))
@@ -184,6 +213,7 @@ class TestArguments:
         ({"maximum": "binary"}, "Maximum must be one of tree, radix4, elimination, digits, not 'binary'"),
         ({"form": "systolic"}, "Form must be one of parallel, pipelined, serial, not 'systolic'"),
         ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
+        ({"form": "pipelined", "registers": ()}, "not after none"),
         ({"form": "pipelined", "registers": ("products",)}, "must be one of log2, sums, maxima"),
     ])
     def test_design(self, parameters, message):
