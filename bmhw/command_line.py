@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all command lines share: one-line errors, exit statuses, the design options, whole or no files.
+
+A command is written as::
+
+    def main(argv=None) -> int:
+        parser = Parser(description=...)
+        design_options(parser)
+        args = parser.parse_args(argv)
+        design = design_from(args)
+        ...
+        return 0
+
+    if __name__ == "__main__":
+        run(main)
+"""
+
+import argparse
+import difflib
+import os
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import BmhwError, RunError, UsageError
+from .hdl.adders import ADDERS
+from .hdl.design import FORMS, Design
+from .hdl.formats import EXP2_METHODS, LOG2_METHODS
+from .hdl.maxima import MAXIMA
+from .hdl.multipliers import MULTIPLIERS
+from .hdl.neuron_formats import COMBINES, LAYOUTS, BmFormat, MacFormat
+
+__all__ = [
+    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "design_from",
+    "design_options", "number", "run", "write_atomically",
+]
+
+NEURONS = ("mac", "bm")
+
+# Options that mean something to one neuron only: attribute of the parsed arguments -> field.
+_BM_FIELDS = {
+    "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
+    "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine",
+}
+_BM_ONLY = (*_BM_FIELDS, "maximum")
+_MAC_ONLY = ("multiplier",)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argument parser whose errors are one line on stderr, exit status 2, and name the nearest valid word."""
+
+    def __init__(self, **options):
+        options.setdefault("prog", program_name())
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UsageError.exit_status, f"{self.prog}: error: {one_line(message)}\n")
+
+    def parse_args(self, args=None, namespace=None):
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].split("=")[0]
+            kind = "unknown option" if option.startswith("-") else "unexpected argument"
+            suggestion = nearest(option, self._option_string_actions)
+            self.error(f"{kind} {option}{suggestion}; --help lists the options")
+        return parsed
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action, f"must be one of {', '.join(choices)}, not {value!r}{nearest(str(value), choices)}")
+
+
+def number(text: str) -> int | str:
+    """``type=`` of an integer option; what isn't one is named where the range is known."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """`` (did you mean X?)`` for the closest valid word, or nothing."""
+    close = difflib.get_close_matches(word, list(valid), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def program_name() -> str:
+    """How this program was called: ``python -m bmhw.synth`` or the name of the script."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name.startswith("bmhw"):
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    return Path(sys.argv[0]).name or "bmhw"
+
+
+# -- designs
+
+
+def design_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option that describes a neuron; :func:`design_from` reads them back."""
+    common = parser.add_argument_group("neuron")
+    common.add_argument("--neuron", choices=NEURONS, default="bm",
+                        help="bipolar morphological or multiply-accumulate (default: bm)")
+    common.add_argument("--bits", type=number, default=8, metavar="B",
+                        help="width of each input, 2..16 (default: 8)")
+    common.add_argument("--inputs", type=number, default=9, metavar="N",
+                        help="fan-in, 1 or more (default: 9, a 3x3 window)")
+    common.add_argument("--signed-inputs", action="store_true",
+                        help="inputs in two's complement (implied by --branches bipolar)")
+    common.add_argument("--weight-bits", type=number, metavar="B",
+                        help="width of each weight, 2..16 (default: as the inputs, or as their log codes)")
+    common.add_argument("--form", choices=FORMS, default="parallel",
+                        help="combinational, with registers behind each part, or one input a cycle "
+                             "(default: parallel)")
+    common.add_argument("--adder", choices=tuple(ADDERS), help="architecture of the adders")
+
+    bm = parser.add_argument_group("BM neuron only")
+    bm.add_argument("--branches", choices=LAYOUTS,
+                    help="signed inputs with four maxima, unsigned ones with two, or one weight magnitude "
+                         "and sign an input (default: relu)")
+    bm.add_argument("--log-bits", type=number, metavar="B",
+                    help="width of the log code of an activation, 2..16 (default: --bits)")
+    bm.add_argument("--log-fraction", type=number, metavar="F",
+                    help="its bits behind the point, below its width (default: log bits - ceil(log2(bits)))")
+    bm.add_argument("--log", choices=LOG2_METHODS,
+                    help="logarithm of the inputs (default: exact up to 12 bits)")
+    bm.add_argument("--exp", choices=EXP2_METHODS,
+                    help="exponential of the maxima (default: exact up to 12 bits)")
+    bm.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima")
+    bm.add_argument("--maximum-bits", type=number, metavar="B",
+                    help="high bits of each sum that the maximum sees (default: all)")
+    bm.add_argument("--combine", choices=COMBINES,
+                    help="linear output, or the logarithm of the difference (default: linear)")
+
+    mac = parser.add_argument_group("MAC neuron only")
+    mac.add_argument("--multiplier", choices=tuple(MULTIPLIERS), help="architecture of the multiplier")
+
+
+def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int | str | None = None) -> Design:
+    """The design that the options describe; :class:`UsageError` where they are out of range or contradict.
+
+    ``neuron`` and ``bits`` override the options for a comparison, in which each neuron takes the options that
+    are its own; without them, an option of the other neuron is an error.
+    """
+    if neuron is None:
+        _reject_foreign(args)
+    neuron = neuron or args.neuron
+    layout = args.branches or "relu"
+    signed = args.signed_inputs or layout == "bipolar"  # of a MAC neuron beside it too: the same inputs
+    common = {
+        "inputs": args.inputs, "bits": args.bits if bits is None else bits,
+        "signed_inputs": signed, "weight_bits": args.weight_bits,
+    }
+    architecture = {name: getattr(args, name) for name in ("form", "adder", "maximum", "multiplier")}
+    try:
+        if neuron == "mac":
+            number_format = MacFormat(**common)
+        else:
+            fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
+            number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
+        return Design(format=number_format, **_given(architecture))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _reject_foreign(args: argparse.Namespace) -> None:
+    for option in _MAC_ONLY if args.neuron == "bm" else _BM_ONLY:
+        if getattr(args, option) is not None:
+            other = "mac" if args.neuron == "bm" else "bm"
+            raise UsageError(f"--{option.replace('_', '-')} {getattr(args, option)} needs --neuron {other}, "
+                             f"not {args.neuron}")
+
+
+def _given(options: dict) -> dict:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+# -- running
+
+
+def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+    """Call ``main`` and exit: expected errors become one line, Ctrl-C 130, a closed pipe nothing."""
+    # a terminated command ends its tools, as an interrupted one does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        status = main(None) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader is gone; keep the interpreter from complaining when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except (BmhwError, OSError) as error:
+        print(f"{program_name()}: error: {one_line(error)}", file=sys.stderr)
+        status = getattr(error, "exit_status", RunError.exit_status)
+    sys.exit(status)
+
+
+# -- files
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """:class:`RunError` now, before a long run, if ``path`` can't be written later. ``-`` is stdout."""
+    if str(path) == "-":
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise RunError(f"cannot write {target}: it is a folder")
+    if not target.parent.is_dir():
+        raise RunError(f"cannot write {target}: there is no folder {target.parent}")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise RunError(f"cannot write {target}: permission denied")
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write a whole file or none (a temporary file beside it, then rename); else :class:`RunError`."""
+    target = Path(os.path.realpath(path))  # a link stays a link
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        if str(path).startswith("/dev/") or (target.exists() and not stat.S_ISREG(target.stat().st_mode)):
+            with open(path, "ab") as file:  # a device or a pipe can't be renamed over
+                file.write(data)
+            return
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that a command line shows as one line, without a traceback."""
+
+__all__ = ["BmhwError", "RunError", "UsageError"]
+
+
+class BmhwError(Exception):
+    """An expected failure: ``str()`` is the line that the user sees, ``exit_status`` the command's."""
+
+    exit_status = 1
+
+
+class RunError(BmhwError):
+    """Something went wrong in a run: a tool, a file, a time limit. Exit status 1."""
+
+
+class UsageError(BmhwError):
+    """Options that make no sense; the message names the value and the valid range. Exit status 2."""
+
+    exit_status = 2
