@@ -55,7 +55,7 @@ def parser() -> Parser:
         "--init-from",
         type=Path,
         metavar="FILE",
-        help="start from a classical state_dict (.safetensors, .pt) or a NAME-float.safetensors; what it holds "
+        help="start from a classical state_dict (.safetensors, .pt) or NAME-float.safetensors; what it holds "
         "isn't trained again unless epochs are given",
     )
     result.add_argument("--bits", type=number, default=8, help="width of the linear inputs (default: 8)")
