@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The maximum-of-products convolution on the CPU, forward with winners and backward through winners.
-// Contract: plain_forward and plain_backward in operators.py. Compiled by native.py; called through ctypes.
+// Contract: plain_forward and plain_backward in operators.py. Compiled by native_build.py; called through ctypes.
 
 #include <algorithm>
 #include <cstdint>

@@ -68,7 +68,7 @@ def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
     integer = result.to_integer("tiny", images)
     values = {node.name: value for node, value in integer.trace(images)}
     for name, layer in integer.layers.items():
-        x = layer.patches(layer.inputs(values[layer.node.inputs[0]])).T
+        x = layer.patches(layer.padded(layer.inputs(values[layer.node.inputs[0]]))).T
         outputs = values[name].transpose(0, 2, 3, 1).reshape(-1, layer.channels)
         for channel in range(layer.channels):
             weights = {port: codes[channel] for port, codes in layer.weights.items()}
