@@ -62,6 +62,12 @@ def parser() -> Parser:
     result.add_argument(
         "--log-bits", type=number, metavar="B", help="width of the log codes (default: --bits)"
     )
+    result.add_argument(
+        "--maximum-bits",
+        type=number,
+        metavar="M",
+        help="high bits of the sums that the maxima see (default: all, one more than --log-bits)",
+    )
     result.add_argument("--log", help="logarithm: exact, mitchell, piecewise")
     result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
     result.add_argument("--seed", type=number, default=0, help="seed of everything random (default: 0)")
@@ -126,7 +132,13 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
     ):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"{what} must be an integer of {least} or more, not {value!r}")
-    quantisation = Quantisation(bits=args.bits, log_bits=args.log_bits, log2=args.log, exp2=args.exp)
+    quantisation = Quantisation(
+        bits=args.bits,
+        log_bits=args.log_bits,
+        log2=args.log,
+        exp2=args.exp,
+        maximum_bits=args.maximum_bits,
+    )
     try:
         quantisation.format("relu", 1, False)
     except (ValueError, TypeError) as error:
@@ -181,7 +193,9 @@ def commit() -> str | None:
     return result.stdout.strip() or None if result.returncode == 0 else None
 
 
-def write(trainer, data, name: str, folder: Path, seconds: float) -> dict[str, float]:
+def write(
+    trainer, data, name: str, folder: Path, seconds: float, initial: Path | None = None
+) -> dict[str, float]:
     """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent."""
     import torch
 
@@ -214,7 +228,7 @@ def write(trainer, data, name: str, folder: Path, seconds: float) -> dict[str, f
             "bmhw_version": __version__,
             "torch_version": torch.__version__,
         },
-        "float_weights": save_float(name, folder, floats),
+        "float_weights": save_float(name, folder, floats, initial),
     }
     load(save(network, folder, card))  # what was written can be read
     return accuracies
@@ -262,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, data, name, folder, time.monotonic() - started)
+    accuracies = write(trainer, data, name, folder, time.monotonic() - started, args.init_from)
     console.print(
         f"{folder / name}.safetensors and its card: "
         + ", ".join(

@@ -2,6 +2,7 @@
 """Weights to start a training run from: a classical network's state_dict, or this package's own files."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str,
 
     A ``NAME-float.safetensors`` file of this package holds both. Any other file (safetensors, or a PyTorch
     file without code) must be a classical state_dict whose convolutions, dense layers and batch
-    normalisations come in the order of the architecture's, whatever their names; a dense layer that the
-    file lays out as (outputs, inputs) may stand for one over a whole map. Raises ModelError that names the
-    first layer that doesn't fit.
+    normalisations come in the order of the architecture's, whatever their names (safetensors files keep no
+    order: there, that of the names, numbers by their value); a dense layer that the file lays out as
+    (outputs, inputs) may stand for one over a whole map. Raises ModelError that names the first layer that
+    doesn't fit.
     """
     tensors = _read(path)
     parts: dict[str, States] = {"classical": {}, "bm": {}}
@@ -54,7 +56,8 @@ def _read(path: Path) -> States:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            tensors: Any = load_file(path)
+            loaded = load_file(path)
+            tensors: Any = {key: loaded[key] for key in sorted(loaded, key=_by_number)}
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds for a broken or foreign file
@@ -62,6 +65,11 @@ def _read(path: Path) -> States:
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ModelError(f"Weights file {path} must hold a state_dict: names and tensors only")
     return dict(tensors)
+
+
+def _by_number(name: str) -> list[tuple[bool, int, str]]:
+    """A sorting key by which layer2 comes before layer10."""
+    return [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in re.split(r"(\d+)", name)]
 
 
 def _modules(tensors: States) -> Iterator[tuple[str, States]]:

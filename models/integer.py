@@ -169,6 +169,17 @@ class IntegerLayer:
             weights[port] = np.maximum(rounded, 0)
         return dataclasses.replace(self, format=coarse, weights=weights)
 
+    def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
+        """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums."""
+        if isinstance(self.format, MacFormat):
+            return self
+        try:
+            return dataclasses.replace(
+                self, format=dataclasses.replace(self.format, maximum_bits=maximum_bits)
+            )
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
+
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
@@ -257,7 +268,7 @@ class IntegerNetwork:
             if node.name == until:
                 return
 
-    def logits(self, images: ArrayLike, batch: int = 32, threads: int = 1) -> Integers:
+    def logits(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
         """One integer a class, all of the same scale: (images, classes)."""
         images = np.asarray(images)
         last = self.architecture.nodes[-1].name
@@ -268,13 +279,18 @@ class IntegerNetwork:
             parts.append(value.reshape(len(value), -1) << shift)
         return np.concatenate(parts) if parts else np.empty((0, self.architecture.classes), dtype=np.int64)
 
-    def classify(self, images: ArrayLike, batch: int = 32, threads: int = 1) -> Integers:
+    def classify(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
         """The class of each image: (images,)."""
         return self.logits(images, batch, threads).argmax(axis=1)
 
     def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
         """The same network with log codes of ``log_bits`` bits: rounded, not trained again."""
         layers = {name: layer.with_log_bits(log_bits) for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers)
+
+    def with_maximum_bits(self, maximum_bits: int) -> "IntegerNetwork":
+        """The same network with maxima that see only the ``maximum_bits`` high bits of the sums."""
+        layers = {name: layer.with_maximum_bits(maximum_bits) for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)
 
     def neuron_vectors(self, layer: str, channel: int, count: int, seed: int = 0) -> NeuronVectors:

@@ -34,7 +34,8 @@ class Quantisation:
     """The number formats of all layers: widths in bits; None means the format's default (see ``BmFormat``).
 
     ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
-    weights, ``log2`` and ``exp2`` methods, ``dropped_bits`` that the maxima don't see, ``mac_weight_bits``.
+    weights, ``log2`` and ``exp2`` methods, ``maximum_bits``: high bits of the sums that the maxima see,
+    ``mac_weight_bits``.
     """
 
     bits: int = 8
@@ -42,7 +43,7 @@ class Quantisation:
     log_fraction: int | None = None
     log2: str | None = None
     exp2: str | None = None
-    dropped_bits: int = 0
+    maximum_bits: int | None = None
     mac_weight_bits: int | None = None
 
     def format(self, layout: str, fan_in: int, signed_inputs: bool) -> BmFormat | MacFormat:
@@ -50,7 +51,7 @@ class Quantisation:
             return MacFormat(
                 inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs, weight_bits=self.mac_weight_bits
             )
-        fmt = BmFormat(
+        return BmFormat(
             inputs=fan_in,
             bits=self.bits,
             layout=layout,
@@ -59,8 +60,8 @@ class Quantisation:
             log_fraction=self.log_fraction,
             log2=self.log2,
             exp2=self.exp2,
+            maximum_bits=self.maximum_bits,
         )
-        return dataclasses.replace(fmt, maximum_bits=fmt.sum_bits - self.dropped_bits)
 
 
 def straight_through(real: Tensor, rounded: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folding and quantisation: floating point, folded, straight-through, integers, the neuron's format."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,12 @@ torch = pytest.importorskip("torch")
 
 from bmhw.hdl.neuron_formats import MacFormat  # noqa: E402
 from bmhw.models import ModelError, load  # noqa: E402
+from bmhw.models.datasets import load_dataset  # noqa: E402
+from bmhw.models.float_weights import load_float  # noqa: E402
 from bmhw.models.fold import fold  # noqa: E402
+from bmhw.models.layer_errors import layer_errors  # noqa: E402
+from bmhw.models.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows  # noqa: E402
+from bmhw.models.native_build import library  # noqa: E402
 from bmhw.models.quantise import Quantisation  # noqa: E402
 
 from .conftest import random_network  # noqa: E402
@@ -20,7 +27,7 @@ QUANTISATIONS = {
     "12": Quantisation(bits=12, log_bits=9),
     "fraction": Quantisation(bits=8, log_bits=6, log_fraction=2),
     "mitchell": Quantisation(log2="mitchell", exp2="schraudolph"),
-    "dropped": Quantisation(dropped_bits=2),
+    "dropped": Quantisation(maximum_bits=7),
 }
 
 
@@ -192,3 +199,43 @@ def test_a_gamma_of_zero_gives_nearly_a_constant(tiny_architecture, images):
     with torch.no_grad():
         found, expected = result(torch.tensor(images).float()), network(torch.tensor(images).float() / 256)
     assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("columns", [1, 127, 128, 300])
+def test_compiled_maxima_equal_numpys(columns, threads):
+    compiled = library("maximum_of_sums")
+    if isinstance(compiled, str):
+        assert shutil.which("g++") is None, compiled
+        pytest.skip("no C++ compiler")
+    rng = np.random.default_rng(columns)
+    candidates = rng.integers(-255, 256, (20, columns)).astype(np.int16)
+    lengths = [20, 0, 7, 1]
+    rows = Rows(
+        np.cumsum([0, *lengths]),
+        rng.integers(0, 20, sum(lengths)).astype(np.int32),
+        rng.integers(0, 256, sum(lengths)).astype(np.int16),
+    )
+    expected = plain_maxima_of_rows(candidates, rows, np.zeros((4, columns), np.int16))
+    assert np.array_equal(maxima_of_rows(candidates, rows, threads), expected)
+    assert expected.max() > 0 and not expected[1].any()
+
+
+def test_a_layers_own_error_is_small_and_grows_with_fewer_bits():
+    network, reference, data = load("digits"), load_float("digits")["bm"], load_dataset("digits")
+    images = data.test_images[:50]
+    fine = layer_errors(network, reference, images)
+    coarse = layer_errors(network.with_log_bits(5), reference, images)
+    assert [entry["layer"] for entry in fine] == list(network.layers)
+    for one, other in zip(fine, coarse, strict=True):
+        assert 0 < one["own_error"] < 5 and one["own_error"] < other["own_error"]
+        assert 0 <= one["saturated_inputs"] < 5 and 0 <= one["clamped_activations"] <= 100
+        assert one["total_error"] > one["own_error"]
+
+
+def test_fewer_bits_in_the_maxima_are_those_of_the_format():
+    network = load("digits").with_maximum_bits(6)
+    assert {layer.format.maximum_bits for layer in network.layers.values()} == {6}
+    network.neuron_vectors("stage1_conv1", 3, 50)  # compares with the format's compute
+    with pytest.raises(ModelError, match="from 1 to 9, not 10"):
+        load("digits").with_maximum_bits(10)

@@ -66,7 +66,7 @@ def test_every_epoch_is_logged(finished):
         for phase, epochs in zip(("classical", "bm", "quantised"), SETTINGS.epochs, strict=True)
         for epoch in range(epochs)
     ]
-    assert all(0 <= event["test_accuracy"] <= 100 and event["loss"] > 0 for event in events)
+    assert all(0 <= event["validation_accuracy"] <= 100 and event["loss"] > 0 for event in events)
 
 
 def test_the_same_seed_gives_the_same_weights(finished, digits, tmp_path):
@@ -211,6 +211,13 @@ class TestCommands:
         ("arguments", "status", "message"),
         [
             (["bmhw.train", "--dataset", "letters"], 2, "must be one of digits"),
+            (["bmhw.train", "--dataset", "mnist"], 2, "--data DIR"),
+            (["bmhw.train", "--dataset", "mnist", "--data", "OUT"], 1, "must hold mnist.npz"),
+            (["bmhw.train", "--batch", "0"], 2, "--batch must be an integer of 1 or more, not 0"),
+            (["bmhw.train", "--epoch-images", "9999"], 2, "from 1 to 1097, not 9999"),
+            (["bmhw.train", "--maximum-bits", "10"], 2, "from 1 to 9, not 10"),
+            (["bmhw.train", "--init-from", "/nowhere.pt"], 1, "/nowhere.pt doesn't exist"),
+            (["bmhw.evaluate", "--maximum-bits", "0"], 2, "from 1 to 17, not 0"),
             (["bmhw.train", "--bits", "17"], 2, "from 2 to 16, not 17"),
             (["bmhw.train", "--log-bits", "x"], 2, "not 'x'"),
             (["bmhw.train", "--bm-epochs", "-1"], 2, "--bm-epochs must be an integer of 0 or more, not -1"),
