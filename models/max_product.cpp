@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The maximum-of-products convolution on the CPU, forward with winners and backward through winners.
+// The maximum-of-products convolution on the CPU, forward with winners and backward through winners. With `pairs` set,
+// outputs o and o + outputs / 2 are the two sides of one value, which is their difference.
 // Contract: plain_forward and plain_backward in operators.py. Compiled by native_build.py; called through ctypes.
 
 #include <algorithm>
@@ -93,10 +94,22 @@ void tile(const Tap *tap, const Tap *end, const float *panel, Floats (&values)[k
     }
 }
 
+// Writes one register of columns to result[image][output][position].
+template <typename Vector, typename Element>
+void store(const Vector &vector, Element *result, int v, const int64_t (&image_of)[kColumns],
+           const int64_t (&position)[kColumns], int64_t output, int64_t outputs, int64_t positions) {
+    const int64_t *b = image_of + v * kLanes, *p = position + v * kLanes;
+    if (b[0] == b[kLanes - 1] && p[kLanes - 1] - p[0] == kLanes - 1) {
+        std::memcpy(result + (b[0] * outputs + output) * positions + p[0], &vector, sizeof vector);
+    } else {
+        for (int j = 0; j < kLanes; ++j) result[(b[j] * outputs + output) * positions + p[j]] = vector[j];
+    }
+}
+
 }  // namespace
 
 extern "C" void max_product_forward(const int64_t *shape, const float *x, const float *w, float *values,
-                                    int16_t *winners, int threads) {
+                                    int16_t *winners, int pairs, int threads) {
     Shape s;
     std::memcpy(&s, shape, sizeof s);
     const int64_t positions = s.positions(), columns = s.batch * positions;
@@ -111,33 +124,35 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> panel(s.taps() * kColumns);
-        Floats best[kVectors];
-        Ints winner[kVectors];
-        int64_t place[kColumns], target[kColumns];
+        Floats best[kVectors], second[kVectors];
+        int64_t place[kColumns], image_of[kColumns], position[kColumns];
+        const int64_t half = s.outputs / 2, distinct = pairs ? half : s.outputs;
+
+        // runs one output on the panel and writes its winners
+        const auto winners_of = [&](int64_t o, Floats (&values_of)[kVectors]) {
+            Ints winner[kVectors];
+            tile(rows.taps.data() + rows.start[o], rows.taps.data() + rows.start[o + 1], panel.data(), values_of, winner);
+            for (int v = 0; v < kVectors; ++v)
+                store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, o, s.outputs, positions);
+        };
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < columns; first += kColumns) {
             for (int64_t j = 0; j < kColumns; ++j) {
                 const int64_t column = std::min(first + j, columns - 1);    // the last one fills up the panel
-                const int64_t b = column / positions, position = column % positions;
-                place[j] = b * image + (position / s.out_width * s.padded_width() + position % s.out_width) * s.stride;
-                target[j] = b * s.outputs * positions + position;
+                image_of[j] = column / positions;
+                position[j] = column % positions;
+                place[j] = image_of[j] * image +
+                           (position[j] / s.out_width * s.padded_width() + position[j] % s.out_width) * s.stride;
             }
             fill_panel(s, x, place, panel.data());
-            for (int64_t o = 0; o < s.outputs; ++o) {
-                tile(&rows.taps[rows.start[o]], rows.taps.data() + rows.start[o + 1], panel.data(), best, winner);
-                for (int v = 0; v < kVectors; ++v) {
-                    const int64_t *to = target + v * kLanes;
-                    if (to[kLanes - 1] - to[0] == kLanes - 1) {
-                        const Shorts narrow = __builtin_convertvector(winner[v], Shorts);
-                        std::memcpy(values + to[0] + o * positions, &best[v], sizeof best[v]);
-                        std::memcpy(winners + to[0] + o * positions, &narrow, sizeof narrow);
-                    } else {
-                        for (int j = 0; j < kLanes; ++j) {
-                            values[to[j] + o * positions] = best[v][j];
-                            winners[to[j] + o * positions] = static_cast<int16_t>(winner[v][j]);
-                        }
-                    }
+            for (int64_t o = 0; o < distinct; ++o) {
+                winners_of(o, best);
+                if (pairs) {
+                    winners_of(o + half, second);
+                    for (int v = 0; v < kVectors; ++v) best[v] -= second[v];
                 }
+                for (int v = 0; v < kVectors; ++v)
+                    store(best[v], values, v, image_of, position, o, distinct, positions);
             }
         }
     }
@@ -145,10 +160,10 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
 
 // Adds to x_gradient and w_gradient, which the caller has set to 0.
 extern "C" void max_product_backward(const int64_t *shape, const float *gradient, const int16_t *winners, const float *x,
-                                     const float *w, float *x_gradient, float *w_gradient, int threads) {
+                                     const float *w, float *x_gradient, float *w_gradient, int pairs, int threads) {
     Shape s;
     std::memcpy(&s, shape, sizeof s);
-    const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width;
+    const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width, half = s.outputs / 2;
     std::vector<int64_t> offset(taps);
     for (int64_t i = 0; i < taps; ++i) {
         const int64_t kernel = s.kernel_height * s.kernel_width, ky = i % kernel / s.kernel_width, kx = i % s.kernel_width;
@@ -164,6 +179,8 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
             float *image_gradient = x_gradient + b * s.channels * plane;
             for (int64_t o = 0; o < s.outputs; ++o) {
                 const int64_t at = (b * s.outputs + o) * positions;
+                const int64_t value = pairs ? (b * half + o % half) * positions : at;
+                const float side = pairs && o >= half ? -1.0f : 1.0f;
                 const float *row = w + o * taps;
                 float *row_sum = &sum[o * taps];
                 for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
@@ -172,7 +189,7 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
                         if (i < 0) continue;
                         // a winner's product is above 0, so that it never lies in the padding
                         const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
-                        const float g = gradient[at + j];
+                        const float g = side * gradient[value + j];
                         image_gradient[place] += g * row[i];
                         row_sum[i] += g * image[place];
                     }

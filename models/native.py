@@ -44,13 +44,15 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-def forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool) -> tuple[Tensor, Tensor]:
     """As ``operators.plain_forward``, winners in int16."""
     x, w = x.contiguous(), w.contiguous()
     shape, size = _shape(x, w, stride, padding)
-    values = torch.empty(x.shape[0], w.shape[0], *size)
-    winners = torch.empty(values.shape, dtype=torch.int16)
-    _library().max_product_forward(shape, *map(_pointer, (x, w, values, winners)), torch.get_num_threads())
+    values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else w.shape[0], *size)
+    winners = torch.empty((x.shape[0], w.shape[0], *size), dtype=torch.int16)
+    _library().max_product_forward(
+        shape, *map(_pointer, (x, w, values, winners)), int(pairs), torch.get_num_threads()
+    )
     return values, winners
 
 
@@ -61,12 +63,16 @@ def backward(
     w: Tensor,
     stride: int,
     padding: int,
+    pairs: bool,
 ) -> tuple[Tensor, Tensor]:
     """As ``operators.plain_backward``."""
     x, w, gradient = x.contiguous(), w.contiguous(), gradient.contiguous()
     shape, _size = _shape(x, w, stride, padding)
     x_gradient, w_gradient = torch.zeros_like(x), torch.zeros_like(w)
     _library().max_product_backward(
-        shape, *map(_pointer, (gradient, winners, x, w, x_gradient, w_gradient)), torch.get_num_threads()
+        shape,
+        *map(_pointer, (gradient, winners, x, w, x_gradient, w_gradient)),
+        int(pairs),
+        torch.get_num_threads(),
     )
     return x_gradient, w_gradient

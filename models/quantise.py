@@ -122,7 +122,9 @@ class FoldedLayer(nn.Module):
         if self.layout == "mac":
             out = functional.conv2d(x / full_scale, weight, stride=self.node.stride) * 2.0**self.output_bits
         elif quantised:
-            out = combine_layout(self.layout, x, weight, self.node.stride, 0, self._maximum, self._log_value)
+            out = combine_layout(
+                self.layout, x, weight, self.node.stride, 0, self._difference, self._log_value
+            )
         else:
             out = (
                 combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0)
@@ -136,12 +138,17 @@ class FoldedLayer(nn.Module):
         values = self.log_values[x.detach().abs().long()]
         return straight_through(x / 2.0**self.format.x.magnitude_bits, torch.where(x < 0, -values, values))
 
-    def _maximum(self, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-        """exp2 of the maxima, in integers; the products are powers of two whose exponents are the sums."""
-        products = max_product(x, w, stride, padding)
+    def _difference(self, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+        """exp2 of the first maxima minus exp2 of the second ones, in integers.
+
+        The products are powers of two whose exponents are the sums.
+        """
+        products = max_product(x, w.flatten(0, 1), stride, padding)
         sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
         sums = (sums + self.format.full_scale).clamp(min=0).long()
-        return straight_through(products * 2.0**self.output_bits, self.exp2_table[sums])
+        values = straight_through(products * 2.0**self.output_bits, self.exp2_table[sums])
+        first, second = values.chunk(2, dim=1)
+        return first - second
 
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in ("signed", "mac") else self.weight.abs()

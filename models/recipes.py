@@ -15,13 +15,13 @@ RECIPES: dict[tuple[str, str], Settings] = {
         Settings(
             dataset="mnist",
             architecture="resnet20",
-            epochs=(12, 20, 3),
+            epochs=(6, 20, 3),
             batch=64,
-            translate=2,
+            translate=1,
             validation=5000,
         ),
         Settings(
-            dataset="mnist", architecture="lenet", epochs=(20, 40, 4), batch=64, translate=2, validation=5000
+            dataset="mnist", architecture="lenet", epochs=(8, 12, 2), batch=64, translate=1, validation=5000
         ),
         Settings(
             dataset="cifar10",

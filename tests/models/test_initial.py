@@ -18,9 +18,9 @@ from torch import nn  # noqa: E402
 def users_lenet():
     """The architecture ``lenet`` as somebody else would write it: other names, linear layers."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 6, 5, padding=2), nn.BatchNorm2d(6, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.BatchNorm2d(16, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
-        *(nn.Linear(400, 120), nn.BatchNorm1d(120, eps=1e-3), nn.ReLU()),
+        *(nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(800, 120), nn.BatchNorm1d(120, eps=1e-3), nn.ReLU()),
         *(nn.Linear(120, 84), nn.BatchNorm1d(84, eps=1e-3), nn.ReLU()),
         nn.Linear(84, 10),
     )
@@ -62,7 +62,7 @@ def test_networks_of_an_unchanged_file_keep_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update({"4.weight": torch.zeros(16, 6, 3, 3)}), r"Layer 4 .* to conv2"),
+        (lambda state: state.update({"4.weight": torch.zeros(32, 16, 3, 3)}), r"Layer 4 .* to conv2"),
         (
             lambda state: state.update({"20.weight": torch.zeros(3, 3)}),
             "the first that can't be converted: 20",

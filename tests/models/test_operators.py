@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from bmhw.models import native  # noqa: E402
 from bmhw.models.layers import BmConv2d, BmLinear  # noqa: E402
-from bmhw.models.operators import IMPLEMENTATIONS, max_product  # noqa: E402
+from bmhw.models.operators import IMPLEMENTATIONS, max_product, max_product_difference  # noqa: E402
 
 # batch, channels, height, width, outputs, kernel, stride, padding
 SHAPES = [
@@ -57,7 +57,7 @@ class TestImplementations:
         x, w, stride, padding = tensors(shape)
         self.check_available(name, x, w)
         x, w = (x * 2).round(), (w * 2).round()  # many ties
-        _values, winners = IMPLEMENTATIONS[name].forward(x, w, stride, padding)
+        _values, winners = IMPLEMENTATIONS[name].forward(x, w, stride, padding, False)
         patches = torch.nn.functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
         products = patches[:, None] * w.flatten(1)[None, :, :, None]
         first = products.double().sub(torch.arange(products.shape[2]).view(1, 1, -1, 1) * 1e-9).argmax(dim=2)
@@ -72,6 +72,25 @@ class TestImplementations:
         expected = torch.autograd.grad(by_definition(x, w, stride, padding), (x, w), direction)
         found = torch.autograd.grad(max_product(x, w, stride, padding, name), (x, w), direction)
         for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+    def test_differences_of_two_maxima(self, name, shape):
+        x, w, stride, padding = tensors(shape)
+        self.check_available(name, x, w)
+        pair = torch.stack([w, -w]).requires_grad_()
+        x = (x - 0.3).requires_grad_()  # signed inputs
+
+        def difference(x, pair):
+            return by_definition(x, pair[0], stride, padding) - by_definition(x, pair[1], stride, padding)
+
+        found, expected = max_product_difference(x, pair, stride, padding, name), difference(x, pair)
+        torch.testing.assert_close(found, expected)
+        direction = torch.randn_like(expected)
+        for one, other in zip(
+            torch.autograd.grad(found, (x, pair), direction),
+            torch.autograd.grad(expected, (x, pair), direction),
+            strict=True,
+        ):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
