@@ -34,8 +34,9 @@ def parser() -> Parser:
     result.add_argument("--architecture", help="network (default: the data set's recipe)")
     result.add_argument(
         "--layout",
-        choices=("auto", "signed"),
-        help="BM layers: relu or bipolar by the sign of their inputs, or signed everywhere (default: auto)",
+        choices=("auto", "signed", "mac"),
+        help="BM layers: relu or bipolar by the sign of their inputs, or signed everywhere; mac: a quantised "
+        "classical network to compare with (default: auto)",
     )
     result.add_argument(
         "--mac-layers", metavar="NAME,...", help="layers that stay multiply-accumulate (default: none)"
@@ -119,6 +120,8 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
     usual_epochs = [
         0 if phase in initial else epochs for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
     ]
+    if recipe.layout == "mac":
+        usual_epochs[1] = 0  # nothing to convert
     epochs = tuple(
         usual if given is None else given for given, usual in zip(given_epochs, usual_epochs, strict=True)
     )

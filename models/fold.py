@@ -66,6 +66,22 @@ def _fold_norm(norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor) -> tuple[Fo
     ), gain * gamma.abs() / deviation
 
 
+def _least_error(values: Tensor, exponent: Tensor, low: int, high: int, axis: int) -> Tensor:
+    """The power of two, for each index of an axis, that rounds the values with the least square error.
+
+    ``exponent`` is the smallest that saturates none; finer ones saturate the largest values, which a sum of
+    products bears and a maximum doesn't.
+    """
+    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
+    others = [i for i in range(values.ndim) if i != axis]
+    errors = []
+    for finer in range(3):
+        step = torch.exp2(exponent - finer).view(shape)
+        rounded = torch.floor(values / step + 0.5).clamp(low, high) * step
+        errors.append(((rounded - values) ** 2).sum(dim=others))
+    return exponent - torch.stack(errors).argmin(dim=0)
+
+
 def _fold_layer(
     network: Network, node: Node, inputs: Tensor, exponent: Tensor, gain: Tensor, quantisation: Quantisation
 ) -> FoldedLayer:
@@ -76,12 +92,19 @@ def _fold_layer(
     ranges = inputs.abs().amax(dim=(0, 2, 3)) / gain * torch.exp2(-exponent)
     ranges = ranges.clamp(min=max(float(ranges.max()) * SMALLEST_RANGE, 1e-9))
     shift = torch.ceil(torch.log2(ranges / fmt.x.maximum))
+    if layout == "mac":
+        real = inputs / gain.view(-1, 1, 1) * torch.exp2(-exponent).view(-1, 1, 1)
+        shift = _least_error(real, shift, fmt.x.minimum, fmt.x.maximum, 1)
     weight = step.weight.detach() if layout in ("signed", "mac") else step.weight.detach().abs()
     weight = weight * (gain * torch.exp2(shift + exponent + fmt.x.magnitude_bits)).view(-1, 1, 1)
     outputs_axis = weight.ndim - 4
     other_axes = tuple(axis for axis in range(weight.ndim) if axis != outputs_axis)
     largest = weight.abs().amax(dim=other_axes).clamp(min=1e-12)
-    scale = torch.exp2(torch.ceil(torch.log2(largest)))
+    scale = torch.ceil(torch.log2(largest))
+    if layout == "mac":
+        fraction = fmt.w.bits - 1
+        scale = _least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
+    scale = torch.exp2(scale)
     bias = torch.zeros(node.channels) if step.bias is None else step.bias.detach() / scale
     return FoldedLayer(
         node,

@@ -5,6 +5,7 @@ Every random choice follows from (seed, phase, epoch, step), so that a resumed r
 stopped.
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -142,6 +143,8 @@ class Trainer:
         elif phase == "bm" and phase in self.initial:
             model = Network(architecture, self.layouts)
             model.load_state_dict({**model.state_dict(), **self.initial[phase]})
+        elif phase == "bm" and set(self.layouts.values()) == {"mac"}:
+            model = copy.deepcopy(self.models["classical"])  # a classical network stays what it is
         elif phase == "bm":
             model = convert(self.models["classical"].cpu(), self.layouts, self._calibration("cpu"))
             self.models["classical"].to(self.device)
