@@ -69,6 +69,12 @@ def parser() -> Parser:
         metavar="M",
         help="high bits of the sums that the maxima see (default: all, one more than --log-bits)",
     )
+    result.add_argument(
+        "--combine",
+        choices=("linear", "logarithmic"),
+        default="linear",
+        help="logarithmic: layers whose outputs go to BM layers only hand on log codes (default: linear)",
+    )
     result.add_argument("--log", help="logarithm: exact, mitchell, piecewise")
     result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
     result.add_argument("--seed", type=number, default=0, help="seed of everything random (default: 0)")
@@ -141,6 +147,7 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         log2=args.log,
         exp2=args.exp,
         maximum_bits=args.maximum_bits,
+        combine=args.combine,
     )
     try:
         quantisation.format("relu", 1, False)

@@ -135,6 +135,29 @@ class Architecture:
         }
         return chosen | dict.fromkeys(mac_layers, "mac")
 
+    def code_layers(self, layouts: Mapping[str, str]) -> tuple[str, ...]:
+        """The layers whose outputs can go on as log codes (``combine="logarithmic"``).
+
+        Behind them lies a normalisation and behind that nothing but BM layers; a residual sum or a pool needs
+        linear values. Layout ``bipolar`` subtracts more than two terms and has no logarithmic end.
+        """
+        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in node.inputs:
+                readers[source].append(node)
+
+        def takes_codes(norm: Node) -> bool:
+            behind = readers[norm.name]
+            return norm.operation == "norm" and all(layouts.get(n.name, "mac") != "mac" for n in behind)
+
+        return tuple(
+            node.name
+            for node in self.layers
+            if layouts[node.name] in ("relu", "signed")
+            and len(readers[node.name]) == 1
+            and takes_codes(readers[node.name][0])
+        )
+
     def check_layer(self, name: str) -> str:
         """The name, if it is a layer's; ModelError otherwise."""
         names = [node.name for node in self.layers]

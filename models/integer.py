@@ -40,9 +40,10 @@ def per_channel(values: Integers) -> Integers:
 class NeuronVectors:
     """One neuron's inputs on real images, for a bench.
 
-    ``inputs``: port name -> int64; ``x`` of shape (count, n), weights (n,), bias (). ``expected``: the
-    integers of the output, (count,). ``real``: the same neuron in floating point (the values of the weight
-    codes, no log2, no rounding), in units of the output's integers, (count,).
+    ``inputs``: port name -> int64; ``x`` (or ``c``) of shape (count, n), weights (n,), biases ().
+    ``expected``: the integers of the output, (count,). ``real``: the same neuron in floating point (the
+    values of the weight codes, no log2, no rounding), in units of the output's integers, (count,); of a log
+    code, -inf stands for 0.
     """
 
     format: BmFormat | MacFormat
@@ -56,14 +57,15 @@ class IntegerLayer:
     """One layer: every output channel is the neuron ``format`` with weights of its own.
 
     ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order;
-    ``bias``: (channels,). ``shift``: (input channels,), the right shift that makes ``bits`` bits of what
-    comes in. ``exponent``: (channels,); an output integer y stands for the real number ``y * 2^exponent``.
+    ``biases``: port name -> (channels,). ``shift``: (input channels,), the right shift that makes ``bits``
+    bits of what comes in. ``exponent``: (channels,); an output integer y stands for the real number
+    ``y * 2^exponent``.
     """
 
     node: Node
     format: BmFormat | MacFormat
     weights: dict[str, Integers]
-    bias: Integers
+    biases: dict[str, Integers]
     shift: Integers
     exponent: Integers
 
@@ -75,8 +77,23 @@ class IntegerLayer:
     def name(self) -> str:
         return self.node.name
 
+    @property
+    def takes_codes(self) -> bool:
+        """Whether the inputs are log codes already."""
+        return isinstance(self.format, BmFormat) and self.format.boundary == "layer"
+
+    @property
+    def gives_codes(self) -> bool:
+        """Whether the outputs are log codes (a logarithmic end)."""
+        return self.format.result == "code"
+
     def inputs(self, values: Integers) -> Integers:
-        """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated."""
+        """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated.
+
+        Of a layer that takes log codes (port ``c``): the values as they are.
+        """
+        if self.takes_codes:
+            return values
         code = self.format.x
         return np.clip(round_shift(values, per_channel(self.shift)), code.minimum, code.maximum)
 
@@ -109,18 +126,22 @@ class IntegerLayer:
     def compute(self, x: Integers, threads: int = 1) -> Integers:
         """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""
         if isinstance(self.format, MacFormat):
-            outputs = self.weights["w"] @ self.patches(self.padded(x))
+            outputs = self.weights["w"] @ self.patches(self.padded(x)) + self.biases["bias"][:, None]
         else:
             candidates = self.patches(candidate_maps(self.format, self.padded(x)))
             maxima = maxima_of_rows(candidates, self._rows, threads)
             terms = maxima.reshape(len(self.format.branches), self.channels, -1)
-            outputs = sum(
-                sign * self._exp2_table[maximum]
-                for sign, maximum in zip(self.format.branches, terms, strict=True)
-            )
-        outputs += self.bias[:, None]
+            outputs = self._end(list(terms))
         shape = (self.channels, x.shape[0], self.node.height, self.node.width)
         return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
+
+    def _end(self, maxima: list[NDArray]) -> Integers:
+        """``BmFormat.combined`` of maxima whose low bits aren't cleared yet: (channels, columns)."""
+        fmt, biases = self.format, {port: values[:, None] for port, values in self.biases.items()}
+        if self.gives_codes:
+            return fmt.combined([(m >> fmt.dropped_bits) << fmt.dropped_bits for m in maxima], **biases)
+        terms = (sign * self._exp2_table[m] for sign, m in zip(fmt.branches, maxima, strict=True))
+        return sum(terms) + biases["bias"]
 
     @cached_property
     def _rows(self) -> Rows:
@@ -133,11 +154,18 @@ class IntegerLayer:
         return self.format.exp2_unit.compute((sums >> self.format.dropped_bits) << self.format.dropped_bits)
 
     def real(self, channel: int, x: Integers) -> NDArray[np.float64]:
-        """The floating-point neuron on x of shape (..., n), in units of the output's integers."""
-        fmt, bias = self.format, float(self.bias[channel])
+        """The floating-point neuron on inputs of shape (..., n), in units of the output's integers.
+
+        Where these are log codes: the logarithm that the code would be, had it no limits and no steps.
+        """
+        fmt = self.format
         if isinstance(fmt, MacFormat):
-            return x @ self.weights["w"][channel].astype(np.float64) + bias
-        scaled = x * 2.0 ** (fmt.out_fraction - fmt.x.magnitude_bits)
+            return x @ self.weights["w"][channel].astype(np.float64) + float(self.biases["bias"][channel])
+        values = fmt.activation.value(x) if self.takes_codes else x * 2.0**-fmt.x.magnitude_bits
+        if self.gives_codes:
+            return self._real_code(channel, values)
+        bias = float(self.biases["bias"][channel])
+        scaled = values * 2.0**fmt.out_fraction
 
         def value(port: str) -> NDArray[np.float64]:
             return fmt.weight.value(self.weights[port][channel])
@@ -151,6 +179,22 @@ class IntegerLayer:
             result += side * ((half * value("k1")).max(axis=-1) - (half * value("k2")).max(axis=-1))
         return result
 
+    def _real_code(self, channel: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        fmt, ports = self.format, [port for port in ("k", "k1", "k2") if port in self.weights]
+        products = [values * fmt.weight.value(self.weights[port][channel]) for port in ports]
+        if fmt.layout == "signed":
+            products[0] = products[0] * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
+            products.append(-products[0])
+        steps = 1 << fmt.log_fraction
+        first, second = (
+            np.maximum(
+                product.max(axis=-1), 2.0 ** ((int(self.biases[port][channel]) - fmt.full_scale) / steps)
+            )
+            for product, port in zip(products, ("bias1", "bias2"), strict=True)
+        )
+        with np.errstate(divide="ignore"):
+            return steps * np.log2(np.maximum(first - second, 0)) + fmt.activation.maximum + fmt.offset
+
     def with_log_bits(self, log_bits: int) -> "IntegerLayer":
         """The same layer with activation and weight codes of ``log_bits`` bits: its weight codes rounded."""
         fmt = self.format
@@ -158,16 +202,22 @@ class IntegerLayer:
             return self
         try:
             coarse = dataclasses.replace(
-                fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None, maximum_bits=None
+                fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None, maximum_bits=None, offset=0
             )
         except ValueError as error:
             raise ModelUsageError(str(error)) from None
         step = fmt.log_fraction - coarse.log_fraction
-        weights = dict(self.weights)
+        coarse = dataclasses.replace(coarse, offset=int(round_shift(np.int64(fmt.offset), np.int64(step))))
+
+        def rounded(codes: Integers, top: int, coarse_top: int) -> Integers:
+            return np.maximum(round_shift(codes - top, np.int64(step)) + coarse_top, 0)
+
+        weights, biases = dict(self.weights), dict(self.biases)
         for port in set(weights) & {"k", "k1", "k2"}:
-            rounded = round_shift(weights[port] - fmt.weight.maximum, np.int64(step)) + coarse.weight.maximum
-            weights[port] = np.maximum(rounded, 0)
-        return dataclasses.replace(self, format=coarse, weights=weights)
+            weights[port] = rounded(weights[port], fmt.weight.maximum, coarse.weight.maximum)
+        for port in set(biases) & {"bias1", "bias2"}:
+            biases[port] = rounded(biases[port], fmt.full_scale, coarse.full_scale)
+        return dataclasses.replace(self, format=coarse, weights=weights, biases=biases)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
         """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums."""
@@ -248,7 +298,9 @@ class IntegerNetwork:
                 layer = self.layers[node.name]
                 value = layer.compute(layer.inputs(*inputs), threads)
             elif node.operation == "norm":
-                value = self.thresholds[node.name].compute(*inputs)
+                # behind a layer that gives codes, it is part of these
+                threshold = self.thresholds.get(node.name)
+                value = inputs[0] if threshold is None else threshold.compute(*inputs)
             elif node.operation == "relu":
                 value = np.maximum(inputs[0], 0)
             elif node.operation == "add":
@@ -312,13 +364,13 @@ class IntegerNetwork:
         x, outputs = self._sampled_layer(layer)
         available = x.shape[1]
         positions = np.random.default_rng(seed).choice(available, size=count, replace=count > available)
-        inputs = {"x": np.ascontiguousarray(x[:, positions].T)}
+        inputs = {"c" if chosen.takes_codes else "x": np.ascontiguousarray(x[:, positions].T)}
         inputs |= {port: codes[channel] for port, codes in chosen.weights.items()}
-        inputs["bias"] = chosen.bias[channel]
+        inputs |= {port: values[channel] for port, values in chosen.biases.items()}
         expected = outputs[channel, positions]
         if not np.array_equal(expected, chosen.format.compute(**inputs)):
             raise RuntimeError(f"The integer layer {layer} and its format disagree: this is a bug")
-        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, inputs["x"]))
+        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, x[:, positions].T))
 
     @cached_property
     def _sampled(self) -> dict[str, tuple[Integers, Integers]]:

@@ -25,7 +25,8 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
       codes, no logarithm, no rounding) on the same input integers, in per cent of the outputs' root mean
       square around their channels' means;
     - ``total_error``: the same measure of what all layers up to here add up to, against the BM network in
-      floating point, ``reference`` (whose weights are those before the codes were trained);
+      floating point, ``reference`` (whose weights are those before the codes were trained)
+      (none of these for a layer that gives log codes);
     - ``saturated_inputs``: inputs beyond the range of ``bits``;
     - ``clamped_activations``: inputs above 0 (in magnitude) whose log code is 0 nevertheless;
     - ``clamped_weights``: weights whose code is 0, the smallest there is.
@@ -47,12 +48,13 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
         entry = {
             "layer": node.name,
             "layout": layer.format.layout if isinstance(layer.format, BmFormat) else "mac",
-            "own_error": _error(value, _real(layer, x).numpy()),
-            "total_error": _error(real, floats[node.name].numpy()),
             "saturated_inputs": _share(round_shift(came, per_channel(layer.shift)) != x),
         }
+        if not layer.gives_codes:
+            entry["own_error"] = _error(value, _real(layer, x).numpy())
+            entry["total_error"] = _error(real, floats[node.name].numpy())
         if isinstance(layer.format, BmFormat):
-            codes = layer.format.log2_unit.compute(np.abs(x))
+            codes = x if layer.takes_codes else layer.format.log2_unit.compute(np.abs(x))
             weights = [layer.weights[port] for port in ("k", "k1", "k2") if port in layer.weights]
             entry |= {
                 "clamped_activations": _share((codes == 0) & (x != 0)),
@@ -78,7 +80,7 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
     fmt, node = layer.format, layer.node
     shape = (node.channels, x.shape[1], *node.kernel)
     inputs = torch.from_numpy(x).double()
-    bias = torch.from_numpy(layer.bias).view(-1, 1, 1)
+    bias = torch.from_numpy(layer.biases["bias"]).view(-1, 1, 1)
     if not isinstance(fmt, BmFormat):
         weight = torch.from_numpy(layer.weights["w"].reshape(shape)).double()
         return functional.conv2d(inputs, weight, stride=node.stride, padding=node.padding) + bias
@@ -90,6 +92,8 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
         weight = np.where(layer.weights["sign"].reshape(shape) == 1, -1.0, 1.0) * value("k")
     else:
         weight = np.stack([value("k1"), value("k2")])
+    if layer.takes_codes:
+        inputs = torch.from_numpy(fmt.activation.value(x)) * 2.0**fmt.x.magnitude_bits
     scaled = (inputs * 2.0 ** (fmt.out_fraction - fmt.x.magnitude_bits)).float()
     y = combine_layout(fmt.layout, scaled, torch.from_numpy(weight).float(), node.stride, node.padding)
     return y.double() + bias

@@ -40,12 +40,14 @@ def _dtype(fmt: BmFormat) -> type:
 
 
 def candidate_maps(fmt: BmFormat, x: NDArray[np.int64]) -> NDArray:
-    """What enters a layer's sums, for input codes x of shape (batch, channels, height, width).
+    """What enters a layer's sums, for input codes x (or log codes) of shape (batch, channels, ...).
 
     ``relu``: the log codes. Signed inputs: those of the positive and those of the negative parts, behind
     each other in the channels. What may not enter a maximum is so low that no weight lifts it above 0.
     """
     dtype = _dtype(fmt)
+    if fmt.boundary == "layer":
+        return x.astype(dtype)
     table = fmt.log2_unit.compute(np.arange((1 << fmt.x.magnitude_bits) + 1)).astype(dtype)
     codes = table[np.abs(x)]
     if not fmt.signed_inputs:

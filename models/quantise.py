@@ -8,6 +8,7 @@ format objects, so that every log2 and exp2 method is trained as the hardware co
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ class Quantisation:
 
     ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
     weights, ``log2`` and ``exp2`` methods, ``maximum_bits``: high bits of the sums that the maxima see,
-    ``mac_weight_bits``.
+    ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can (``Architecture.code_layers``)
+    hand on log codes.
     """
 
     bits: int = 8
@@ -45,8 +47,18 @@ class Quantisation:
     exp2: str | None = None
     maximum_bits: int | None = None
     mac_weight_bits: int | None = None
+    combine: str = "linear"
 
-    def format(self, layout: str, fan_in: int, signed_inputs: bool) -> BmFormat | MacFormat:
+    def format(
+        self,
+        layout: str,
+        fan_in: int,
+        signed_inputs: bool,
+        *,
+        takes_codes: bool = False,
+        gives_codes: bool = False,
+    ) -> BmFormat | MacFormat:
+        """``takes_codes``: inputs are log codes; ``gives_codes``: so are outputs (logarithmic end)."""
         if layout == "mac":
             return MacFormat(
                 inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs, weight_bits=self.mac_weight_bits
@@ -61,6 +73,9 @@ class Quantisation:
             log2=self.log2,
             exp2=self.exp2,
             maximum_bits=self.maximum_bits,
+            boundary="layer" if takes_codes else "neuron",
+            combine="logarithmic" if gives_codes else "linear",
+            result="code" if gives_codes else "linear",
         )
 
 
@@ -77,7 +92,9 @@ class FoldedLayer(nn.Module):
     """A layer whose weights hold the scales around it: magnitudes 0..1 (``1`` is the largest weight code).
 
     ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
-    full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`.
+    full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`. A layer that
+    gives codes has two biases instead, the candidates of its maxima in the unit of the weights, and its
+    outputs are the codes' values, 0..1; a layer that takes codes takes such values.
     """
 
     def __init__(
@@ -86,13 +103,16 @@ class FoldedLayer(nn.Module):
         layout: str,
         fmt: BmFormat | MacFormat,
         weight: Tensor,
-        bias: Tensor,
+        biases: tuple[Tensor, ...],
         shift: Tensor,
         exponent: Tensor,
     ):
         super().__init__()
         self.node, self.layout, self.format = node, layout, fmt
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.weight = nn.Parameter(weight)
+        self.biases = nn.ParameterList(nn.Parameter(bias) for bias in biases)
+        self.takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
+        self.gives_codes = isinstance(fmt, BmFormat) and fmt.combine == "logarithmic"
         self.register_buffer("shift", shift.float())
         self.register_buffer("exponent", exponent.float())
         if isinstance(fmt, BmFormat):
@@ -103,6 +123,8 @@ class FoldedLayer(nn.Module):
                 (np.arange(fmt.full_scale + 1) >> fmt.dropped_bits) << fmt.dropped_bits
             )
             self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
+            codes = fmt.activation.value(np.arange(fmt.activation.maximum + 1))
+            self.register_buffer("code_values", torch.tensor(codes, dtype=torch.float32), persistent=False)
 
     @property
     def output_bits(self) -> int:
@@ -110,17 +132,28 @@ class FoldedLayer(nn.Module):
         return out_fraction(self.format)
 
     def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
-        """Output integers of input integers (batch, channels, height, width)."""
-        code, padding = self.format.x, self.node.padding
-        x = y * torch.exp2(-self.shift).view(-1, 1, 1)
-        if quantised:
-            x = round_half_up(x).clamp(code.minimum, code.maximum)
-        # padded before the logarithm: a zero is code 0 there as everywhere
-        x = functional.pad(x, (padding,) * 4)
+        """Output integers of input integers (batch, channels, height, width); values 0..1 in the place of
+        codes."""
+        code, padding = self.format.x, (self.node.padding,) * 4
         full_scale = 2.0**code.magnitude_bits
+        if self.takes_codes:
+            # a zero is code 0, the smallest value
+            x = (
+                functional.pad(y, padding, value=float(self.code_values[0]) if quantised else 0.0)
+                * full_scale
+            )
+        else:
+            x = y * torch.exp2(-self.shift).view(-1, 1, 1)
+            if quantised:
+                x = round_half_up(x).clamp(code.minimum, code.maximum)
+            x = functional.pad(x, padding)  # before the logarithm: a zero is code 0 there as everywhere
         weight = self.quantised_weight() if quantised else self.effective_weight()
         if self.layout == "mac":
             out = functional.conv2d(x / full_scale, weight, stride=self.node.stride) * 2.0**self.output_bits
+        elif self.gives_codes:
+            end = functools.partial(self._code_end, quantised=quantised)
+            x = self._log_value(x) if quantised else x / full_scale
+            return combine_layout(self.layout, x, weight, self.node.stride, 0, end)
         elif quantised:
             out = combine_layout(
                 self.layout, x, weight, self.node.stride, 0, self._difference, self._log_value
@@ -130,11 +163,13 @@ class FoldedLayer(nn.Module):
                 combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0)
                 * 2.0**self.output_bits
             )
-        bias = self.bias * 2.0**self.output_bits
+        bias = self.biases[0] * 2.0**self.output_bits
         return out + (round_half_up(bias) if quantised else bias).view(-1, 1, 1)
 
     def _log_value(self, x: Tensor) -> Tensor:
         """The value of the log code of integers x, its sign kept (0 is positive)."""
+        if self.takes_codes:
+            return x / 2.0**self.format.x.magnitude_bits
         values = self.log_values[x.detach().abs().long()]
         return straight_through(x / 2.0**self.format.x.magnitude_bits, torch.where(x < 0, -values, values))
 
@@ -144,11 +179,29 @@ class FoldedLayer(nn.Module):
         The products are powers of two whose exponents are the sums.
         """
         products = max_product(x, w.flatten(0, 1), stride, padding)
-        sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
-        sums = (sums + self.format.full_scale).clamp(min=0).long()
-        values = straight_through(products * 2.0**self.output_bits, self.exp2_table[sums])
+        values = straight_through(products * 2.0**self.output_bits, self.exp2_table[self._sums(products)])
         first, second = values.chunk(2, dim=1)
         return first - second
+
+    def _sums(self, products: Tensor) -> Tensor:
+        """The sums of codes that products of the codes' values stand for: int64."""
+        sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
+        return (sums + self.format.full_scale).clamp(0, self.format.full_scale).long()
+
+    def _code_end(self, x: Tensor, w: Tensor, stride: int, padding: int, quantised: bool) -> Tensor:
+        """The logarithmic end of the maxima and their bias candidates: values of codes."""
+        fmt, biases = self.format, [bias.abs().view(-1, 1, 1) for bias in self.biases]
+        products = max_product(x, w.flatten(0, 1), stride, padding).chunk(2, dim=1)
+        first, second = (torch.maximum(p, bias) for p, bias in zip(products, biases, strict=True))
+        real = torch.relu(first - second) * 2.0 ** (fmt.offset / (1 << fmt.log_fraction))
+        if not quantised:
+            return real
+        a, b = (
+            (torch.maximum(self._sums(p), self._sums(bias)) >> fmt.dropped_bits) << fmt.dropped_bits
+            for p, bias in zip(products, biases, strict=True)
+        )
+        codes = torch.from_numpy(fmt.log_subtract.compute(a.cpu().numpy(), b.cpu().numpy())).to(a.device)
+        return straight_through(real.clamp(max=1), self.code_values[codes])
 
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in ("signed", "mac") else self.weight.abs()
@@ -180,13 +233,19 @@ class FoldedLayer(nn.Module):
             weights = {"k": codes, "sign": (self.weight.detach() < 0).long().cpu().numpy()}
         else:
             weights = {"k1": codes[0], "k2": codes[1]}
-        bias = torch.floor(self.bias.detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
-        needed = LinearCode.covering(min(int(bias.min()), -1), max(int(bias.max()), 0)).bits
+        fmt = self.format
+        if self.gives_codes:
+            sums = [self._sums(bias.detach().abs()).cpu().numpy() for bias in self.biases]
+            biases = dict(zip(("bias1", "bias2"), sums, strict=True))
+        else:
+            bias = torch.floor(self.biases[0].detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
+            needed = LinearCode.covering(min(int(bias.min()), -1), max(int(bias.max()), 0)).bits
+            fmt, biases = dataclasses.replace(fmt, bias_bits=max(fmt.bias_bits, needed)), {"bias": bias}
         return IntegerLayer(
             node=self.node,
-            format=dataclasses.replace(self.format, bias_bits=max(self.format.bias_bits, needed)),
+            format=fmt,
             weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()},
-            bias=bias,
+            biases=biases,
             shift=self.shift.long().cpu().numpy(),
             exponent=self.exponent.long().cpu().numpy(),
         )
@@ -239,6 +298,8 @@ class FoldedNetwork(nn.Module):
                     step = self.steps[node.name]
                     value = step(*inputs, quantised=self.quantised)
                     exponent = getattr(step, "exponent", exponent)
+                elif node.operation == "norm":
+                    value = inputs[0]  # part of the codes that its layer gives
                 elif node.operation == "relu":
                     value = torch.relu(*inputs)
                 elif node.operation == "pool":

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.neuron_formats import SCALARS, BmFormat, MacFormat
 from numpy.typing import NDArray
 
-from .architecture import Architecture
+from .architecture import Architecture, Node
 from .errors import ModelError, ModelUsageError
 from .files import sha256, write_atomically
 from .integer import IntegerLayer, IntegerNetwork, Threshold
@@ -110,7 +110,12 @@ def load(name: str | Path) -> IntegerNetwork:
         layers[node.name] = _layer(tensors, architecture, node, fmt)
     thresholds = {}
     for node in architecture.nodes:
-        if node.operation == "norm":
+        if node.is_layer and layers[node.name].takes_codes != _reads_codes(node, architecture, layers):
+            raise ModelError(
+                f"Format of layer {node.name} in {path.name} doesn't fit that of the layer before it: one of "
+                "the two is about log codes, the other isn't"
+            )
+        if node.operation == "norm" and not _gives_codes(node.inputs[0], layers):
             threshold = tensors.take(f"{node.name}.threshold", (node.channels,), -(1 << 62), 1 << 62)
             negative = tensors.take(f"{node.name}.negative", (node.channels,), 0, 1)
             thresholds[node.name] = Threshold(threshold, negative.astype(bool))
@@ -124,6 +129,16 @@ def load(name: str | Path) -> IntegerNetwork:
         samples=samples,
         card=card,
     )
+
+
+def _gives_codes(name: str, layers: Mapping[str, IntegerLayer]) -> bool:
+    return name in layers and layers[name].gives_codes
+
+
+def _reads_codes(node: Node, architecture: Architecture, layers: Mapping[str, IntegerLayer]) -> bool:
+    """Whether what a node reads are log codes: those of a layer, behind its normalisation."""
+    source = architecture[node.inputs[0]]
+    return source.operation == "norm" and _gives_codes(source.inputs[0], layers)
 
 
 class _Tensors:
@@ -170,16 +185,20 @@ def _format(card_name: str, layer: str, formats: Mapping[str, Any]) -> BmFormat 
 
 def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | MacFormat) -> IntegerLayer:
     weights = {}
-    for port, (code, elements) in fmt.inputs_of.items():
-        if elements == fmt.inputs and port not in ("x", "bias", "bias1", "bias2"):
+    for port, (code, _elements) in fmt.inputs_of.items():
+        if port not in ("x", "c", *SCALARS):
             weights[port] = tensors.take(
                 f"{node.name}.{port}", (node.channels, fmt.inputs), code.minimum, code.maximum
             )
-    bias = tensors.take(f"{node.name}.bias", (node.channels,), fmt.bias.minimum, fmt.bias.maximum)
+    biases = {}
+    for port in (port for port in SCALARS if port in fmt.inputs_of):
+        code = fmt.inputs_of[port][0]
+        most = code.maximum if port == "bias" else fmt.full_scale
+        biases[port] = tensors.take(f"{node.name}.{port}", (node.channels,), code.minimum, most)
     in_channels = architecture[node.inputs[0]].channels
     shift = tensors.take(f"{node.name}.shift", (in_channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
     exponent = tensors.take(f"{node.name}.exponent", (node.channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
-    return IntegerLayer(node=node, format=fmt, weights=weights, bias=bias, shift=shift, exponent=exponent)
+    return IntegerLayer(node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent)
 
 
 def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path:
@@ -193,7 +212,7 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
     for name, layer in network.layers.items():
         for part, values in (
             *layer.weights.items(),
-            ("bias", layer.bias),
+            *layer.biases.items(),
             ("shift", layer.shift),
             ("exponent", layer.exponent),
         ):
