@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The integer network: what the hardware computes, from the pixels to the class, in NumPy integers only.
+
+Each layer's arithmetic is that of its format object (``bmhw.hdl.neuron_formats``). Between the layers there
+are constants, shifts, additions and comparisons, no multiplier: a batch normalisation is a threshold (its
+scale lies in the next layer's weight codes, its sign in a negation), a residual sum and a pool are sums.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from numpy.typing import ArrayLike, NDArray
+
+from .architecture import Architecture, Node
+from .errors import ModelError, ModelUsageError
+from .maximum_of_sums import layer_maxima
+
+__all__ = ["IntegerLayer", "IntegerNetwork", "NeuronVectors", "Threshold", "round_shift"]
+
+Integers = NDArray[np.int64]
+
+
+def round_shift(values: Integers, shift: Integers) -> Integers:
+    """``values / 2^shift`` to the nearest integer, halves up; a shift below 0 goes left."""
+    right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
+    return ((values << left) + ((1 << right) >> 1)) >> right
+
+
+def per_channel(values: Integers) -> Integers:
+    """Channel constants in a shape that broadcasts with (batch, channels, height, width)."""
+    return values.reshape(1, -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class NeuronVectors:
+    """One neuron's inputs on real images, for a bench.
+
+    ``inputs``: port name -> int64; ``x`` of shape (count, n), weights (n,), bias (). ``expected``: the
+    integers of the output, (count,). ``real``: the same neuron in floating point (the values of the weight
+    codes, no log2, no rounding), in units of the output's integers, (count,).
+    """
+
+    format: BmFormat | MacFormat
+    inputs: dict[str, Integers]
+    expected: Integers
+    real: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerLayer:
+    """One layer: every output channel is the neuron ``format`` with weights of its own.
+
+    ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order;
+    ``bias``: (channels,). ``shift``: (input channels,), the right shift that makes ``bits`` bits of what
+    comes in. ``exponent``: (channels,); an output integer y stands for the real number ``y * 2^exponent``.
+    """
+
+    node: Node
+    format: BmFormat | MacFormat
+    weights: dict[str, Integers]
+    bias: Integers
+    shift: Integers
+    exponent: Integers
+
+    @property
+    def channels(self) -> int:
+        return self.node.channels
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    def inputs(self, values: Integers) -> Integers:
+        """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated."""
+        code = self.format.x
+        return np.clip(round_shift(values, per_channel(self.shift)), code.minimum, code.maximum)
+
+    def patches(self, x: Integers) -> Integers:
+        """The inputs of every neuron: (n, batch * out height * out width)."""
+        node, batch = self.node, x.shape[0]
+        p, s, (kernel_height, kernel_width) = node.padding, node.stride, node.kernel
+        x = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p))).transpose(1, 0, 2, 3)
+        taps = np.empty(
+            (x.shape[0], kernel_height, kernel_width, batch, node.height, node.width), dtype=x.dtype
+        )
+        for row in range(kernel_height):
+            for column in range(kernel_width):
+                taps[:, row, column] = x[
+                    :,
+                    :,
+                    row : row + s * (node.height - 1) + 1 : s,
+                    column : column + s * (node.width - 1) + 1 : s,
+                ]
+        return taps.reshape(self.format.inputs, -1)
+
+    def compute(self, x: Integers) -> Integers:
+        """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""
+        patches = self.patches(x)
+        if isinstance(self.format, MacFormat):
+            outputs = self.weights["w"] @ patches + self.bias[:, None]
+        else:
+            maxima = layer_maxima(self.format, patches, self.weights)
+            outputs = self._exponentials(maxima) + self.bias[:, None]
+        shape = (self.channels, x.shape[0], self.node.height, self.node.width)
+        return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
+
+    def _exponentials(self, maxima: list[NDArray]) -> Integers:
+        return sum(
+            sign * self._exp2_table[maximum]
+            for sign, maximum in zip(self.format.branches, maxima, strict=True)
+        )
+
+    @cached_property
+    def _exp2_table(self) -> Integers:
+        return self.format.exp2_unit.compute(np.arange(self.format.full_scale + 1))
+
+    def real(self, channel: int, x: Integers) -> NDArray[np.float64]:
+        """The floating-point neuron on x of shape (..., n), in units of the output's integers."""
+        fmt, bias = self.format, float(self.bias[channel])
+        if isinstance(fmt, MacFormat):
+            return x @ self.weights["w"][channel].astype(np.float64) + bias
+        scaled = x * 2.0 ** (fmt.out_fraction - fmt.x.magnitude_bits)
+
+        def value(port: str) -> NDArray[np.float64]:
+            return fmt.weight.value(self.weights[port][channel])
+
+        if fmt.layout == "signed":
+            products = scaled * value("k") * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
+            return products.max(axis=-1).clip(min=0) + products.min(axis=-1).clip(max=0) + bias
+        result = np.full(x.shape[:-1], bias)
+        for half, side in ((scaled, 1), (-scaled, -1))[: len(fmt.branches) // 2]:
+            half = half.clip(min=0)
+            result += side * ((half * value("k1")).max(axis=-1) - (half * value("k2")).max(axis=-1))
+        return result
+
+    def with_log_bits(self, log_bits: int) -> "IntegerLayer":
+        """The same layer with activation and weight codes of ``log_bits`` bits: its weight codes rounded."""
+        fmt = self.format
+        if isinstance(fmt, MacFormat) or log_bits == fmt.log_bits:
+            return self
+        try:
+            coarse = dataclasses.replace(
+                fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None, maximum_bits=None
+            )
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
+        step = fmt.log_fraction - coarse.log_fraction
+        weights = dict(self.weights)
+        for port in set(weights) & {"k", "k1", "k2"}:
+            rounded = round_shift(weights[port] - fmt.weight.maximum, np.int64(step)) + coarse.weight.maximum
+            weights[port] = np.maximum(rounded, 0)
+        return dataclasses.replace(self, format=coarse, weights=weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """A batch normalisation with its ReLU: ``max(0, y - threshold)``, or ``max(0, threshold - y)`` where
+    negative.
+
+    Both arrays have shape (channels,). Its scale is part of the next layer's weight codes.
+    """
+
+    threshold: Integers
+    negative: NDArray[np.bool_]
+
+    def compute(self, values: Integers) -> Integers:
+        difference = values - per_channel(self.threshold)
+        return np.maximum(np.where(per_channel(self.negative), -difference, difference), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """A whole network in integers; ``card`` says where it comes from, ``samples`` are held-out images.
+
+    ``layers``: in the order of the data. Images: uint8, (batch, channels, height, width) or without channels.
+    """
+
+    name: str
+    architecture: Architecture
+    layers: dict[str, IntegerLayer]
+    thresholds: dict[str, Threshold]
+    samples: NDArray[np.uint8]
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def exponents(self) -> dict[str, Integers]:
+        """Of each node's integers, by channel: the power of two that they count, up to the folded scales."""
+        result: dict[str, Integers] = {}
+        for node in self.architecture.nodes:
+            sources = [result[name] for name in node.inputs]
+            if node.is_layer:
+                result[node.name] = self.layers[node.name].exponent
+            else:
+                result[node.name] = np.min(sources, axis=0) if sources else np.full(node.channels, -8)
+        return result
+
+    def images(self, images: ArrayLike) -> Integers:
+        """Images as int64 (batch, channels, height, width); ModelError for other shapes and types."""
+        array, expected = np.asarray(images), self.architecture.image.shape
+        if array.ndim == 3 and expected[0] == 1:
+            array = array[:, None]
+        if array.dtype != np.uint8 or array.shape[1:] != expected:
+            raise ModelError(
+                f"Images must be uint8 of shape (batch, {', '.join(map(str, expected))}), "
+                f"not {array.dtype} of shape {np.asarray(images).shape}"
+            )
+        return array.astype(np.int64)
+
+    def trace(self, images: ArrayLike, until: str | None = None) -> Iterator[tuple[Node, Integers]]:
+        """Each node with its value, in order; ends behind the node ``until``."""
+        values: dict[str, Integers] = {}
+        for node in self.architecture.nodes:
+            inputs = [values[name] for name in node.inputs]
+            if node.operation == "image":
+                value = self.images(images)
+            elif node.is_layer:
+                layer = self.layers[node.name]
+                value = layer.compute(layer.inputs(*inputs))
+            elif node.operation == "norm":
+                value = self.thresholds[node.name].compute(*inputs)
+            elif node.operation == "relu":
+                value = np.maximum(inputs[0], 0)
+            elif node.operation == "add":
+                common = self.exponents[node.name]
+                value = sum(
+                    v << per_channel(self.exponents[name] - common)
+                    for name, v in zip(node.inputs, inputs, strict=True)
+                )
+            else:  # pool: the division by the window is part of the next layer's shift and weight codes
+                batch, (kernel_height, kernel_width) = inputs[0].shape[0], node.kernel
+                cut = inputs[0][:, :, : node.height * kernel_height, : node.width * kernel_width]
+                value = cut.reshape(
+                    batch, node.channels, node.height, kernel_height, node.width, kernel_width
+                ).sum(axis=(3, 5))
+            values[node.name] = value
+            yield node, value
+            if node.name == until:
+                return
+
+    def logits(self, images: ArrayLike, batch: int = 128) -> Integers:
+        """One integer a class, all of the same scale: (images, classes)."""
+        images = np.asarray(images)
+        last = self.architecture.nodes[-1].name
+        shift = self.exponents[last] - self.exponents[last].min()
+        parts = []
+        for start in range(0, len(images), batch):
+            *_, (_node, value) = self.trace(images[start : start + batch])
+            parts.append(value.reshape(len(value), -1) << shift)
+        return np.concatenate(parts) if parts else np.empty((0, self.architecture.classes), dtype=np.int64)
+
+    def classify(self, images: ArrayLike, batch: int = 128) -> Integers:
+        """The class of each image: (images,)."""
+        return self.logits(images, batch).argmax(axis=1)
+
+    def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
+        """The same network with log codes of ``log_bits`` bits: rounded, not trained again."""
+        layers = {name: layer.with_log_bits(log_bits) for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers)
+
+    def neuron_vectors(self, layer: str, channel: int, count: int, seed: int = 0) -> NeuronVectors:
+        """``count`` real inputs of one neuron, drawn from the held-out images in ``samples``, and its
+        outputs.
+
+        Positions are drawn without repetition while there are enough. ModelError for an unknown layer,
+        channel or a count below 1.
+        """
+        self.architecture.check_layer(layer)
+        chosen = self.layers[layer]
+        for what, value, low, high in (
+            ("Channel", channel, 0, chosen.channels - 1),
+            ("Count", count, 1, None),
+        ):
+            if value < low or (high is not None and value > high):
+                valid = f"{low} or more" if high is None else f"from {low} to {high}"
+                raise ModelUsageError(f"{what} must be {valid}, not {value}")
+        x, outputs = self._sampled_layer(layer)
+        available = x.shape[1]
+        positions = np.random.default_rng(seed).choice(available, size=count, replace=count > available)
+        inputs = {"x": np.ascontiguousarray(x[:, positions].T)}
+        inputs |= {port: codes[channel] for port, codes in chosen.weights.items()}
+        inputs["bias"] = chosen.bias[channel]
+        expected = outputs[channel, positions]
+        if not np.array_equal(expected, chosen.format.compute(**inputs)):
+            raise RuntimeError(f"The integer layer {layer} and its format disagree: this is a bug")
+        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, inputs["x"]))
+
+    @cached_property
+    def _sampled(self) -> dict[str, tuple[Integers, Integers]]:
+        return {}
+
+    def _sampled_layer(self, name: str) -> tuple[Integers, Integers]:
+        """Inputs (n, positions) and outputs (channels, positions) of a layer on the samples, once."""
+        if name not in self._sampled:
+            layer, values = self.layers[name], {}
+            for node, value in self.trace(self.samples, until=name):
+                values[node.name] = value
+            x = layer.inputs(values[layer.node.inputs[0]])
+            outputs = values[name].transpose(1, 0, 2, 3).reshape(layer.channels, -1)
+            self._sampled[name] = layer.patches(x), outputs
+        return self._sampled[name]

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floating-point networks in PyTorch, classical and bipolar morphological, of one architecture."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from .architecture import Architecture, Node
+from .layers import BmConv2d
+
+__all__ = ["Network", "convert", "estimate_statistics"]
+
+MATCHING_BATCH = 250
+
+
+class Network(nn.Module):
+    """A network whose layers are classical (``mac``) or bipolar morphological.
+
+    ``layouts``: layer name -> ``relu``, ``bipolar``, ``signed`` or ``mac`` (see ``Architecture.layouts``).
+    Input: images of shape (batch, channels, height, width), pixel / 256. Output: (batch, classes).
+    """
+
+    def __init__(self, architecture: Architecture, layouts: Mapping[str, str]):
+        super().__init__()
+        self.architecture, self.layouts = architecture, dict(layouts)
+        self.steps = nn.ModuleDict()
+        for node in architecture.nodes:
+            if node.is_layer:
+                self.steps[node.name] = self._layer(node)
+            elif node.operation == "norm":
+                self.steps[node.name] = nn.BatchNorm2d(node.channels, eps=1e-3)
+
+    def _layer(self, node: Node) -> nn.Module:
+        channels = self.architecture[node.inputs[0]].channels
+        settings = {"stride": node.stride, "padding": node.padding, "bias": node.bias}
+        if self.layouts[node.name] == "mac":
+            return nn.Conv2d(channels, node.channels, node.kernel, **settings)
+        return BmConv2d(channels, node.channels, node.kernel, layout=self.layouts[node.name], **settings)
+
+    def trace(self, images: Tensor) -> dict[str, Tensor]:
+        """The value of every node, by name."""
+        values: dict[str, Tensor] = {}
+        for node in self.architecture.nodes:
+            inputs = [values[name] for name in node.inputs]
+            if node.operation == "image":
+                value = images
+            elif node.operation == "norm":
+                value = torch.relu(self.steps[node.name](*inputs))
+            elif node.operation == "relu":
+                value = torch.relu(*inputs)
+            elif node.operation == "add":
+                value = inputs[0] + inputs[1]
+            elif node.operation == "pool":
+                value = functional.avg_pool2d(inputs[0], node.kernel)
+            else:
+                value = self.steps[node.name](*inputs)
+            values[node.name] = value
+        return values
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trace(images)[self.architecture.nodes[-1].name].flatten(1)
+
+
+@torch.no_grad()
+def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> Network:
+    """The bipolar morphological network with the classical one's weights (arXiv 1911.01971, section 3).
+
+    A maximum is smaller than the sum it replaces. So each channel's weights and bias are scaled until its
+    mean and deviation on ``images`` (pixel / 256) are those of the classical channel; signs and ratios of
+    the weights stay. The statistics of the normalisations are estimated anew.
+    """
+    network = Network(classical.architecture, layouts)
+    for name, step in network.steps.items():
+        source = classical.steps[name]
+        if isinstance(step, BmConv2d):
+            step.load_classical(source.weight, source.bias)
+        else:
+            step.load_state_dict(source.state_dict())
+    classical.eval()
+    targets = classical.trace(images)
+    hooks = [
+        step.register_forward_hook(_matching(targets[name]))
+        for name, step in network.steps.items()
+        if isinstance(step, BmConv2d)
+    ]
+    network.train()
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    estimate_statistics(network, images.split(MATCHING_BATCH))
+    return network
+
+
+def _matching(target: Tensor) -> Callable[[BmConv2d, tuple, Tensor], Tensor]:
+    """A forward hook that makes a layer's channels match a target's mean and deviation."""
+
+    def moments(y: Tensor) -> tuple[Tensor, Tensor]:
+        return y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
+
+    def match(layer: BmConv2d, inputs: tuple, output: Tensor) -> Tensor:
+        (mean, deviation), (target_mean, target_deviation) = moments(output), moments(target)
+        # a channel that is constant on these images keeps its weights
+        ratio = torch.where(deviation > 1e-6, target_deviation / deviation, torch.ones_like(deviation))
+        layer.weight.mul_(ratio.view(-1, 1, 1, 1))
+        shift = target_mean - mean * ratio
+        if layer.bias is not None:
+            layer.bias.copy_(layer.bias * ratio + shift)
+        return output * ratio.view(-1, 1, 1) + (shift.view(-1, 1, 1) if layer.bias is not None else 0)
+
+    return match
+
+
+@torch.no_grad()
+def estimate_statistics(network: Network, batches: Iterable[Tensor]) -> None:
+    """Set the means and variances of the batch normalisations to the averages over batches of images."""
+    norms = [step for step in network.steps.values() if isinstance(step, nn.BatchNorm2d)]
+    momenta, training = [norm.momentum for norm in norms], network.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's sign for a plain average
+    network.train()
+    for images in batches:
+        network(images)
+    network.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

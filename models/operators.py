@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maximum-of-products convolution: the bipolar morphological neuron without a logarithm, for training.
+
+``max_i x_i * w_i`` for x, w >= 0 equals ``exp(max_i(ln x_i + ln w_i))`` (arXiv 2009.07190, equation 3). The
+gradient is exact: it goes to the winning product only, to the first one of equals.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from . import native
+
+__all__ = ["IMPLEMENTATIONS", "Implementation", "max_product"]
+
+
+class Implementation(NamedTuple):
+    """One way to compute the operator; the contract is that of the plain functions below."""
+
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    backward: Callable[..., tuple[Tensor, Tensor]]
+    suits: Callable[[Tensor, Tensor], bool]
+    """Whether it can do these x and w."""
+
+
+def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Values and winners of the maximum.
+
+    x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width), any sign.
+    Values: (batch, outputs, out height, out width), ``max(0, max_i x_i * w_i)``. Winners: the same shape,
+    int64, the index i of the winning tap in w's row, -1 where no product is above 0.
+    """
+    batch, outputs = x.shape[0], w.shape[0]
+    height, width = _output_size(x, w, stride, padding)
+    patches = functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
+    patches = patches.transpose(1, 2).reshape(-1, w[0].numel()).contiguous()
+    values = x.new_empty(outputs, patches.shape[0])
+    winners = torch.empty(outputs, patches.shape[0], dtype=torch.int64, device=x.device)
+    for output, row in enumerate(w.reshape(outputs, -1)):  # one output at a time bounds the memory
+        torch.max(patches * row, dim=1, out=(values[output], winners[output]))
+    winners.masked_fill_(values <= 0, -1)
+    values.clamp_(min=0)
+
+    def image(flat: Tensor) -> Tensor:
+        return flat.view(outputs, batch, height, width).transpose(0, 1).contiguous()
+
+    return image(values), image(winners)
+
+
+def plain_backward(
+    gradient: Tensor,
+    winners: Tensor,
+    x: Tensor,
+    w: Tensor,
+    stride: int,
+    padding: int,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and w from the gradient of the values."""
+    batch, outputs, taps = x.shape[0], w.shape[0], w[0].numel()
+    patches = functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
+    rows = w.reshape(outputs, taps)
+    index = winners.reshape(batch, outputs, -1).clamp(min=0)
+    gradient = (gradient * (winners >= 0)).reshape(batch, outputs, -1)
+    to_patches = gradient * rows.gather(1, index.transpose(0, 1).reshape(outputs, -1)).reshape(
+        outputs, batch, -1
+    ).transpose(0, 1)
+    patch_gradient = torch.zeros_like(patches).scatter_add_(1, index, to_patches)
+    x_gradient = functional.fold(patch_gradient, x.shape[2:], w.shape[2:], padding=padding, stride=stride)
+    to_rows = (gradient * patches.gather(1, index)).transpose(0, 1).reshape(outputs, -1)
+    w_gradient = torch.zeros_like(rows).scatter_add_(1, index.transpose(0, 1).reshape(outputs, -1), to_rows)
+    return x_gradient, w_gradient.view_as(w)
+
+
+def _output_size(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[int, int]:
+    return tuple((x.shape[axis] + 2 * padding - w.shape[axis]) // stride + 1 for axis in (2, 3))
+
+
+def _always(x: Tensor, w: Tensor) -> bool:
+    return True
+
+
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "native": Implementation(native.forward, native.backward, native.suits),
+    "plain": Implementation(plain_forward, plain_backward, _always),
+}
+"""Name -> implementation, the fastest first."""
+
+
+class _MaxProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, w, stride, padding, implementation):
+        values, winners = implementation.forward(x, w, stride, padding)
+        ctx.save_for_backward(winners, x, w)
+        ctx.settings = stride, padding, implementation
+        return values
+
+    @staticmethod
+    def backward(ctx, gradient):
+        stride, padding, implementation = ctx.settings
+        winners, x, w = ctx.saved_tensors
+        return *implementation.backward(gradient, winners, x, w, stride, padding), None, None, None
+
+
+def max_product(
+    x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, implementation: str | None = None
+) -> Tensor:
+    """``max(0, max_i x_i * w_i)`` over each window, differentiable in x and w.
+
+    x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width); zero padding.
+    ``implementation``: a key of :data:`IMPLEMENTATIONS`; None takes the first one that suits the tensors.
+    """
+    if implementation is None:
+        implementation = next(name for name, entry in IMPLEMENTATIONS.items() if entry.suits(x, w))
+    return _MaxProduct.apply(x, w, stride, padding, IMPLEMENTATIONS[implementation])

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folded network in PyTorch: the integer network's structure with trainable parameters.
+
+Its quantised forward pass gives the integer network's integers exactly (as floats); gradients pass through
+each rounding as if it weren't there (straight-through, Bengio et al., arXiv 1308.3432). Tables come from the
+format objects, so that every log2 and exp2 method is trained as the hardware computes it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from bmhw.hdl.formats import LinearCode
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from torch import Tensor, nn
+
+from .architecture import Architecture, Node
+from .integer import IntegerLayer, IntegerNetwork, Threshold
+from .layers import combine_layout
+from .operators import max_product
+
+__all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
+
+NORM_UNIT = 2.0**14
+"""Integers in one unit of a threshold parameter, so that all parameters are of the order of 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """The number formats of all layers: widths in bits; None means the format's default (see ``BmFormat``).
+
+    ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
+    weights, ``log2`` and ``exp2`` methods, ``dropped_bits`` that the maxima don't see, ``mac_weight_bits``.
+    """
+
+    bits: int = 8
+    log_bits: int | None = None
+    log_fraction: int | None = None
+    log2: str | None = None
+    exp2: str | None = None
+    dropped_bits: int = 0
+    mac_weight_bits: int | None = None
+
+    def format(self, layout: str, fan_in: int, signed_inputs: bool) -> BmFormat | MacFormat:
+        if layout == "mac":
+            return MacFormat(
+                inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs, weight_bits=self.mac_weight_bits
+            )
+        fmt = BmFormat(
+            inputs=fan_in,
+            bits=self.bits,
+            layout=layout,
+            signed_inputs=signed_inputs,
+            log_bits=self.log_bits,
+            log_fraction=self.log_fraction,
+            log2=self.log2,
+            exp2=self.exp2,
+        )
+        return dataclasses.replace(fmt, maximum_bits=fmt.sum_bits - self.dropped_bits)
+
+
+def straight_through(real: Tensor, rounded: Tensor) -> Tensor:
+    """``rounded`` with the gradient of ``real``."""
+    return real + (rounded - real).detach()
+
+
+def round_half_up(real: Tensor) -> Tensor:
+    return straight_through(real, torch.floor(real + 0.5))
+
+
+class FoldedLayer(nn.Module):
+    """A layer whose weights hold the scales around it: magnitudes 0..1 (``1`` is the largest weight code).
+
+    ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
+    full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        layout: str,
+        fmt: BmFormat | MacFormat,
+        weight: Tensor,
+        bias: Tensor,
+        shift: Tensor,
+        exponent: Tensor,
+    ):
+        super().__init__()
+        self.node, self.layout, self.format = node, layout, fmt
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.register_buffer("shift", shift.float())
+        self.register_buffer("exponent", exponent.float())
+        if isinstance(fmt, BmFormat):
+            magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
+            values = fmt.activation.value(fmt.log2_unit.compute(magnitudes))
+            self.register_buffer("log_values", torch.tensor(values, dtype=torch.float32), persistent=False)
+            sums = fmt.exp2_unit.compute(
+                (np.arange(fmt.full_scale + 1) >> fmt.dropped_bits) << fmt.dropped_bits
+            )
+            self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
+
+    @property
+    def output_bits(self) -> int:
+        """log2 of the output integers in 1.0 * 1.0 (full-scale input times largest weight)."""
+        return out_fraction(self.format)
+
+    def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
+        """Output integers of input integers (batch, channels, height, width)."""
+        code, padding = self.format.x, self.node.padding
+        x = y * torch.exp2(-self.shift).view(-1, 1, 1)
+        if quantised:
+            x = round_half_up(x).clamp(code.minimum, code.maximum)
+        # padded before the logarithm: a zero is code 0 there as everywhere
+        x = functional.pad(x, (padding,) * 4)
+        full_scale = 2.0**code.magnitude_bits
+        weight = self.quantised_weight() if quantised else self.effective_weight()
+        if self.layout == "mac":
+            out = functional.conv2d(x / full_scale, weight, stride=self.node.stride) * 2.0**self.output_bits
+        elif quantised:
+            out = combine_layout(self.layout, x, weight, self.node.stride, 0, self._maximum, self._log_value)
+        else:
+            out = (
+                combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0)
+                * 2.0**self.output_bits
+            )
+        bias = self.bias * 2.0**self.output_bits
+        return out + (round_half_up(bias) if quantised else bias).view(-1, 1, 1)
+
+    def _log_value(self, x: Tensor) -> Tensor:
+        """The value of the log code of integers x, its sign kept (0 is positive)."""
+        values = self.log_values[x.detach().abs().long()]
+        return straight_through(x / 2.0**self.format.x.magnitude_bits, torch.where(x < 0, -values, values))
+
+    def _maximum(self, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+        """exp2 of the maxima, in integers; the products are powers of two whose exponents are the sums."""
+        products = max_product(x, w, stride, padding)
+        sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
+        sums = (sums + self.format.full_scale).clamp(min=0).long()
+        return straight_through(products * 2.0**self.output_bits, self.exp2_table[sums])
+
+    def effective_weight(self) -> Tensor:
+        return self.weight if self.layout in ("signed", "mac") else self.weight.abs()
+
+    def codes(self) -> Tensor:
+        """The weights' codes, in the shape of ``weight``: log codes, or signed integers for ``mac``."""
+        weight = self.weight.detach().double()
+        if self.layout == "mac":
+            code = self.format.w
+            scaled = torch.floor(weight * 2.0 ** (code.bits - 1) + 0.5)
+            return scaled.clamp(-code.maximum, code.maximum).long()
+        code = self.format.weight
+        codes = torch.floor(torch.log2(weight.abs()) * (1 << code.fraction) + 0.5) + code.maximum
+        return codes.clamp(0, code.maximum).long()
+
+    def quantised_weight(self) -> Tensor:
+        """The values of the codes, with the gradient of the weight."""
+        weight, codes = self.effective_weight(), self.codes()
+        if self.layout == "mac":
+            return straight_through(weight, codes.float() / 2.0 ** (self.format.w.bits - 1))
+        values = torch.exp2((codes - self.format.weight.maximum).float() / (1 << self.format.weight.fraction))
+        return straight_through(weight, torch.where(weight < 0, -values, values))
+
+    def to_integer(self) -> IntegerLayer:
+        codes = self.codes().cpu().numpy()
+        if self.layout == "mac":
+            weights = {"w": codes}
+        elif self.layout == "signed":
+            weights = {"k": codes, "sign": (self.weight.detach() < 0).long().cpu().numpy()}
+        else:
+            weights = {"k1": codes[0], "k2": codes[1]}
+        bias = torch.floor(self.bias.detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
+        needed = LinearCode.covering(min(int(bias.min()), -1), max(int(bias.max()), 0)).bits
+        return IntegerLayer(
+            node=self.node,
+            format=dataclasses.replace(self.format, bias_bits=max(self.format.bias_bits, needed)),
+            weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()},
+            bias=bias,
+            shift=self.shift.long().cpu().numpy(),
+            exponent=self.exponent.long().cpu().numpy(),
+        )
+
+
+def out_fraction(fmt: BmFormat | MacFormat) -> int:
+    """log2 of the output integer that full-scale input times largest weight gives."""
+    return fmt.out_fraction if isinstance(fmt, BmFormat) else fmt.x.magnitude_bits + fmt.w.bits - 1
+
+
+class FoldedNorm(nn.Module):
+    """A threshold (in units of ``NORM_UNIT`` integers) and a ReLU; see :class:`.integer.Threshold`."""
+
+    def __init__(self, threshold: Tensor, negative: Tensor):
+        super().__init__()
+        self.threshold = nn.Parameter(threshold)
+        self.register_buffer("sign", torch.where(negative, -1.0, 1.0))
+
+    def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
+        threshold = self.threshold * NORM_UNIT
+        threshold = round_half_up(threshold) if quantised else threshold
+        return torch.relu((y - threshold.view(-1, 1, 1)) * self.sign.view(-1, 1, 1))
+
+    def to_integer(self) -> Threshold:
+        threshold = torch.floor(self.threshold.detach() * NORM_UNIT + 0.5).long().cpu().numpy()
+        return Threshold(threshold, (self.sign < 0).cpu().numpy())
+
+
+class FoldedNetwork(nn.Module):
+    """The whole network on integers (held as floats); input: pixels 0..255, output: (batch, classes).
+
+    ``quantised``: whether to round as the hardware does; without, it is the floating-point network again.
+    """
+
+    def __init__(self, architecture: Architecture, steps: Mapping[str, FoldedLayer | FoldedNorm]):
+        super().__init__()
+        self.architecture, self.quantised = architecture, True
+        self.steps = nn.ModuleDict(steps)
+
+    def trace(self, images: Tensor) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        exponents: dict[str, Tensor] = {}
+        for node in self.architecture.nodes:
+            inputs = [values[name] for name in node.inputs]
+            if node.operation == "image":
+                value, exponent = images, torch.full((node.channels,), -8.0, device=images.device)
+            else:
+                exponent = torch.stack([exponents[name] for name in node.inputs]).amin(dim=0)
+                if node.name in self.steps:
+                    step = self.steps[node.name]
+                    value = step(*inputs, quantised=self.quantised)
+                    exponent = getattr(step, "exponent", exponent)
+                elif node.operation == "relu":
+                    value = torch.relu(*inputs)
+                elif node.operation == "pool":
+                    value = functional.avg_pool2d(inputs[0], node.kernel, divisor_override=1)
+                else:
+                    value = sum(
+                        v * torch.exp2(exponents[name] - exponent).view(-1, 1, 1)
+                        for name, v in zip(node.inputs, inputs, strict=True)
+                    )
+            values[node.name], exponents[node.name] = value, exponent
+        last = self.architecture.nodes[-1].name
+        # logits as real numbers, so that a loss sees the scale that the network was trained with
+        values["logits"] = (values[last] * torch.exp2(exponents[last]).view(-1, 1, 1)).flatten(1)
+        return values
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trace(images)["logits"]
+
+    def to_integer(self, name: str, samples: np.ndarray) -> IntegerNetwork:
+        """The integer network; ``samples``: held-out images, uint8 (count, channels, height, width)."""
+        layers = {key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedLayer)}
+        thresholds = {
+            key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedNorm)
+        }
+        return IntegerNetwork(
+            name=name, architecture=self.architecture, layers=layers, thresholds=thresholds, samples=samples
+        )

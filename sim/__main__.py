@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.sim``: a trained neuron's Verilog on real activations, against the integer model."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..command_line import Parser, RunError, UsageError, check_writable, number, run, write_atomically
+from ..hdl.adders import ADDERS
+from ..hdl.checks import check_range
+from ..hdl.design import FORMS, Design
+from ..hdl.maxima import MAXIMA
+from ..hdl.multipliers import MULTIPLIERS
+from .simulation import WAVEFORM_SUFFIXES, Report, verify
+from .simulators import SIMULATORS, find_simulator
+from .trained import MOST_VECTORS, TrainedNeuron, load_neuron
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Simulate one neuron of a trained network: its weights, the real activations of held-out images, the generated
+Verilog in a cocotb bench. Every bit of every output must equal the integer model; the error against the same
+neuron in floating point is printed beside it. Exit status 0 only if all outputs are equal."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    _check(args)
+    simulator = find_simulator(args.simulator)
+    started = time.perf_counter()
+    neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
+    design = neuron.design(form=args.form, maximum=args.maximum, adder=args.adder, multiplier=args.multiplier)
+    waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
+    report = verify(design, neuron.inputs, neuron.expected, simulator=simulator.name, waveform=waveform,
+                    build_dir=args.build_dir, cache=not args.no_cache, seed=args.seed)
+    result = _result(args, neuron, design, report, time.perf_counter() - started)
+    if args.json is not None:
+        text = json.dumps(result, indent=2)
+        print(text) if args.json == "-" else write_atomically(args.json, text + "\n")
+    if args.json != "-":
+        _print(neuron, design, report, result)
+    if not report.passed:
+        raise RunError(str(report.first_mismatch or report.error))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(description=_DESCRIPTION)
+    trained = parser.add_argument_group("neuron")
+    trained.add_argument("--model", required=True, metavar="NAME", help="a trained network, such as digits")
+    trained.add_argument("--layer", required=True, metavar="NAME", help="a layer with neurons")
+    trained.add_argument("--channel", type=number, required=True, metavar="K", help="output channel, from 0")
+    trained.add_argument("--count", type=number, default=1000, metavar="N",
+                         help="activations of held-out images to try (default: 1000)")
+    trained.add_argument("--seed", type=number, default=0, metavar="S",
+                         help="which activations, and the stalls of a serial neuron (default: 0)")
+    trained.add_argument("--form", choices=FORMS, default="parallel", help="(default: parallel)")
+    trained.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima (BM layers)")
+    trained.add_argument("--adder", choices=tuple(ADDERS), help="architecture of the adders")
+    trained.add_argument("--multiplier", choices=tuple(MULTIPLIERS),
+                         help="architecture of the multiplier (MAC layers)")
+    bench = parser.add_argument_group("bench")
+    bench.add_argument("--simulator", choices=("auto", *SIMULATORS),
+                       help="(default: the variable SIM, else auto: Verilator if it is usable, else Icarus)")
+    bench.add_argument("--waves", nargs="?", const="", metavar="FILE",
+                       help="write a waveform (default name: the module's, in --build-dir or here): VCD with "
+                            "Verilator, FST with Icarus")
+    bench.add_argument("--build-dir", metavar="DIR", help="build here and keep it (default: a temporary folder)")
+    bench.add_argument("--no-cache", action="store_true",
+                       help="build anew (built simulations are kept in the user's cache folder, "
+                            "or under BMHW_CACHE_DIR)")
+    bench.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
+    return parser
+
+
+def _check(args) -> None:
+    try:
+        check_range("Channel", args.channel, 0)
+        check_range("Count", args.count, 1, MOST_VECTORS)
+        check_range("Seed", args.seed, 0)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for path in (args.json, args.waves):
+        if path:
+            check_writable(path)
+
+
+def _waveform(waves: str | None, build_dir: str | None, design: Design, simulator: str) -> Path | None:
+    if waves is None:
+        return None
+    return Path(waves or Path(build_dir or ".") / f"{design.name}{WAVEFORM_SUFFIXES[simulator]}")
+
+
+def _result(args, neuron: TrainedNeuron, design: Design, report: Report, seconds: float) -> dict[str, Any]:
+    """Everything as plain values; the error is that of the integer model against the floating-point layer."""
+    error = np.abs(neuron.expected - neuron.real)
+    mean_real, first = float(np.abs(neuron.real).mean()), report.first_mismatch
+    return {
+        "passed": report.passed,
+        "model": neuron.model, "layer": neuron.layer, "channel": neuron.channel, "seed": args.seed,
+        "design": design.to_dict(), "module": design.name, "latency_cycles": report.latency,
+        "vectors": neuron.expected.size, "mismatches": report.mismatches, "error": report.error,
+        "first_mismatch": None if first is None else vars(first),
+        "float_error_mean_abs_steps": float(error.mean()),
+        "float_error_max_abs_steps": float(error.max()),
+        "float_error_mean_relative": float(error.mean()) / mean_real if mean_real else None,
+        "float_error_max_relative": float(error.max()) / mean_real if mean_real else None,
+        "float_output_mean_abs_steps": mean_real,
+        "clock_cycles": report.cycles,
+        "simulator": report.simulator.name, "simulator_version": report.simulator.version,
+        "build_seconds": report.build_seconds, "run_seconds": report.run_seconds, "total_seconds": seconds,
+        "waveform": None if report.waveform is None else str(report.waveform),
+    }
+
+
+def _print(neuron: TrainedNeuron, design: Design, report: Report, result: dict[str, Any]) -> None:
+    parameters = design.to_dict()
+    architecture = ", ".join(f"{name} {parameters[name]}" for name in ("form", "maximum", "multiplier", "adder")
+                             if name in parameters)
+    vectors = result["vectors"]
+    equal = f"{len(report.outputs.ravel()) - report.mismatches} of {vectors}"
+    print(f"neuron      {neuron.model}, layer {neuron.layer}, channel {neuron.channel}: {design.name} ({architecture})")
+    print(f"simulation  {report.simulator}; built in {report.build_seconds:.1f} s, "
+          f"{vectors} vectors in {report.run_seconds:.1f} s")
+    print(f"outputs     {equal} equal the integer model in every bit: {'PASS' if report.passed else 'FAIL'}")
+    if report.cycles:
+        per_vector = report.cycles / (report.full_rate_vectors if design.form == "serial" else vectors)
+        print(f"clock       latency {report.latency} cycles, {per_vector:.1f} cycles a vector at full rate")
+    relative = result["float_error_mean_relative"]
+    print(f"error       of the integers against the floating-point layer: mean {result['float_error_mean_abs_steps']:.2f}, "
+          f"largest {result['float_error_max_abs_steps']:.2f} steps of {design.format.output[0]}"
+          + ("" if relative is None else
+             f"; {relative:.2%} and {result['float_error_max_relative']:.2%} of the mean magnitude "
+             f"({result['float_output_mean_abs_steps']:.1f} steps)"))
+    if report.waveform is not None:
+        print(f"waveform    {report.waveform}")
+
+
+if __name__ == "__main__":
+    run(main)

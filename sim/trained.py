@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One neuron of a trained network, with the real activations that it meets."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from ..hdl.design import Design
+    from ..hdl.neuron_formats import BmFormat, MacFormat
+
+__all__ = ["MOST_VECTORS", "TrainedNeuron", "load_neuron"]
+
+MOST_VECTORS = 100_000
+"""What a command line accepts; more would only repeat the activations of the held-out images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNeuron:
+    """A neuron's format, its inputs (ports as ``design.format.compute`` takes them), its outputs.
+
+    ``expected`` are the integers of the integer network, ``real`` the outputs of the same neuron in floating
+    point, in the same units; both have one value a vector.
+    """
+
+    model: str
+    layer: str
+    channel: int
+    format: "MacFormat | BmFormat"
+    inputs: dict[str, NDArray[np.int64]]
+    expected: NDArray[np.int64]
+    real: NDArray[np.float64]
+
+    def design(self, *, form: str, maximum: str | None = None, adder: str | None = None,
+               multiplier: str | None = None) -> "Design":
+        """The neuron to build; :class:`UsageError` for an architecture of the other kind of neuron."""
+        from ..hdl.design import Design
+
+        given = {name: value for name, value in
+                 {"maximum": maximum, "adder": adder, "multiplier": multiplier}.items() if value is not None}
+        design = Design(format=self.format, form=form, **given)
+        foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
+        if foreign in given:
+            raise UsageError(f"--{foreign} {given[foreign]} needs a {other} layer; {self.layer} is {design.neuron}")
+        return design
+
+
+def load_neuron(model: str, layer: str, channel: int, count: int, seed: int = 0) -> TrainedNeuron:
+    """``count`` real activations of one neuron of the network called ``model``.
+
+    :class:`UsageError` for an unknown network, layer or channel, :class:`RunError` for files that can't be
+    loaded; each names what is valid.
+    """
+    try:
+        from .. import models
+    except ImportError as error:
+        raise RunError(f"trained networks need {error.name or 'more packages'}; "
+                       "install them with: pip install \"bmhw[models]\"") from None
+    try:
+        network = models.load(model)
+    except models.ModelError as error:
+        is_file = model.endswith((".json", ".safetensors"))
+        raise (RunError if is_file or model in models.list_models() else UsageError)(str(error)) from None
+    try:
+        vectors = network.neuron_vectors(layer, channel, count, seed)
+    except models.ModelError as error:
+        raise UsageError(str(error)) from None
+    return TrainedNeuron(model=model, layer=layer, channel=channel, format=vectors.format,
+                         inputs=vectors.inputs, expected=vectors.expected, real=vectors.real)
