@@ -3,7 +3,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import __version__
@@ -23,9 +23,14 @@ OTHER = "other"  # the part that holds what lies in no part: registers, the cont
 def measure(designs: Sequence[Design], objective: str, engine: Engine, cache: Cache,
             library: Library | None = None) -> list[dict[str, Any]]:
     """Generate, map and measure neurons, in parallel. One dictionary of JSON values each (see the README)."""
-    generated = [generate(design, cache) for design in designs]
-    sources = [(item.verilog, item.name) for item in generated]
-    figures = synthesize(sources, objective, engine, cache, library)
+    generated: list[Generated] = []
+
+    def sources() -> Iterator[tuple[str, str]]:
+        for design in designs:
+            generated.append(generate(design, cache))
+            yield generated[-1].verilog, generated[-1].name
+
+    figures = synthesize(sources(), objective, engine, cache, library)
     return [_neuron(design, item, result, objective, engine)
             for design, item, result in zip(designs, generated, figures, strict=True)]
 

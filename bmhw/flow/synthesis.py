@@ -5,9 +5,10 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .cache import Cache, digest
@@ -89,25 +90,28 @@ def instances(verilog: str, top: str) -> dict[str, str]:
     return {name: module for module, name in found if module in modules and module != top}
 
 
-def synthesize(sources: Sequence[tuple[str, str]], objective: str, engine: Engine, cache: Cache,
+def synthesize(sources: Iterable[tuple[str, str]], objective: str, engine: Engine, cache: Cache,
                library: Library | None = None, jobs: int | None = None) -> list[Synthesis]:
     """Measure designs, each given as Verilog and name of the top module, on ``jobs`` processors at once.
 
-    The instances in a top module are the design's parts. ``objective``: one of ``OBJECTIVES``.
+    The instances in a top module are the design's parts. ``objective``: one of ``OBJECTIVES``. ``sources``
+    may make its items one by one: the first ones are mapped meanwhile.
     """
-    # the longest runs first: as one netlist, to cells
+    # the longest runs of a design first: as one netlist, to cells
     variants = [(by_parts, to_cells) for to_cells in ((True, False) if library else (False,))
                 for by_parts in (False, True)]
-    order = [(index, *variant) for variant in variants for index in range(len(sources))]
 
-    def mapping(index: int, by_parts: bool, to_cells: bool) -> Callable[[], Figures]:
-        return lambda: map_design(*sources[index], by_parts=by_parts, objective=objective, engine=engine,
-                                  cache=cache, library=library if to_cells else None)
+    def mappings() -> Iterator[Callable[[], Figures]]:
+        for verilog, top in sources:
+            for by_parts, to_cells in variants:
+                yield partial(map_design, verilog, top, by_parts=by_parts, objective=objective, engine=engine,
+                              cache=cache, library=library if to_cells else None)
 
-    results = in_parallel(engine, [mapping(*which) for which in order], jobs)
-    found = dict(zip(order, results, strict=True))
-    return [Synthesis(found[index, False, False], found[index, True, False], found.get((index, False, True)),
-                      found.get((index, True, True)), library) for index in range(len(sources))]
+    results = in_parallel(engine, mappings(), jobs)
+    found = [dict(zip(variants, results[first:], strict=False))
+             for first in range(0, len(results), len(variants))]
+    return [Synthesis(of[False, False], of[True, False], of.get((False, True)), of.get((True, True)), library)
+            for of in found]
 
 
 def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine: Engine, cache: Cache,
@@ -188,8 +192,10 @@ def in_parallel(engine: Engine, tasks: Iterable[Callable[[], Result]],
                 jobs: int | None = None) -> list[Result]:
     """The results of the tasks, run in threads; the first error or Ctrl-C ends the engine's children."""
     with ThreadPoolExecutor(jobs or processors()) as pool, engine.stopping():
-        futures = [pool.submit(task) for task in tasks]
+        futures: list[Future[Result]] = []
         try:
+            for task in tasks:
+                futures.append(pool.submit(task))
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
             return [future.result() for future in futures]
