@@ -43,11 +43,18 @@ def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
     if "area_gate_equivalents" in mac:
         ratio["area_gate_equivalents"] = _ratio(mac["area_gate_equivalents"], bm["area_gate_equivalents"])
         ratio["delay_ns"] = _ratio(bm["delay_ns"], mac["delay_ns"])
-    widths = mac["design"]["bits"], bm["design"]["bits"]
-    kind = f"equal width, {widths[0]} bits" if widths[0] == widths[1] else (
-        f"unequal widths, MAC {widths[0]} bits and BM {widths[1]} bits")
     meaning = "MAC / BM for gates, flip-flops and area; BM / MAC for depth and delay"
-    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": kind, "ratio_meaning": meaning}
+    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": _widths(mac["design"], bm["design"]),
+            "ratio_meaning": meaning}
+
+
+def _widths(mac: dict[str, Any], bm: dict[str, Any]) -> str:
+    """``equal width`` only where every number of both neurons has it: inputs, weights, log codes."""
+    widths = {mac["bits"], mac["weight_bits"], bm["bits"], bm["weight_bits"], bm["log_bits"]}
+    if len(widths) == 1:
+        return f"equal width, {mac['bits']} bits"
+    return (f"unequal widths, MAC inputs {mac['bits']} and weights {mac['weight_bits']} bits, "
+            f"BM inputs {bm['bits']}, log codes {bm['log_bits']} and weights {bm['weight_bits']} bits")
 
 
 def _ratio(above: float, below: float) -> float | None:

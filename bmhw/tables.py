@@ -46,12 +46,11 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
             ("flip-flops", "flip_flops", _count), ("depth", "depth", _count)]
     if "area_gate_equivalents" in ratio:
         rows += [("area, GE", "area_gate_equivalents", _count), ("delay, ns", "delay_ns", _ns)]
-    table = Table(title=f"MAC against BM: {comparison['comparison']}", title_justify="left",
-                  title_style="bold")
+    console.print(Text(f"MAC against BM: {comparison['comparison']}", style="bold"), soft_wrap=True)
+    table = Table()
     table.add_column("")
     for neuron in neurons:
-        design = neuron["design"]
-        table.add_column(f"{design['neuron'].upper()}, {design['bits']} bits", justify="right")
+        table.add_column(neuron["design"]["neuron"].upper(), justify="right")
     table.add_column("ratio", justify="right", style="bold")
     table.add_column("")
     for label, key, show in rows:

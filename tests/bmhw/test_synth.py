@@ -88,6 +88,7 @@ def test_a_comparison_gives_both_and_the_ratios(capsys):
     assert ratio["gates"] == mac["gates"] / bm["gates"] and ratio["depth"] == bm["depth"] / mac["depth"]
     assert found["comparison"].startswith("unequal widths")
     assert figures(capsys, *SMALL, "--compare")["comparison"] == "equal width, 3 bits"
+    assert figures(capsys, *SMALL, "--compare", "--log-bits", "2")["comparison"].startswith("unequal widths")
 
 
 def test_a_library_adds_area_and_delay(capsys, tmp_path):
