@@ -79,7 +79,7 @@ def _neuron(design: Design, generated: Generated, result: Synthesis, objective: 
         "critical_path": {
             "from": joined.path_ends[0],
             "to": joined.path_ends[1],
-            "steps": [{"part": name or OTHER, "gates": gates} for name, gates in joined.path],
+            "steps": [{"part": step.part or OTHER, "gates": step.gates} for step in joined.path],
         },
     }
     for name in sorted(joined.parts, key=(*design.parts, "").index):
@@ -106,10 +106,18 @@ def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> N
     values["delay_ns"] = flat.delay_ns
     values["library_cells"] = flat.cells
     values["parts_joined"]["area_gate_equivalents"] = joined.area / unit
+    values["parts_joined"]["delay_ns"] = joined.delay_ns
+    values["critical_path_ns"] = {
+        "from": joined.path_ends[0],
+        "to": joined.path_ends[1],
+        "steps": [{"part": step.part or OTHER, "cells": step.gates, "delay_ns": step.delay}
+                  for step in joined.path],
+    }
     for name, part in joined.parts.items():
         entry = values["parts"].setdefault(name or OTHER, {})
         entry["area_gate_equivalents"] = (part.area or 0.0) / unit
         entry["delay_ns"] = part.delay_ns
+        entry["critical_path_ns"] = part.critical_path_ns
     values["liberty"] = {
         "file": library.path, "sha256": library.digest, "nand2": library.nand2,
         "nand2_area_library_units": unit,
@@ -133,7 +141,8 @@ def _method(design: Design, library: Library | None, objective: str) -> dict[str
         method["boundary"] = "linear inputs, linear output"
     if library:
         method["area"] = "cell area of the flattened neuron, divided by the library's smallest two-input NAND"
-        method["delay"] = "longest combinational path by abc's stime with the cells' loads, without wires"
+        method["delay"] = ("longest combinational path through the cells' delay tables with their loads, "
+                           "without wires and without the delays of flip-flops")
         method["abc_liberty_script"] = ABC_LIBERTY[objective]
     return method
 

@@ -114,6 +114,7 @@ def _print(neurons: list[dict[str, Any]], result: dict[str, Any], args: Any, arg
         console.print()
     if args.compare:
         print_comparison(console, result)
+        console.print()
     print_versions(console, neurons)
     console.print(f"Next: {_advice(args, argv)}", style="bold", soft_wrap=True)
 

@@ -2,12 +2,11 @@
 """The Yosys and abc scripts, pinned here: figures move by a quarter between scripts.
 
 None of them uses ``&fraig -x`` (Yosys 0.70's own default), which runs for minutes on a multiplier tree.
-The path in ``stime -p`` is what abc's own timing analysis says of a netlist mapped to a library.
 """
 
 from collections.abc import Sequence
 
-__all__ = ["ABC_GATES", "ABC_LIBERTY", "GATES", "MODULE_MARK", "OBJECTIVES", "yosys_script"]
+__all__ = ["ABC_GATES", "ABC_LIBERTY", "GATES", "OBJECTIVES", "yosys_script"]
 
 # What counts as a gate: no MUX, nothing with more than two inputs.
 GATES = ("AND", "NAND", "OR", "NOR", "XOR", "XNOR", "ANDNOT", "ORNOT")
@@ -18,14 +17,10 @@ ABC_GATES = {
 }
 ABC_LIBERTY = {
     "area": "strash; ifraig; scorr; dc2; dretime; strash; &get -n; &dch -f; &nf; &put; "
-            "buffer -c; upsize; dnsize; stime -p",
-    "delay": "strash; ifraig; dch; map -B 0.9; topo; buffer -c; upsize; dnsize; stime -p",
+            "buffer -c; upsize; dnsize",
+    "delay": "strash; ifraig; dch; map -B 0.9; topo; buffer -c; upsize; dnsize",
 }
 OBJECTIVES = tuple(ABC_GATES)
-
-
-# Stands in the log before what abc says of a module.
-MODULE_MARK = "mapping module"
 
 
 def yosys_script(top: str, parts: Sequence[str], liberty: bool) -> str:
@@ -54,9 +49,7 @@ def yosys_script(top: str, parts: Sequence[str], liberty: bool) -> str:
         "opt_clean -purge",
     ]
     if liberty:
-        lines += ["dfflibmap -liberty cells.lib"]
-        for module in (*parts, top):  # one by one, so that the log tells which delay is whose
-            lines += [f"log {MODULE_MARK} {module}", f"abc -liberty cells.lib -script abc.script {module}"]
+        lines += ["dfflibmap -liberty cells.lib", "abc -liberty cells.lib -script abc.script"]
     else:
         lines += [f"abc -g {','.join(GATES)} -script abc.script"]
     return "\n".join([*lines, "opt_clean -purge", "write_json netlist.json", ""])
