@@ -15,7 +15,7 @@ from .exponential import Exp2Block
 from .logarithm import Log2Block
 from .lookup import Lookup
 from .maxima import MAXIMA
-from .neuron_formats import BmFormat, LogSubtract
+from .neuron_formats import BmFormat
 
 __all__ = ["Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
            "SumsPart"]
@@ -321,7 +321,12 @@ class ReluLog2(Block):
 
 
 class LogSubtractPart(Block):
-    """The logarithmic end: ``log2(relu(2^m1 - 2^m2))`` as a log code (:class:`LogSubtract`).
+    """The logarithmic end: log2(relu(2^m1 - 2^m2)) as a log code (:class:`LogSubtract`).
+
+    Two subtractions with a table between: the distance ``m1 - m2``, what it takes off, and ``m1`` less that. An
+    equal pair takes off more than there is, so that only ``m1 < m2`` needs a check of its own.
+
+    Latency: combinational.
 
     Members
     -------
@@ -331,35 +336,42 @@ class LogSubtractPart(Block):
 
     block_name = "log_subtract"
 
-    def __init__(self, *, format: BmFormat):
-        self.format = format
+    def __init__(self, *, format: BmFormat, adder: str):
+        self.format, self.adder = format, adder
         super().__init__({"m1": In(format.maximum_bits), "m2": In(format.maximum_bits), "z": Out(format.log_bits)})
 
     def elaborate(self, platform):
         m = Module()
         fmt, end = self.format, self.format.log_subtract
-        difference = Signal(fmt.maximum_bits + 1)
-        m.d.comb += difference.eq(self.m1 - self.m2)
-        distance = Cat(Const(0, fmt.dropped_bits), difference[:-1])
-        phi = place(m, platform, "phi", Lookup(table=_phi_entries(end), width=int(end.phi.max()).bit_length()))
-        # beyond the table's end phi is 0, its last entry
-        beyond = distance[len(phi.index):].any() if len(distance) > len(phi.index) else 0
-        constant = end.offset - end.origin
-        code = Signal(range(constant - int(end.phi.max()) - 1, end.full_scale + max(constant, 0) + 2))
+        raised = end.full_scale + max(end.offset, 0)
+        taken = end.phi + end.origin - min(end.offset, 0)
+        width = max(raised, int(taken.max())).bit_length()
+        # the entry of distance 0 is never less than m1 raised
+        entries = [(1 << width) - 1, *map(int, taken[1:])][::1 << fmt.dropped_bits]
+        used = max(i for i, entry in enumerate(entries) if entry != entries[-1]) + 2
+        size = 1 << (used - 1).bit_length()
+
+        distance = place(m, platform, "distance", ADDERS[self.adder](width=fmt.maximum_bits, carry_in=True))
+        table = place(m, platform, "taken", Lookup(table=tuple(entries[:size]), width=width))
+        rest = place(m, platform, "rest", ADDERS[self.adder](width=width, carry_in=True))
+        index = distance.sum[:fmt.maximum_bits]
+        beyond = index[len(table.index):].any() if len(index) > len(table.index) else 0
         m.d.comb += [
-            phi.index.eq(distance),
-            code.eq(Cat(Const(0, fmt.dropped_bits), self.m1) + constant - Mux(beyond, 0, phi.value)),
+            distance.a.eq(self.m1),
+            distance.b.eq(~self.m2),
+            distance.carry_in.eq(1),
+            table.index.eq(index),
+            rest.a.eq(Cat(Const(0, fmt.dropped_bits), self.m1) + max(end.offset, 0)),
+            rest.b.eq(~Mux(beyond, entries[-1], table.value)),
+            rest.carry_in.eq(1),
         ]
-        above = difference[-1] | (difference == 0)
-        clamped = Mux(code > end.log.maximum, end.log.maximum, code)
-        if code.shape().signed:
-            clamped = Mux(code < 0, 0, clamped)
-        m.d.comb += self.z.eq(Mux(above, 0, clamped))
+        # a carry means that nothing was borrowed
+        positive = Signal()
+        code = Signal(width)
+        m.d.comb += [
+            positive.eq(distance.sum[-1] & rest.sum[-1]),
+            code.eq(rest.sum[:width] & positive.replicate(width)),
+        ]
+        saturated = raised - int(taken[1:].min()) > end.log.maximum
+        m.d.comb += self.z.eq(Mux(code > end.log.maximum, end.log.maximum, code) if saturated else code)
         return m
-
-
-def _phi_entries(end: LogSubtract) -> tuple[int, ...]:
-    """phi up to its first lasting zero: a power of two of entries, the last one 0, or all of them."""
-    phi = [int(v) for v in end.phi]
-    used = max(i for i, v in enumerate(phi) if v or i == 0) + 1
-    return tuple(phi[:1 << used.bit_length()])
