@@ -121,7 +121,7 @@ class TestLogSubtract:
     def test_definition(self, bits, fraction):
         """z is the code nearest to log2(2^a - 2^b), in the rounding of phi, and 0 where a <= b."""
         log = LogCode(bits=bits, fraction=fraction)
-        end = LogSubtract(full_scale=2 * log.maximum, log=log, weight_maximum=log.maximum)
+        end = LogSubtract(full_scale=2 * log.maximum, log=log, origin=log.maximum)
         a, b = np.meshgrid(np.arange(end.full_scale + 1), np.arange(end.full_scale + 1))
         z = end.compute(a, b)
         assert (z[a <= b] == 0).all()
