@@ -32,7 +32,7 @@ from .hdl.design import FORMS, Design
 from .hdl.formats import EXP2_METHODS, LOG2_METHODS
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS
-from .hdl.neuron_formats import COMBINES, LAYOUTS, BmFormat, MacFormat
+from .hdl.neuron_formats import COMBINES, LAYOUTS, SUMS, BmFormat, MacFormat
 
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "design_from",
@@ -44,7 +44,7 @@ NEURONS = ("mac", "bm")
 # Options that mean something to one neuron only: attribute of the parsed arguments -> field.
 _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
-    "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine",
+    "exp": "exp2", "sums": "sums", "maximum_bits": "maximum_bits", "combine": "combine",
 }
 _BM_ONLY = (*_BM_FIELDS, "maximum")
 _MAC_ONLY = ("multiplier",)
@@ -136,6 +136,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                     help="logarithm of the inputs (default: exact up to 12 bits)")
     bm.add_argument("--exp", choices=EXP2_METHODS,
                     help="exponential of the maxima (default: exact up to 12 bits)")
+    bm.add_argument("--sums", choices=SUMS,
+                    help="sums of all bits, or products as log codes of the activations' width (default: full)")
     bm.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima")
     bm.add_argument("--maximum-bits", type=number, metavar="B",
                     help="high bits of each sum that the maximum sees (default: all)")

@@ -112,6 +112,7 @@ def test_a_library_adds_area_and_delay(capsys, tmp_path):
     *(["--neuron", "mac", "--multiplier", multiplier] for multiplier in MULTIPLIERS),
     ["--branches", "signed", "--signed-inputs"],
     ["--combine", "logarithmic"],
+    ["--sums", "clamped"],
     ["--objective", "delay"],
     ["--bits", "2"],
     ["--bits", "16", "--inputs", "1"],
