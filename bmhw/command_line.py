@@ -137,7 +137,7 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--exp", choices=EXP2_METHODS,
                     help="exponential of the maxima (default: exact up to 12 bits)")
     bm.add_argument("--sums", choices=SUMS,
-                    help="sums of all bits, or products as log codes of the activations' width (default: full)")
+                    help="sums of all bits, or log codes of the activations' width (default: full)")
     bm.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima")
     bm.add_argument("--maximum-bits", type=number, metavar="B",
                     help="high bits of each sum that the maximum sees (default: all)")
