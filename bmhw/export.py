@@ -281,13 +281,32 @@ def write_together(folder: Path, files: dict[str, str]) -> list[Path]:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".bmhw-export-") as temporary:
             for name, text in files.items():
                 write_atomically(Path(temporary) / name, text)
-            for name in files:
-                os.replace(Path(temporary) / name, folder / name)
-    except OSError as error:
+            _move_together(Path(temporary), folder, list(files))
+    except (OSError, RunError) as error:
         if made:
             _remove_empty(folder)
+        if isinstance(error, RunError):
+            raise
         raise RunError(f"cannot write into {folder}: {error.strerror or error}") from None
     return [folder / name for name in files]
+
+
+def _move_together(source: Path, target: Path, names: list[str]) -> None:
+    """Move the files; if one can't be moved, put things back as they were."""
+    moved: list[str] = []
+    try:
+        for name in names:
+            if (target / name).exists():
+                os.replace(target / name, source / f"{name}.before")
+            moved.append(name)
+            os.replace(source / name, target / name)
+    except OSError:
+        for name in moved:
+            if (source / f"{name}.before").exists():
+                os.replace(source / f"{name}.before", target / name)
+            else:
+                (target / name).unlink(missing_ok=True)
+        raise
 
 
 def _remove_empty(folder: Path) -> None:

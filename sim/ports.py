@@ -4,8 +4,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..hdl.neuron_formats import BmFormat, MacFormat
-from .vectors import SCALARS
+from ..hdl.neuron_formats import SCALARS, BmFormat, MacFormat
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -75,7 +74,9 @@ def ports_of(design: "Design") -> list[Port]:
 
 def _mac_meanings(number_format: MacFormat) -> dict[str, tuple[str, str | None]]:
     return {"x": ("inputs", None), "w": ("weights", None), "bias": ("bias", None),
-            "y": ("sum of x * w over the inputs, plus bias", None)}
+            "scale": ("factor of the requantisation", None),
+            "y": ("sum of x * w over the inputs, plus bias", None),
+            "z": ("the sum of x * w and the bias, behind ReLU and requantisation", None)}
 
 
 def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
@@ -86,6 +87,8 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
     candidate = f"2^((code - {number_format.full_scale}) / 2^{fraction})"
     return {
         "x": ("inputs, linear", f"integer / 2^{number_format.x.magnitude_bits}"),
+        "c": ("log codes of the inputs' magnitudes", code),
+        "negative": ("signs of the inputs, 1 is negative", "-1 if negative else 1"),
         "k1": ("log codes of the weights' positive parts", weight),
         "k2": ("log codes of the weights' negative parts", weight),
         "k": ("log codes of the weights' magnitudes", weight),

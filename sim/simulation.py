@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import RunError
+from ..hdl.neuron_formats import SCALARS
 from . import build
 from .job import JOB_VARIABLE, Job, Observation
 from .ports import CONTROLS
 from .simulators import Simulator, find_simulator
-from .vectors import SCALARS, bit_strings, broadcast_inputs, integers, pack
+from .vectors import bit_strings, broadcast_inputs, integers, pack
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -172,7 +173,7 @@ def _run(design: "Design", inputs: Mapping[str, ArrayLike], expected: Integers |
     serial = design.form == "serial"
     ports = design.format.inputs_of
     job = Job(
-        form=design.form, count=len(arrays["x"]), fan_in=design.format.inputs, latency=design.create().latency,
+        form=design.form, count=len(next(iter(arrays.values()))), fan_in=design.format.inputs, latency=design.create().latency,
         output=name, seed=seed, stalls=stalls, expected=bits,
         widths={port: port_code.bits * (1 if serial or port in SCALARS else elements)
                 for port, (port_code, elements) in ports.items()},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .vectors import SCALARS
+from ..hdl.neuron_formats import SCALARS
 
 if TYPE_CHECKING:
     from ..hdl.neuron_formats import BmFormat, MacFormat

@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..hdl.neuron_formats import SCALARS
+
 if TYPE_CHECKING:
     from ..hdl.formats import LinearCode
     from ..hdl.neuron_formats import BmFormat, MacFormat
 
-__all__ = ["SCALARS", "bit_strings", "broadcast_inputs", "integers", "pack", "port_values"]
+__all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values"]
 
 Bytes = NDArray[np.uint8]
 
-# Ports that carry one value a vector whatever the fan-in; every other port has one element an input.
-SCALARS = ("bias", "bias1", "bias2")
+# What `compute` takes for a port of one value that isn't given.
+_DEFAULTS = dict.fromkeys(SCALARS, 0) | {"scale": 1}
 
 
 def broadcast_inputs(number_format: "MacFormat | BmFormat", inputs: Mapping[str, ArrayLike],
                      ) -> tuple[dict[str, NDArray[np.int64]], tuple[int, ...]]:
     """Every input port's values as ``int64`` of shape (vectors, elements), and the shape of the vectors.
 
-    ``inputs`` holds for each port an array (..., n), for a port of one value (``bias``) an array (...);
-    the leading axes broadcast, biases default to 0. ``ValueError`` for unknown or missing ports, wrong
+    ``inputs`` holds for each port an array (..., n), for a port of one value (``bias``, ``scale``) an array
+    (...); the leading axes broadcast, biases default to 0 and a scale to 1. ``ValueError`` for unknown or missing ports, wrong
     shapes and values that the port can't carry.
     """
     ports = number_format.inputs_of
@@ -36,9 +38,9 @@ def broadcast_inputs(number_format: "MacFormat | BmFormat", inputs: Mapping[str,
         raise ValueError(f"Inputs must be {', '.join(ports)}, not {sorted(unknown)[0]!r}")
     arrays, shapes = {}, []
     for name, (code, elements) in ports.items():
-        if name not in inputs and name not in SCALARS:
+        if name not in inputs and name not in _DEFAULTS:
             raise ValueError(f"Inputs must hold {name!r}, an array of {elements} elements a vector")
-        values = code.check(name, inputs.get(name, 0))
+        values = code.check(name, inputs[name] if name in inputs else _DEFAULTS[name])
         if name in SCALARS:
             values = values[..., np.newaxis]
         if values.shape[-1:] != (elements,):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from ..hdl.neuron_formats import SCALARS
 from .ports import ports_of
-from .vectors import SCALARS, broadcast_inputs, pack, port_values
+from .vectors import broadcast_inputs, pack, port_values
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
