@@ -11,9 +11,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .errors import ModelError
+from .errors import ModelError, ModelUsageError
 
-__all__ = ["ARCHITECTURES", "LAYOUT_CHOICES", "Architecture", "Builder", "Node", "lenet", "resnet_v2"]
+__all__ = [
+    "ARCHITECTURES",
+    "LAYOUT_CHOICES",
+    "Architecture",
+    "Builder",
+    "Node",
+    "lenet",
+    "resnet_small",
+    "resnet_v2",
+]
 
 OPERATIONS = ("image", "conv", "dense", "norm", "relu", "add", "pool")
 LAYOUT_CHOICES = ("auto", "signed", "mac")
@@ -24,8 +33,8 @@ class Node:
     """One step of a network; its value has shape (batch, channels, height, width).
 
     ``operation``: ``image`` (unsigned 8-bit pixels), ``conv``, ``dense`` (a convolution whose kernel is the
-    whole map), ``norm`` (batch normalisation and ReLU), ``relu``, ``add`` (of two nodes), ``pool`` (average over
-    windows of ``kernel`` that don't overlap). ``kernel`` is (height, width).
+    whole map), ``norm`` (batch normalisation and ReLU), ``relu``, ``add`` (of two nodes), ``pool`` (average
+    over windows of ``kernel`` that don't overlap). ``kernel`` is (height, width).
     """
 
     name: str
@@ -60,8 +69,10 @@ class Architecture:
         known: dict[str, Node] = {}
         for node in self.nodes:
             if node.operation not in OPERATIONS:
-                raise ModelError(f"Operation of node {node.name} must be one of {', '.join(OPERATIONS)}, "
-                                 f"not {node.operation!r}")
+                raise ModelError(
+                    f"Operation of node {node.name} must be one of {', '.join(OPERATIONS)}, "
+                    f"not {node.operation!r}"
+                )
             if node.name in known or not node.name.isidentifier():
                 raise ModelError(f"Node name {node.name!r} is used twice or is no identifier")
             expected = {"image": 0, "add": 2}.get(node.operation, 1)
@@ -110,23 +121,25 @@ class Architecture:
     def layouts(self, choice: str = "auto", mac_layers: Collection[str] = ()) -> dict[str, str]:
         """What each layer's neurons are: a BM layout or ``mac``.
 
-        ``choice``: ``signed`` or ``mac`` everywhere, or ``auto``: ``relu`` where the inputs are known to be >= 0,
-        ``bipolar`` elsewhere. ``mac_layers``: names of layers that stay multiply-accumulate.
+        ``choice``: ``signed`` or ``mac`` everywhere, or ``auto``: ``relu`` where the inputs are known to be
+        >= 0, ``bipolar`` elsewhere. ``mac_layers``: names of layers that stay multiply-accumulate.
         """
         if choice not in LAYOUT_CHOICES:
-            raise ModelError(f"Layout must be one of {', '.join(LAYOUT_CHOICES)}, not {choice!r}")
+            raise ModelUsageError(f"Layout must be one of {', '.join(LAYOUT_CHOICES)}, not {choice!r}")
         for name in mac_layers:
             self.check_layer(name)
         by_sign = {True: "relu", False: "bipolar"}
-        chosen = {node.name: by_sign[self.nonnegative(node.inputs[0])] if choice == "auto" else choice
-                  for node in self.layers}
+        chosen = {
+            node.name: by_sign[self.nonnegative(node.inputs[0])] if choice == "auto" else choice
+            for node in self.layers
+        }
         return chosen | dict.fromkeys(mac_layers, "mac")
 
     def check_layer(self, name: str) -> str:
         """The name, if it is a layer's; ModelError otherwise."""
         names = [node.name for node in self.layers]
         if name not in names:
-            raise ModelError(f"Layer must be one of {', '.join(names)}, not {name!r}")
+            raise ModelUsageError(f"Layer must be one of {', '.join(names)}, not {name!r}")
         return name
 
     def to_list(self) -> list[dict[str, Any]]:
@@ -137,8 +150,12 @@ class Architecture:
     def from_list(cls, nodes: list[Mapping[str, Any]]) -> "Architecture":
         """The inverse of :meth:`to_list`; ModelError for anything that is no architecture."""
         try:
-            return cls(tuple(Node(**{**node, "inputs": tuple(node["inputs"]), "kernel": tuple(node["kernel"])})
-                             for node in nodes))
+            return cls(
+                tuple(
+                    Node(**{**node, "inputs": tuple(node["inputs"]), "kernel": tuple(node["kernel"])})
+                    for node in nodes
+                )
+            )
         except (TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"The architecture can't be read: {error}") from None
 
@@ -154,8 +171,11 @@ def _output_shape(node: Node, sources: list[Node]) -> tuple[int, int, int]:
     kernel_height, kernel_width = node.kernel
     if node.operation == "pool":
         return channels, height // kernel_height, width // kernel_width
-    return (node.channels, (height + 2 * node.padding - kernel_height) // node.stride + 1,
-            (width + 2 * node.padding - kernel_width) // node.stride + 1)
+    return (
+        node.channels,
+        (height + 2 * node.padding - kernel_height) // node.stride + 1,
+        (width + 2 * node.padding - kernel_width) // node.stride + 1,
+    )
 
 
 class Builder:
@@ -174,16 +194,38 @@ class Builder:
         self.nodes[fields["name"]] = Node(**fields)
         return fields["name"]
 
-    def conv(self, name: str, source: str, channels: int, kernel: int, *, stride: int = 1, padding: int | None = None,
-             bias: bool = True) -> str:
+    def conv(
+        self,
+        name: str,
+        source: str,
+        channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        bias: bool = True,
+    ) -> str:
         """A convolution; ``padding`` defaults to half the kernel, which keeps the size at stride 1."""
-        return self._add(name=name, operation="conv", inputs=(source,), channels=channels, kernel=(kernel, kernel),
-                         stride=stride, padding=kernel // 2 if padding is None else padding, bias=bias)
+        return self._add(
+            name=name,
+            operation="conv",
+            inputs=(source,),
+            channels=channels,
+            kernel=(kernel, kernel),
+            stride=stride,
+            padding=kernel // 2 if padding is None else padding,
+            bias=bias,
+        )
 
     def dense(self, name: str, source: str, channels: int) -> str:
         node = self.nodes[source]
-        return self._add(name=name, operation="dense", inputs=(source,), channels=channels,
-                         kernel=(node.height, node.width))
+        return self._add(
+            name=name,
+            operation="dense",
+            inputs=(source,),
+            channels=channels,
+            kernel=(node.height, node.width),
+        )
 
     def norm(self, source: str) -> str:
         return self._add(name=f"{source}_norm", operation="norm", inputs=(source,))
@@ -204,12 +246,13 @@ class Builder:
         return Architecture(tuple(self.nodes.values()))
 
 
-def resnet_v2(channels: int, size: int, *, filters: int = 16, stages: int = 3, blocks: int = 2,
-              classes: int = 10) -> Architecture:
+def resnet_v2(
+    channels: int, size: int, *, filters: int = 16, stages: int = 3, blocks: int = 2, classes: int = 10
+) -> Architecture:
     """Pre-activation bottleneck ResNet; the defaults are the 22 convolutions of ResNet20v2.
 
-    The first block of stage 0 takes the stem's activation as it is, and each stage starts with a convolution in
-    its shortcut; those behind stage 0 read the raw residual stream, so that their inputs are signed.
+    The first block of stage 0 takes the stem's activation as it is, and each stage starts with a convolution
+    in its shortcut; those behind stage 0 read the raw residual stream, so that their inputs are signed.
     """
     net = Builder(channels, size, size)
     stream = net.norm(net.conv("stem", "image", filters, 3))
@@ -231,9 +274,32 @@ def resnet_v2(channels: int, size: int, *, filters: int = 16, stages: int = 3, b
     return net.build()
 
 
-def lenet(channels: int, size: int, *, filters: tuple[int, int] = (6, 16), hidden: tuple[int, int] = (120, 84),
-          classes: int = 10) -> Architecture:
-    """LeNet-like: two 5x5 convolutions with 2x2 average pooling, three dense layers, batch normalisation and ReLU."""
+def resnet_small(
+    channels: int, size: int, *, filters: int = 16, stages: int = 2, classes: int = 10
+) -> Architecture:
+    """Pre-activation ResNet with one block of two 3x3 convolutions a stage; each stage twice as wide."""
+    net = Builder(channels, size, size)
+    stream = net.conv("stem", "image", filters, 3)
+    for stage in range(stages):
+        prefix, width, stride = f"stage{stage}", filters << stage, 1 if stage == 0 else 2
+        x = net.norm(net.conv(f"{prefix}_conv1", net.norm(stream), width, 3, stride=stride))
+        x = net.conv(f"{prefix}_conv2", x, width, 3)
+        if stride > 1:
+            stream = net.conv(f"{prefix}_shortcut", stream, width, 1, stride=stride)
+        stream = net.add(prefix, stream, x)
+    net.dense("dense", net.pool(net.norm(stream)), classes)
+    return net.build()
+
+
+def lenet(
+    channels: int,
+    size: int,
+    *,
+    filters: tuple[int, int] = (6, 16),
+    hidden: tuple[int, int] = (120, 84),
+    classes: int = 10,
+) -> Architecture:
+    """LeNet-like: two 5x5 convolutions with 2x2 average pooling, and three dense layers."""
     net = Builder(channels, size, size)
     x = net.pool(net.norm(net.conv("conv1", "image", filters[0], 5, padding=2)), 2)
     x = net.pool(net.norm(net.conv("conv2", x, filters[1], 5, padding=0)), 2)
@@ -243,9 +309,9 @@ def lenet(channels: int, size: int, *, filters: tuple[int, int] = (6, 16), hidde
     return net.build()
 
 
-ARCHITECTURES: dict[str, Callable[[int, int], Architecture]] = {
-    "resnet20": lambda channels, size: resnet_v2(channels, size),
-    "lenet": lambda channels, size: lenet(channels, size),
-    "resnet-small": lambda channels, size: resnet_v2(channels, size, filters=16, stages=2, blocks=1),
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
+    "resnet20": resnet_v2,
+    "resnet-small": resnet_small,
+    "lenet": lenet,
 }
 """Name -> function of (channels, height = width) of the image."""

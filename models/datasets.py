@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelError
+from .errors import ModelError, ModelUsageError
 
 __all__ = ["DATASETS", "Dataset", "load_dataset"]
 
@@ -28,8 +28,8 @@ class Dataset:
 
 
 def digits() -> Dataset:
-    """scikit-learn's handwritten digits, 8x8 (Alpaydin and Kaynak, UCI 1998), every image with its own position
-    in a fixed shuffled order; the last 500 of 1797 are held out."""
+    """scikit-learn's handwritten digits, 8x8 (Alpaydin and Kaynak, UCI 1998), every image with its own
+    position in a fixed shuffled order; the last 500 of 1797 are held out."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -39,9 +39,14 @@ def digits() -> Dataset:
     images = np.minimum(pixels.astype(np.int64) << 4, 255).astype(np.uint8).reshape(-1, 1, 8, 8)
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], labels[order].astype(np.int64)
-    return Dataset(name="digits", description="scikit-learn digits, 8x8 handwriting, 1297 for training and 500 held out",
-                   train_images=images[:-500], train_labels=labels[:-500],
-                   test_images=images[-500:], test_labels=labels[-500:])
+    return Dataset(
+        name="digits",
+        description="scikit-learn digits, 8x8 handwriting, 1297 for training and 500 held out",
+        train_images=images[:-500],
+        train_labels=labels[:-500],
+        test_images=images[-500:],
+        test_labels=labels[-500:],
+    )
 
 
 DATASETS = {"digits": digits}
@@ -50,5 +55,5 @@ DATASETS = {"digits": digits}
 def load_dataset(name: str) -> Dataset:
     """A data set by name; ModelError for an unknown one."""
     if name not in DATASETS:
-        raise ModelError(f"Data set must be one of {', '.join(DATASETS)}, not {name!r}")
+        raise ModelUsageError(f"Data set must be one of {', '.join(DATASETS)}, not {name!r}")
     return DATASETS[name]()

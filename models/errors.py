@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The error of this package that a command line prints as one line."""
+"""The errors of this package; a command line shows them as one line."""
 
-__all__ = ["ModelError"]
+from bmhw.errors import RunError, UsageError
+
+__all__ = ["ModelError", "ModelUsageError"]
 
 
-class ModelError(ValueError):
-    """A model, weights file or data set that can't be used; one line that names the value and what is valid."""
+class ModelError(RunError, ValueError):
+    """A weights file, architecture or data set that can't be used; names what was found and what is valid."""
+
+
+class ModelUsageError(ModelError, UsageError):
+    """A name or number that doesn't exist; the message names it and the valid ones."""
+
+    exit_status = UsageError.exit_status

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floating-point networks behind an integer one, ``NAME-float.safetensors``: classical and BM, in half precision.
+"""The floating-point networks behind an integer one, ``NAME-float.safetensors``: classical and BM, in half
+precision.
 
-They are what the accuracies in floating point are measured on; the constants of the normalisations stay float32.
+They are what the accuracies in floating point are measured on; the constants of the normalisations stay
+float32.
 """
 
 from pathlib import Path
@@ -22,10 +24,14 @@ NETWORKS = ("classical", "bm")
 
 
 def half_precision(network: Network) -> Network:
-    """The network with its weights rounded to what the file holds, so that measured figures are those of the file."""
+    """The network with its weights rounded to what the file holds: figures are measured on that."""
     copy = Network(network.architecture, network.layouts)
-    copy.load_state_dict({key: value.half().float() if value.ndim > 1 else value
-                          for key, value in network.state_dict().items()})
+    copy.load_state_dict(
+        {
+            key: value.half().float() if value.ndim > 1 else value
+            for key, value in network.state_dict().items()
+        }
+    )
     return copy.eval()
 
 
@@ -47,7 +53,7 @@ def save_float(name: str, folder: Path, networks: dict[str, Network]) -> dict[st
 
 
 def load_float(name: str | Path) -> dict[str, Network]:
-    """The networks ``classical`` and ``bm`` of a model, in evaluation mode; ModelError as from ``store.load``."""
+    """The networks ``classical`` and ``bm`` of a model, for evaluation; errors as of ``store.load``."""
     path = card_path(name)
     card = read_card(path)
     try:
@@ -59,9 +65,14 @@ def load_float(name: str | Path) -> dict[str, Network]:
     networks = {}
     for kind in NETWORKS:
         network = Network(architecture, layouts if kind == "bm" else architecture.layouts("mac"))
-        state = {key.removeprefix(f"{kind}."): torch.tensor(value, dtype=torch.float32)
-                 for key, value in tensors.items() if key.startswith(f"{kind}.")}
-        counters = {key: value for key, value in network.state_dict().items() if not value.is_floating_point()}
+        state = {
+            key.removeprefix(f"{kind}."): torch.tensor(value, dtype=torch.float32)
+            for key, value in tensors.items()
+            if key.startswith(f"{kind}.")
+        }
+        counters = {
+            key: value for key, value in network.state_dict().items() if not value.is_floating_point()
+        }
         try:
             network.load_state_dict(state | counters)
         except RuntimeError as error:

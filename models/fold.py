@@ -2,9 +2,9 @@
 """Folding a trained network: batch normalisation into thresholds and weights, scales into powers of two.
 
 For gamma g, mean mu, deviation s and beta: ``relu(g * (y - mu) / s + beta) = |g| / s * relu(+-(y - t))`` with
-``t = mu - beta * s / g``; the factor |g| / s (the *gain*) multiplies the next layer's weights of that channel. The
-remaining scales are powers of two: per channel, of each layer's input (a shift that fills ``bits`` bits) and of
-each layer's output (so that its largest weight lies in (1/2, 1]).
+``t = mu - beta * s / g``; the factor |g| / s (the *gain*) multiplies the next layer's weights of that
+channel. The remaining scales are powers of two: per channel, of each layer's input (a shift that fills
+``bits`` bits) and of each layer's output (so that its largest weight lies in (1/2, 1]).
 """
 
 import torch
@@ -42,7 +42,9 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
         if node.operation == "norm":
             steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain)
         elif node.operation == "add" and any((gains[name] != 1).any() for name in node.inputs):
-            raise ModelError(f"Node {node.name} adds values behind a batch normalisation, whose scale can't be folded")
+            raise ModelError(
+                f"Node {node.name} adds values behind a batch normalisation, whose scale can't be folded"
+            )
         elif node.operation == "pool":
             gain = gain / (node.kernel[0] * node.kernel[1])  # the folded pool is a sum
         elif node.is_layer:
@@ -58,11 +60,14 @@ def _fold_norm(norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor) -> tuple[Fo
     # gamma = 0 gives the constant relu(beta): a tiny gamma gives it too, by saturation
     gamma = torch.where(norm.weight.abs() < SMALLEST_GAMMA, SMALLEST_GAMMA, norm.weight)
     threshold = (norm.running_mean - norm.bias * deviation / gamma) / gain
-    return FoldedNorm(threshold * torch.exp2(-exponent) / NORM_UNIT, gamma < 0), gain * gamma.abs() / deviation
+    return FoldedNorm(
+        threshold * torch.exp2(-exponent) / NORM_UNIT, gamma < 0
+    ), gain * gamma.abs() / deviation
 
 
-def _fold_layer(network: Network, node: Node, inputs: Tensor, exponent: Tensor, gain: Tensor,
-                quantisation: Quantisation) -> FoldedLayer:
+def _fold_layer(
+    network: Network, node: Node, inputs: Tensor, exponent: Tensor, gain: Tensor, quantisation: Quantisation
+) -> FoldedLayer:
     layout, step = network.layouts[node.name], network.steps[node.name]
     signed = not network.architecture.nonnegative(node.inputs[0])
     fmt = quantisation.format(layout, network.architecture.fan_in(node), signed)
@@ -77,5 +82,12 @@ def _fold_layer(network: Network, node: Node, inputs: Tensor, exponent: Tensor, 
     largest = weight.abs().amax(dim=other_axes).clamp(min=1e-12)
     scale = torch.exp2(torch.ceil(torch.log2(largest)))
     bias = torch.zeros(node.channels) if step.bias is None else step.bias.detach() / scale
-    return FoldedLayer(node, layout, fmt, weight / scale.view(-1, 1, 1, 1), bias, shift,
-                       torch.log2(scale) - out_fraction(fmt))
+    return FoldedLayer(
+        node,
+        layout,
+        fmt,
+        weight / scale.view(-1, 1, 1, 1),
+        bias,
+        shift,
+        torch.log2(scale) - out_fraction(fmt),
+    )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer network: what the hardware computes, from the pixels to the class, in NumPy integers only.
 
-Each layer's arithmetic is that of its format object (``bmhw.hdl.neuron_formats``). Between the layers there are
-constants, shifts, additions and comparisons, no multiplier: a batch normalisation is a threshold (its scale
-lies in the next layer's weight codes, its sign in a negation), a residual sum and a pool are sums.
+Each layer's arithmetic is that of its format object (``bmhw.hdl.neuron_formats``). Between the layers there
+are constants, shifts, additions and comparisons, no multiplier: a batch normalisation is a threshold (its
+scale lies in the next layer's weight codes, its sign in a negation), a residual sum and a pool are sums.
 """
 
 import dataclasses
@@ -13,12 +13,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from numpy.typing import ArrayLike, NDArray
 
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-
 from .architecture import Architecture, Node
-from .errors import ModelError
+from .errors import ModelError, ModelUsageError
 from .maximum_of_sums import layer_maxima
 
 __all__ = ["IntegerLayer", "IntegerNetwork", "NeuronVectors", "Threshold", "round_shift"]
@@ -41,9 +40,9 @@ def per_channel(values: Integers) -> Integers:
 class NeuronVectors:
     """One neuron's inputs on real images, for a bench.
 
-    ``inputs``: port name -> int64; ``x`` of shape (count, n), weights (n,), bias (). ``expected``: the integers of
-    the output, (count,). ``real``: the same neuron in floating point (the values of the weight codes, no log2, no
-    rounding), in units of the output's integers, (count,).
+    ``inputs``: port name -> int64; ``x`` of shape (count, n), weights (n,), bias (). ``expected``: the
+    integers of the output, (count,). ``real``: the same neuron in floating point (the values of the weight
+    codes, no log2, no rounding), in units of the output's integers, (count,).
     """
 
     format: BmFormat | MacFormat
@@ -57,8 +56,8 @@ class IntegerLayer:
     """One layer: every output channel is the neuron ``format`` with weights of its own.
 
     ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order;
-    ``bias``: (channels,). ``shift``: (input channels,), the right shift that makes ``bits`` bits of what comes in.
-    ``exponent``: (channels,); an output integer y stands for the real number ``y * 2^exponent``.
+    ``bias``: (channels,). ``shift``: (input channels,), the right shift that makes ``bits`` bits of what
+    comes in. ``exponent``: (channels,); an output integer y stands for the real number ``y * 2^exponent``.
     """
 
     node: Node
@@ -86,11 +85,17 @@ class IntegerLayer:
         node, batch = self.node, x.shape[0]
         p, s, (kernel_height, kernel_width) = node.padding, node.stride, node.kernel
         x = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p))).transpose(1, 0, 2, 3)
-        taps = np.empty((x.shape[0], kernel_height, kernel_width, batch, node.height, node.width), dtype=x.dtype)
+        taps = np.empty(
+            (x.shape[0], kernel_height, kernel_width, batch, node.height, node.width), dtype=x.dtype
+        )
         for row in range(kernel_height):
             for column in range(kernel_width):
-                taps[:, row, column] = x[:, :, row:row + s * (node.height - 1) + 1:s,
-                                         column:column + s * (node.width - 1) + 1:s]
+                taps[:, row, column] = x[
+                    :,
+                    :,
+                    row : row + s * (node.height - 1) + 1 : s,
+                    column : column + s * (node.width - 1) + 1 : s,
+                ]
         return taps.reshape(self.format.inputs, -1)
 
     def compute(self, x: Integers) -> Integers:
@@ -105,8 +110,10 @@ class IntegerLayer:
         return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
 
     def _exponentials(self, maxima: list[NDArray]) -> Integers:
-        return sum(sign * self._exp2_table[maximum]
-                   for sign, maximum in zip(self.format.branches, maxima, strict=True))
+        return sum(
+            sign * self._exp2_table[maximum]
+            for sign, maximum in zip(self.format.branches, maxima, strict=True)
+        )
 
     @cached_property
     def _exp2_table(self) -> Integers:
@@ -137,10 +144,11 @@ class IntegerLayer:
         if isinstance(fmt, MacFormat) or log_bits == fmt.log_bits:
             return self
         try:
-            coarse = dataclasses.replace(fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None,
-                                         maximum_bits=None)
+            coarse = dataclasses.replace(
+                fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None, maximum_bits=None
+            )
         except ValueError as error:
-            raise ModelError(str(error)) from None
+            raise ModelUsageError(str(error)) from None
         step = fmt.log_fraction - coarse.log_fraction
         weights = dict(self.weights)
         for port in set(weights) & {"k", "k1", "k2"}:
@@ -151,7 +159,8 @@ class IntegerLayer:
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """A batch normalisation with its ReLU: ``max(0, y - threshold)``, or ``max(0, threshold - y)`` where negative.
+    """A batch normalisation with its ReLU: ``max(0, y - threshold)``, or ``max(0, threshold - y)`` where
+    negative.
 
     Both arrays have shape (channels,). Its scale is part of the next layer's weight codes.
     """
@@ -196,8 +205,10 @@ class IntegerNetwork:
         if array.ndim == 3 and expected[0] == 1:
             array = array[:, None]
         if array.dtype != np.uint8 or array.shape[1:] != expected:
-            raise ModelError(f"Images must be uint8 of shape (batch, {', '.join(map(str, expected))}), "
-                             f"not {array.dtype} of shape {np.asarray(images).shape}")
+            raise ModelError(
+                f"Images must be uint8 of shape (batch, {', '.join(map(str, expected))}), "
+                f"not {array.dtype} of shape {np.asarray(images).shape}"
+            )
         return array.astype(np.int64)
 
     def trace(self, images: ArrayLike, until: str | None = None) -> Iterator[tuple[Node, Integers]]:
@@ -216,13 +227,16 @@ class IntegerNetwork:
                 value = np.maximum(inputs[0], 0)
             elif node.operation == "add":
                 common = self.exponents[node.name]
-                value = sum(v << per_channel(self.exponents[name] - common)
-                            for name, v in zip(node.inputs, inputs, strict=True))
+                value = sum(
+                    v << per_channel(self.exponents[name] - common)
+                    for name, v in zip(node.inputs, inputs, strict=True)
+                )
             else:  # pool: the division by the window is part of the next layer's shift and weight codes
                 batch, (kernel_height, kernel_width) = inputs[0].shape[0], node.kernel
-                cut = inputs[0][:, :, :node.height * kernel_height, :node.width * kernel_width]
-                value = cut.reshape(batch, node.channels, node.height, kernel_height,
-                                    node.width, kernel_width).sum(axis=(3, 5))
+                cut = inputs[0][:, :, : node.height * kernel_height, : node.width * kernel_width]
+                value = cut.reshape(
+                    batch, node.channels, node.height, kernel_height, node.width, kernel_width
+                ).sum(axis=(3, 5))
             values[node.name] = value
             yield node, value
             if node.name == until:
@@ -235,9 +249,8 @@ class IntegerNetwork:
         shift = self.exponents[last] - self.exponents[last].min()
         parts = []
         for start in range(0, len(images), batch):
-            for _node, value in self.trace(images[start:start + batch]):
-                pass
-            parts.append(value.reshape(value.shape[0], -1) << shift)
+            *_, (_node, value) = self.trace(images[start : start + batch])
+            parts.append(value.reshape(len(value), -1) << shift)
         return np.concatenate(parts) if parts else np.empty((0, self.architecture.classes), dtype=np.int64)
 
     def classify(self, images: ArrayLike, batch: int = 128) -> Integers:
@@ -245,21 +258,26 @@ class IntegerNetwork:
         return self.logits(images, batch).argmax(axis=1)
 
     def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
-        """The same network with log codes of ``log_bits`` bits, its weight codes rounded (not trained again)."""
+        """The same network with log codes of ``log_bits`` bits: rounded, not trained again."""
         layers = {name: layer.with_log_bits(log_bits) for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)
 
     def neuron_vectors(self, layer: str, channel: int, count: int, seed: int = 0) -> NeuronVectors:
-        """``count`` real inputs of one neuron, drawn from the held-out images in ``samples``, and its outputs.
+        """``count`` real inputs of one neuron, drawn from the held-out images in ``samples``, and its
+        outputs.
 
-        Positions are drawn without repetition while there are enough. ModelError for an unknown layer, channel or
-        a count below 1.
+        Positions are drawn without repetition while there are enough. ModelError for an unknown layer,
+        channel or a count below 1.
         """
         self.architecture.check_layer(layer)
         chosen = self.layers[layer]
-        for what, value, low, high in (("Channel", channel, 0, chosen.channels - 1), ("Count", count, 1, None)):
+        for what, value, low, high in (
+            ("Channel", channel, 0, chosen.channels - 1),
+            ("Count", count, 1, None),
+        ):
             if value < low or (high is not None and value > high):
-                raise ModelError(f"{what} must be {low} or more{'' if high is None else f', up to {high}'}, not {value}")
+                valid = f"{low} or more" if high is None else f"from {low} to {high}"
+                raise ModelUsageError(f"{what} must be {valid}, not {value}")
         x, outputs = self._sampled_layer(layer)
         available = x.shape[1]
         positions = np.random.default_rng(seed).choice(available, size=count, replace=count > available)
@@ -276,7 +294,7 @@ class IntegerNetwork:
         return {}
 
     def _sampled_layer(self, name: str) -> tuple[Integers, Integers]:
-        """Inputs (n, positions) and outputs (channels, positions) of a layer on the samples; computed once."""
+        """Inputs (n, positions) and outputs (channels, positions) of a layer on the samples, once."""
         if name not in self._sampled:
             layer, values = self.layers[name], {}
             for node, value in self.trace(self.samples, until=name):

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bipolar morphological layers in PyTorch, for the three layouts (arXiv 2009.07190; DESIGN of the layouts: hdl)."""
+"""Bipolar morphological layers in PyTorch, for the three layouts (arXiv 2009.07190)."""
 
 import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-
 from bmhw.hdl.checks import check_choice
 from bmhw.hdl.neuron_formats import LAYOUTS
+from torch import Tensor, nn
 
 from .operators import max_product
 
@@ -18,13 +17,21 @@ EPSILON = 1e-6
 """What the paper writes as eps: the smallest magnitude of a converted weight."""
 
 
-def combine_layout(layout: str, x: Tensor, weight: Tensor, stride: int, padding: int, maximum=max_product,
-                   encode: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+def combine_layout(
+    layout: str,
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    maximum=max_product,
+    encode: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """The output of a layer without its bias.
 
-    x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed``: (outputs, channels, kernel height,
-    kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
-    ``maximum``: a function like :func:`.operators.max_product`; ``encode``: applied to what enters the maxima.
+    x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed``: (outputs, channels, kernel
+    height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
+    ``maximum``: a function like :func:`.operators.max_product`; ``encode``: applied to what enters the
+    maxima.
     """
     if layout == "signed":
         # The sign of each product chooses its maximum: the largest and the negated smallest product.
@@ -40,7 +47,7 @@ def combine_layout(layout: str, x: Tensor, weight: Tensor, stride: int, padding:
 
 
 def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """A classical weight as the layout's: ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``, or itself for ``signed``."""
+    """A classical weight in a layout: ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``; itself for ``signed``."""
     if layout == "signed":
         return weight.clone()
     return torch.stack([weight.clamp(min=epsilon), (-weight).clamp(min=epsilon)])
@@ -50,11 +57,21 @@ class BmConv2d(nn.Module):
     """Bipolar morphological 2-D convolution.
 
     Input (batch, in_channels, height, width), output (batch, out_channels, ...), zero padding. ``weight``:
-    (out, in, kernel, kernel) for ``signed``, (2, out, in, kernel, kernel) otherwise, where only magnitudes count.
+    (out, in, kernel, kernel) for ``signed``, (2, out, in, kernel, kernel) otherwise, where only magnitudes
+    count.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], *, stride: int = 1,
-                 padding: int = 0, bias: bool = True, layout: str = "relu"):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        layout: str = "relu",
+    ):
         super().__init__()
         self.layout = check_choice("Layout", layout, LAYOUTS)
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
@@ -82,7 +99,9 @@ class BmConv2d(nn.Module):
             self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
 
     def extra_repr(self) -> str:
-        return f"{self.layout}, weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
+        return (
+            f"{self.layout}, weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
+        )
 
 
 class BmLinear(BmConv2d):

@@ -7,9 +7,8 @@ Gives what ``BmFormat.maxima`` gives for every neuron; only the order of the wor
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
-
 from bmhw.hdl.neuron_formats import BmFormat
+from numpy.typing import NDArray
 
 __all__ = ["layer_maxima"]
 
@@ -17,8 +16,11 @@ __all__ = ["layer_maxima"]
 BLOCK = 8192
 
 
-def layer_maxima(fmt: BmFormat, patches: NDArray[np.int64], weights: Mapping[str, NDArray[np.int64]],
-                 ) -> list[NDArray]:
+def layer_maxima(
+    fmt: BmFormat,
+    patches: NDArray[np.int64],
+    weights: Mapping[str, NDArray[np.int64]],
+) -> list[NDArray]:
     """The maxima of each branch, (channels, columns), for input codes of shape (n, columns)."""
     dtype = np.int16 if fmt.full_scale < 1 << 15 else np.int32
     table = fmt.log2_unit.compute(np.arange((1 << fmt.x.magnitude_bits) + 1)).astype(dtype)
@@ -30,8 +32,10 @@ def layer_maxima(fmt: BmFormat, patches: NDArray[np.int64], weights: Mapping[str
         sides = [(np.where(negative, absent, codes), plus)]
         if negative.any():
             sides.append((np.where(negative, codes, absent), ~plus))
-        branches = [[(candidates, k, chosen) for candidates, chosen in sides],
-                    [(candidates, k, ~chosen) for candidates, chosen in sides]]
+        branches = [
+            [(candidates, k, chosen) for candidates, chosen in sides],
+            [(candidates, k, ~chosen) for candidates, chosen in sides],
+        ]
     else:
         halves = [np.where(negative, 0, codes)]
         if fmt.layout == "bipolar":
@@ -48,15 +52,17 @@ def layer_maxima(fmt: BmFormat, patches: NDArray[np.int64], weights: Mapping[str
 
 
 def _raise(maximum: NDArray, candidates: NDArray, k: NDArray, chosen: NDArray[np.bool_] | None) -> None:
-    """``maximum[o] = max(maximum[o], candidates[i] + k[o, i])`` over the inputs i (``chosen[o, i]`` where given)."""
+    """``maximum[o] = max(maximum[o], candidates[i] + k[o, i])`` over inputs i (``chosen[o, i]`` if given)."""
     buffer = np.empty(BLOCK, dtype=maximum.dtype)
-    taps = [range(k.shape[1]) if chosen is None else np.nonzero(row)[0] for row in
-            (k if chosen is None else chosen)]
+    taps = [
+        range(k.shape[1]) if chosen is None else np.nonzero(row)[0]
+        for row in (k if chosen is None else chosen)
+    ]
     for start in range(0, maximum.shape[1], BLOCK):
-        block = candidates[:, start:start + BLOCK]
-        sums = buffer[:block.shape[1]]
+        block = candidates[:, start : start + BLOCK]
+        sums = buffer[: block.shape[1]]
         for output, inputs in enumerate(taps):
-            running = maximum[output, start:start + BLOCK]
+            running = maximum[output, start : start + BLOCK]
             for i in inputs:
                 np.add(block[i], k[output, i], out=sums)
                 np.maximum(running, sums, out=running)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ implementation of the operator: compiled once with the machine's g++, kept in the user's cache folder."""
+"""The C++ implementation of the operator: compiled once with g++, kept in the user's cache folder."""
 
 import ctypes
 import functools
@@ -31,12 +31,23 @@ def _library() -> ctypes.CDLL | str:
         return "no C++ compiler (g++) found"
     try:
         # what "native" means here is part of the key: a cache folder may be shared by unlike machines
-        target = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=False)
-        key = hashlib.sha256(SOURCE.read_bytes() + " ".join((compiler, *FLAGS)).encode() + target.stdout).hexdigest()
+        target = subprocess.run(
+            [compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=False
+        )
+        key = hashlib.sha256(
+            SOURCE.read_bytes() + " ".join((compiler, *FLAGS)).encode() + target.stdout
+        ).hexdigest()
         path = Path(platformdirs.user_cache_dir("bmhw")) / "native" / f"max_product-{key[:16]}.so"
         if not path.is_file():
-            write_atomically(path, lambda temporary: subprocess.run(
-                [compiler, *FLAGS, "-o", str(temporary), str(SOURCE)], check=True, capture_output=True, text=True))
+            write_atomically(
+                path,
+                lambda temporary: subprocess.run(
+                    [compiler, *FLAGS, "-o", str(temporary), str(SOURCE)],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ),
+            )
         return ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         return f"{compiler} can't compile {SOURCE.name}: {error.stderr.strip().splitlines()[:1]}"
@@ -52,8 +63,12 @@ def unavailable_reason() -> str | None:
 
 def suits(x: Tensor, w: Tensor) -> bool:
     """Whether this implementation can do these tensors."""
-    return (x.device.type == "cpu" and x.dtype == w.dtype == torch.float32 and w[0].numel() <= LARGEST_FAN_IN
-            and unavailable_reason() is None)
+    return (
+        x.device.type == "cpu"
+        and x.dtype == w.dtype == torch.float32
+        and w[0].numel() <= LARGEST_FAN_IN
+        and unavailable_reason() is None
+    )
 
 
 def _shape(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[ctypes.Array, tuple[int, int]]:
@@ -76,12 +91,19 @@ def forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tensor, Te
     return values, winners
 
 
-def backward(gradient: Tensor, winners: Tensor, x: Tensor, w: Tensor, stride: int, padding: int,
-             ) -> tuple[Tensor, Tensor]:
+def backward(
+    gradient: Tensor,
+    winners: Tensor,
+    x: Tensor,
+    w: Tensor,
+    stride: int,
+    padding: int,
+) -> tuple[Tensor, Tensor]:
     """As ``operators.plain_backward``."""
     x, w, gradient = x.contiguous(), w.contiguous(), gradient.contiguous()
     shape, _size = _shape(x, w, stride, padding)
     x_gradient, w_gradient = torch.zeros_like(x), torch.zeros_like(w)
-    _library().max_product_backward(shape, *map(_pointer, (gradient, winners, x, w, x_gradient, w_gradient)),
-                                    torch.get_num_threads())
+    _library().max_product_backward(
+        shape, *map(_pointer, (gradient, winners, x, w, x_gradient, w_gradient)), torch.get_num_threads()
+    )
     return x_gradient, w_gradient

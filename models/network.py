@@ -67,9 +67,9 @@ class Network(nn.Module):
 def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> Network:
     """The bipolar morphological network with the classical one's weights (arXiv 1911.01971, section 3).
 
-    A maximum is smaller than the sum it replaces. So each channel's weights and bias are scaled until its mean
-    and deviation on ``images`` (pixel / 256) are those of the classical channel; signs and ratios of the weights
-    stay. The statistics of the normalisations are estimated anew.
+    A maximum is smaller than the sum it replaces. So each channel's weights and bias are scaled until its
+    mean and deviation on ``images`` (pixel / 256) are those of the classical channel; signs and ratios of
+    the weights stay. The statistics of the normalisations are estimated anew.
     """
     network = Network(classical.architecture, layouts)
     for name, step in network.steps.items():
@@ -80,8 +80,11 @@ def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> N
             step.load_state_dict(source.state_dict())
     classical.eval()
     targets = classical.trace(images)
-    hooks = [step.register_forward_hook(_matching(targets[name]))
-             for name, step in network.steps.items() if isinstance(step, BmConv2d)]
+    hooks = [
+        step.register_forward_hook(_matching(targets[name]))
+        for name, step in network.steps.items()
+        if isinstance(step, BmConv2d)
+    ]
     network.train()
     network(images)
     for hook in hooks:
@@ -92,6 +95,7 @@ def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> N
 
 def _matching(target: Tensor) -> Callable[[BmConv2d, tuple, Tensor], Tensor]:
     """A forward hook that makes a layer's channels match a target's mean and deviation."""
+
     def moments(y: Tensor) -> tuple[Tensor, Tensor]:
         return y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
 

@@ -18,7 +18,7 @@ __all__ = ["IMPLEMENTATIONS", "Implementation", "max_product"]
 
 
 class Implementation(NamedTuple):
-    """One way to compute the operator; see :func:`plain_forward` and :func:`plain_backward` for the contract."""
+    """One way to compute the operator; the contract is that of the plain functions below."""
 
     forward: Callable[..., tuple[Tensor, Tensor]]
     backward: Callable[..., tuple[Tensor, Tensor]]
@@ -50,8 +50,14 @@ def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tens
     return image(values), image(winners)
 
 
-def plain_backward(gradient: Tensor, winners: Tensor, x: Tensor, w: Tensor, stride: int, padding: int,
-                   ) -> tuple[Tensor, Tensor]:
+def plain_backward(
+    gradient: Tensor,
+    winners: Tensor,
+    x: Tensor,
+    w: Tensor,
+    stride: int,
+    padding: int,
+) -> tuple[Tensor, Tensor]:
     """Gradients of x and w from the gradient of the values."""
     batch, outputs, taps = x.shape[0], w.shape[0], w[0].numel()
     patches = functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
@@ -59,7 +65,8 @@ def plain_backward(gradient: Tensor, winners: Tensor, x: Tensor, w: Tensor, stri
     index = winners.reshape(batch, outputs, -1).clamp(min=0)
     gradient = (gradient * (winners >= 0)).reshape(batch, outputs, -1)
     to_patches = gradient * rows.gather(1, index.transpose(0, 1).reshape(outputs, -1)).reshape(
-        outputs, batch, -1).transpose(0, 1)
+        outputs, batch, -1
+    ).transpose(0, 1)
     patch_gradient = torch.zeros_like(patches).scatter_add_(1, index, to_patches)
     x_gradient = functional.fold(patch_gradient, x.shape[2:], w.shape[2:], padding=padding, stride=stride)
     to_rows = (gradient * patches.gather(1, index)).transpose(0, 1).reshape(outputs, -1)
@@ -97,7 +104,9 @@ class _MaxProduct(torch.autograd.Function):
         return *implementation.backward(gradient, winners, x, w, stride, padding), None, None, None
 
 
-def max_product(x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, implementation: str | None = None) -> Tensor:
+def max_product(
+    x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, implementation: str | None = None
+) -> Tensor:
     """``max(0, max_i x_i * w_i)`` over each window, differentiable in x and w.
 
     x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width); zero padding.

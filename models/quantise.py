@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folded network in PyTorch: the integer network's structure with trainable parameters.
 
-Its quantised forward pass gives the integer network's integers exactly (as floats); gradients pass through each
-rounding as if it weren't there (straight-through, Bengio et al., arXiv 1308.3432). Tables come from the format
-objects, so that every log2 and exp2 method is trained as the hardware computes it.
+Its quantised forward pass gives the integer network's integers exactly (as floats); gradients pass through
+each rounding as if it weren't there (straight-through, Bengio et al., arXiv 1308.3432). Tables come from the
+format objects, so that every log2 and exp2 method is trained as the hardware computes it.
 """
 
 import dataclasses
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, nn
-
 from bmhw.hdl.formats import LinearCode
 from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from torch import Tensor, nn
 
 from .architecture import Architecture, Node
 from .integer import IntegerLayer, IntegerNetwork, Threshold
@@ -33,8 +32,8 @@ NORM_UNIT = 2.0**14
 class Quantisation:
     """The number formats of all layers: widths in bits; None means the format's default (see ``BmFormat``).
 
-    ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and weights,
-    ``log2`` and ``exp2`` methods, ``dropped_bits`` that the maxima don't see, ``mac_weight_bits``.
+    ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
+    weights, ``log2`` and ``exp2`` methods, ``dropped_bits`` that the maxima don't see, ``mac_weight_bits``.
     """
 
     bits: int = 8
@@ -47,10 +46,19 @@ class Quantisation:
 
     def format(self, layout: str, fan_in: int, signed_inputs: bool) -> BmFormat | MacFormat:
         if layout == "mac":
-            return MacFormat(inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs,
-                             weight_bits=self.mac_weight_bits)
-        fmt = BmFormat(inputs=fan_in, bits=self.bits, layout=layout, signed_inputs=signed_inputs,
-                       log_bits=self.log_bits, log_fraction=self.log_fraction, log2=self.log2, exp2=self.exp2)
+            return MacFormat(
+                inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs, weight_bits=self.mac_weight_bits
+            )
+        fmt = BmFormat(
+            inputs=fan_in,
+            bits=self.bits,
+            layout=layout,
+            signed_inputs=signed_inputs,
+            log_bits=self.log_bits,
+            log_fraction=self.log_fraction,
+            log2=self.log2,
+            exp2=self.exp2,
+        )
         return dataclasses.replace(fmt, maximum_bits=fmt.sum_bits - self.dropped_bits)
 
 
@@ -66,12 +74,20 @@ def round_half_up(real: Tensor) -> Tensor:
 class FoldedLayer(nn.Module):
     """A layer whose weights hold the scales around it: magnitudes 0..1 (``1`` is the largest weight code).
 
-    ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's full scale
-    2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`.
+    ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
+    full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`.
     """
 
-    def __init__(self, node: Node, layout: str, fmt: BmFormat | MacFormat, weight: Tensor, bias: Tensor,
-                 shift: Tensor, exponent: Tensor):
+    def __init__(
+        self,
+        node: Node,
+        layout: str,
+        fmt: BmFormat | MacFormat,
+        weight: Tensor,
+        bias: Tensor,
+        shift: Tensor,
+        exponent: Tensor,
+    ):
         super().__init__()
         self.node, self.layout, self.format = node, layout, fmt
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
@@ -81,7 +97,9 @@ class FoldedLayer(nn.Module):
             magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
             values = fmt.activation.value(fmt.log2_unit.compute(magnitudes))
             self.register_buffer("log_values", torch.tensor(values, dtype=torch.float32), persistent=False)
-            sums = fmt.exp2_unit.compute((np.arange(fmt.full_scale + 1) >> fmt.dropped_bits) << fmt.dropped_bits)
+            sums = fmt.exp2_unit.compute(
+                (np.arange(fmt.full_scale + 1) >> fmt.dropped_bits) << fmt.dropped_bits
+            )
             self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
 
     @property
@@ -104,7 +122,10 @@ class FoldedLayer(nn.Module):
         elif quantised:
             out = combine_layout(self.layout, x, weight, self.node.stride, 0, self._maximum, self._log_value)
         else:
-            out = combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0) * 2.0**self.output_bits
+            out = (
+                combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0)
+                * 2.0**self.output_bits
+            )
         bias = self.bias * 2.0**self.output_bits
         return out + (round_half_up(bias) if quantised else bias).view(-1, 1, 1)
 
@@ -153,9 +174,13 @@ class FoldedLayer(nn.Module):
         bias = torch.floor(self.bias.detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
         needed = LinearCode.covering(min(int(bias.min()), -1), max(int(bias.max()), 0)).bits
         return IntegerLayer(
-            node=self.node, format=dataclasses.replace(self.format, bias_bits=max(self.format.bias_bits, needed)),
-            weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()}, bias=bias,
-            shift=self.shift.long().cpu().numpy(), exponent=self.exponent.long().cpu().numpy())
+            node=self.node,
+            format=dataclasses.replace(self.format, bias_bits=max(self.format.bias_bits, needed)),
+            weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()},
+            bias=bias,
+            shift=self.shift.long().cpu().numpy(),
+            exponent=self.exponent.long().cpu().numpy(),
+        )
 
 
 def out_fraction(fmt: BmFormat | MacFormat) -> int:
@@ -164,7 +189,7 @@ def out_fraction(fmt: BmFormat | MacFormat) -> int:
 
 
 class FoldedNorm(nn.Module):
-    """A threshold and a ReLU; ``threshold`` in units of ``NORM_UNIT`` integers, ``negative``: see ``Threshold``."""
+    """A threshold (in units of ``NORM_UNIT`` integers) and a ReLU; see :class:`.integer.Threshold`."""
 
     def __init__(self, threshold: Tensor, negative: Tensor):
         super().__init__()
@@ -210,8 +235,10 @@ class FoldedNetwork(nn.Module):
                 elif node.operation == "pool":
                     value = functional.avg_pool2d(inputs[0], node.kernel, divisor_override=1)
                 else:
-                    value = sum(v * torch.exp2(exponents[name] - exponent).view(-1, 1, 1)
-                                for name, v in zip(node.inputs, inputs, strict=True))
+                    value = sum(
+                        v * torch.exp2(exponents[name] - exponent).view(-1, 1, 1)
+                        for name, v in zip(node.inputs, inputs, strict=True)
+                    )
             values[node.name], exponents[node.name] = value, exponent
         last = self.architecture.nodes[-1].name
         # logits as real numbers, so that a loss sees the scale that the network was trained with
@@ -224,6 +251,9 @@ class FoldedNetwork(nn.Module):
     def to_integer(self, name: str, samples: np.ndarray) -> IntegerNetwork:
         """The integer network; ``samples``: held-out images, uint8 (count, channels, height, width)."""
         layers = {key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedLayer)}
-        thresholds = {key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedNorm)}
-        return IntegerNetwork(name=name, architecture=self.architecture, layers=layers, thresholds=thresholds,
-                              samples=samples)
+        thresholds = {
+            key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedNorm)
+        }
+        return IntegerNetwork(
+            name=name, architecture=self.architecture, layers=layers, thresholds=thresholds, samples=samples
+        )

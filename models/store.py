@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Integer networks as files: ``NAME.safetensors`` (codes and constants) and its card ``NAME.json``.
 
-The card holds the architecture, each layer's format, the checksum of the weights, and how they were trained and
-how well they do. Needs no PyTorch.
+The card holds the architecture, each layer's format, the checksum of the weights, and how they were trained
+and how well they do. Needs no PyTorch.
 """
 
 import dataclasses
@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from numpy.typing import NDArray
 
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-
 from .architecture import Architecture
-from .errors import ModelError
+from .errors import ModelError, ModelUsageError
 from .files import sha256, write_atomically
 from .integer import IntegerLayer, IntegerNetwork, Threshold
 
@@ -37,7 +36,7 @@ def list_models(folder: Path = WEIGHTS) -> list[str]:
 
 
 def card_path(name: str | Path) -> Path:
-    """The card of a model that comes with the package, or of a .json or .safetensors path; ModelError if absent."""
+    """The card of a model of the package, or of a .json or .safetensors path; ModelError if absent."""
     text = str(name)
     if text.endswith((".json", ".safetensors")):
         path = Path(text).with_suffix(".json")
@@ -45,7 +44,9 @@ def card_path(name: str | Path) -> Path:
             raise ModelError(f"Model card {path} doesn't exist")
         return path
     if text not in list_models():
-        raise ModelError(f"Model must be one of {', '.join(list_models())} or a path ending in .json, not {text!r}")
+        raise ModelUsageError(
+            f"Model must be one of {', '.join(list_models())} or a path ending in .json, not {text!r}"
+        )
     return WEIGHTS / f"{text}.json"
 
 
@@ -77,13 +78,16 @@ def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
     except (SafetensorError, KeyError, ValueError) as error:
         raise ModelError(f"Weights file {path.name} is no whole safetensors file: {error}") from None
     if sha256(data) != checksum:
-        raise ModelError(f"Weights file {path.name} has SHA-256 {sha256(data)[:16]}..., its card says "
-                         f"{str(checksum)[:16]}...: it was altered or belongs to another card")
+        raise ModelError(
+            f"Weights file {path.name} has SHA-256 {sha256(data)[:16]}..., its card says "
+            f"{str(checksum)[:16]}...: it was altered or belongs to another card"
+        )
     return tensors
 
 
 def load(name: str | Path) -> IntegerNetwork:
-    """The network ``name`` that comes with the package, or the one at a path to its .json or .safetensors file.
+    """The network ``name`` that comes with the package, or the one at a path to its .json or .safetensors
+    file.
 
     Raises ModelError, in one line, for an unknown name and for files that are truncated, altered or foreign.
     """
@@ -100,8 +104,9 @@ def load(name: str | Path) -> IntegerNetwork:
     for node in architecture.layers:
         fmt = _format(path.name, node.name, formats)
         if fmt.inputs != architecture.fan_in(node):
-            raise ModelError(f"Format of layer {node.name} must have {architecture.fan_in(node)} inputs, "
-                             f"not {fmt.inputs}")
+            raise ModelError(
+                f"Format of layer {node.name} must have {architecture.fan_in(node)} inputs, not {fmt.inputs}"
+            )
         layers[node.name] = _layer(tensors, architecture, node, fmt)
     thresholds = {}
     for node in architecture.nodes:
@@ -111,8 +116,14 @@ def load(name: str | Path) -> IntegerNetwork:
             thresholds[node.name] = Threshold(threshold, negative.astype(bool))
     samples = tensors.take("samples", (None, *architecture.image.shape), 0, 255).astype(np.uint8)
     tensors.check_all_taken()
-    return IntegerNetwork(name=path.stem, architecture=architecture, layers=layers, thresholds=thresholds,
-                          samples=samples, card=card)
+    return IntegerNetwork(
+        name=path.stem,
+        architecture=architecture,
+        layers=layers,
+        thresholds=thresholds,
+        samples=samples,
+        card=card,
+    )
 
 
 class _Tensors:
@@ -125,14 +136,21 @@ class _Tensors:
         if name not in self.tensors:
             raise ModelError(f"Weights file {self.file} lacks the tensor {name}")
         tensor = self.tensors.pop(name)
-        if tensor.dtype.kind not in "iub" or tensor.ndim != len(shape) or any(
-                expected not in (None, found) for expected, found in zip(shape, tensor.shape, strict=True)):
-            raise ModelError(f"Tensor {name} in {self.file} must hold integers of shape {shape}, "
-                             f"not {tensor.dtype} of shape {tensor.shape}")
+        if (
+            tensor.dtype.kind not in "iub"
+            or tensor.ndim != len(shape)
+            or any(expected not in (None, found) for expected, found in zip(shape, tensor.shape, strict=True))
+        ):
+            raise ModelError(
+                f"Tensor {name} in {self.file} must hold integers of shape {shape}, "
+                f"not {tensor.dtype} of shape {tensor.shape}"
+            )
         values = tensor.astype(np.int64)
         outside = (values < low) | (values > high)
         if outside.any():
-            raise ModelError(f"Tensor {name} in {self.file} must be from {low} to {high}, not {values[outside].flat[0]}")
+            raise ModelError(
+                f"Tensor {name} in {self.file} must be from {low} to {high}, not {values[outside].flat[0]}"
+            )
         return values
 
     def check_all_taken(self) -> None:
@@ -154,7 +172,9 @@ def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | 
     weights = {}
     for port, (code, elements) in fmt.inputs_of.items():
         if elements == fmt.inputs and port not in ("x", "bias", "bias1", "bias2"):
-            weights[port] = tensors.take(f"{node.name}.{port}", (node.channels, fmt.inputs), code.minimum, code.maximum)
+            weights[port] = tensors.take(
+                f"{node.name}.{port}", (node.channels, fmt.inputs), code.minimum, code.maximum
+            )
     bias = tensors.take(f"{node.name}.bias", (node.channels,), fmt.bias.minimum, fmt.bias.maximum)
     in_channels = architecture[node.inputs[0]].channels
     shift = tensors.take(f"{node.name}.shift", (in_channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
@@ -171,19 +191,33 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
 
     tensors: dict[str, NDArray] = {"samples": network.samples}
     for name, layer in network.layers.items():
-        for part, values in (*layer.weights.items(), ("bias", layer.bias), ("shift", layer.shift),
-                             ("exponent", layer.exponent)):
+        for part, values in (
+            *layer.weights.items(),
+            ("bias", layer.bias),
+            ("shift", layer.shift),
+            ("exponent", layer.exponent),
+        ):
             tensors[f"{name}.{part}"] = _narrowest(values)
     for name, threshold in network.thresholds.items():
         tensors[f"{name}.threshold"] = _narrowest(threshold.threshold)
         tensors[f"{name}.negative"] = threshold.negative.astype(np.uint8)
     data = serialise(tensors)
-    layers = {name: {"neuron": "bm" if isinstance(layer.format, BmFormat) else "mac",
-                     **dataclasses.asdict(layer.format)} for name, layer in network.layers.items()}
+    layers = {
+        name: {
+            "neuron": "bm" if isinstance(layer.format, BmFormat) else "mac",
+            **dataclasses.asdict(layer.format),
+        }
+        for name, layer in network.layers.items()
+    }
     file = f"{network.name}.safetensors"
-    whole = {"card_version": CARD_VERSION, "name": network.name, **card,
-             "weights": {"file": file, "bytes": len(data), "sha256": sha256(data)},
-             "layers": layers, "architecture": network.architecture.to_list()}
+    whole = {
+        "card_version": CARD_VERSION,
+        "name": network.name,
+        **card,
+        "weights": {"file": file, "bytes": len(data), "sha256": sha256(data)},
+        "layers": layers,
+        "architecture": network.architecture.to_list(),
+    }
     write_atomically(folder / file, lambda path: path.write_bytes(data))
     text = json.dumps(whole, indent=1) + "\n"
     write_atomically(folder / f"{network.name}.json", lambda path: path.write_text(text, encoding="utf-8"))

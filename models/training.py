@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training in three phases: the classical network, the BM network that it teaches, the quantised BM network.
 
-Every random choice follows from (seed, phase, epoch, step), so that a resumed run continues as if never stopped.
+Every random choice follows from (seed, phase, epoch, step), so that a resumed run continues as if never
+stopped.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from .architecture import ARCHITECTURES
 from .datasets import Dataset
-from .errors import ModelError
+from .errors import ModelError, ModelUsageError
 from .files import write_atomically
 from .fold import fold
 from .network import Network, convert
@@ -36,8 +37,9 @@ class Settings:
     """What a run depends on; the same settings give the same weights on the same machine and versions.
 
     ``epochs`` and ``rates`` (Adam's largest step): one value a phase. ``layout`` and ``mac_layers``: see
-    ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels; ``temperature`` of the
-    soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts in pixels.
+    ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels;
+    ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
+    in pixels.
     """
 
     dataset: str
@@ -46,8 +48,8 @@ class Settings:
     mac_layers: tuple[str, ...] = ()
     seed: int = 0
     epochs: tuple[int, int, int] = (10, 10, 3)
-    rates: tuple[float, float, float] = (2e-3, 2e-3, 5e-4)
-    batch: int = 64
+    rates: tuple[float, float, float] = (2e-3, 2e-2, 1e-3)
+    batch: int = 32
     warmup: float = 0.1
     soft: float = 0.7
     temperature: float = 2.0
@@ -67,8 +69,8 @@ def accuracy(network: nn.Module, images: np.ndarray, labels: np.ndarray, batch: 
     network.eval()
     right = 0
     for start in range(0, len(images), batch):
-        scores = network(_pixels(network, images[start:start + batch]))
-        right += int((scores.argmax(dim=1).cpu().numpy() == labels[start:start + batch]).sum())
+        scores = network(_pixels(network, images[start : start + batch]))
+        right += int((scores.argmax(dim=1).cpu().numpy() == labels[start : start + batch]).sum())
     return 100 * right / len(images)
 
 
@@ -81,19 +83,30 @@ def _pixels(network: nn.Module, images: np.ndarray) -> Tensor:
 class Trainer:
     """A run in ``folder``: ``checkpoint.pt``, ``train.jsonl``; goes on from the checkpoint with ``resume``.
 
-    ``stop``: set it (from a signal handler, say) to have the run write its checkpoint and raise :class:`Stopped`.
+    ``stop``: set it (in a signal handler, say), and the run writes its checkpoint and raises Stopped.
     """
 
-    def __init__(self, settings: Settings, data: Dataset, folder: Path, *, resume: bool = False, device: str = "cpu",
-                 checkpoint_seconds: float = 60):
+    def __init__(
+        self,
+        settings: Settings,
+        data: Dataset,
+        folder: Path,
+        *,
+        resume: bool = False,
+        device: str = "cpu",
+        checkpoint_seconds: float = 60,
+    ):
         self.settings, self.data, self.folder, self.device = settings, data, folder, device
         self.checkpoint_seconds, self.stop = checkpoint_seconds, False
         channels, size = data.train_images.shape[1:3]
         self.architecture = ARCHITECTURES[settings.architecture](channels, size)
+        self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
         self.models: dict[str, nn.Module] = {}
         self.phase, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
         self._optimizer_state: dict[str, Any] | None = None
+        if any(count < 0 for count in settings.epochs):
+            raise ModelUsageError(f"Epochs must be 0 or more, not {min(settings.epochs)}")
         folder.mkdir(parents=True, exist_ok=True)
         if resume:
             self._restore()
@@ -110,8 +123,7 @@ class Trainer:
         if phase == "classical":
             model = Network(architecture, architecture.layouts("mac"))
         elif phase == "bm":
-            layouts = architecture.layouts(settings.layout, settings.mac_layers)
-            model = convert(self.models["classical"].cpu(), layouts, self._calibration("cpu"))
+            model = convert(self.models["classical"].cpu(), self.layouts, self._calibration("cpu"))
             self.models["classical"].to(self.device)
         else:
             model = fold(self.models["bm"].cpu(), self._calibration("cpu"), settings.quantisation)
@@ -119,13 +131,13 @@ class Trainer:
         return model.to(self.device)
 
     def _calibration(self, device: str | None = None) -> Tensor:
-        images = self.data.train_images[:self.settings.calibration]
+        images = self.data.train_images[: self.settings.calibration]
         return torch.from_numpy(images).to(device or self.device).float() / 256
 
     # -- one run
 
     def run(self, report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
-        """Train all phases. ``report`` gets every event: ``step`` events, and the ``epoch`` events that are logged."""
+        """Train all phases. ``report`` gets every event: steps, and the epochs that are logged."""
         while self.phase < len(PHASES):
             name = PHASES[self.phase]
             if name not in self.models:
@@ -150,13 +162,27 @@ class Trainer:
                     group["lr"] = rate * _schedule(share, settings.warmup)
                 losses.append(self._train_step(name, model, optimizer, images, labels))
                 self.step += 1
-                report({"event": "step", "phase": name, "epoch": self.epoch, "epochs": epochs, "step": self.step,
-                        "steps": steps, "loss": losses[-1]})
+                report(
+                    {
+                        "event": "step",
+                        "phase": name,
+                        "epoch": self.epoch,
+                        "epochs": epochs,
+                        "step": self.step,
+                        "steps": steps,
+                        "loss": losses[-1],
+                    }
+                )
                 self._save_if_due()
-            event = {"event": "epoch", "phase": name, "epoch": self.epoch + 1, "epochs": epochs,
-                     "loss": float(np.mean(losses)) if losses else None,
-                     "test_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
-                     "seconds": round(time.monotonic() - started, 2)}
+            event = {
+                "event": "epoch",
+                "phase": name,
+                "epoch": self.epoch + 1,
+                "epochs": epochs,
+                "loss": float(np.mean(losses)) if losses else None,
+                "test_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
+                "seconds": round(time.monotonic() - started, 2),
+            }
             self.epoch, self.step = self.epoch + 1, 0
             self.history.append(event)
             with self._log.open("a", encoding="utf-8") as log:
@@ -169,14 +195,18 @@ class Trainer:
         key = [self.settings.seed, self.phase, self.epoch]
         order = np.random.default_rng(key).permutation(len(self.data.train_images))
         for step in range(self.step, steps):
-            chosen = order[step * self.settings.batch:(step + 1) * self.settings.batch]
-            images = translated(self.data.train_images[chosen], self.settings.translate,
-                                np.random.default_rng([*key, step]))
-            yield (torch.from_numpy(images).to(self.device).float(),
-                   torch.from_numpy(self.data.train_labels[chosen]).to(self.device))
+            chosen = order[step * self.settings.batch : (step + 1) * self.settings.batch]
+            images = translated(
+                self.data.train_images[chosen], self.settings.translate, np.random.default_rng([*key, step])
+            )
+            yield (
+                torch.from_numpy(images).to(self.device).float(),
+                torch.from_numpy(self.data.train_labels[chosen]).to(self.device),
+            )
 
-    def _train_step(self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor,
-                    labels: Tensor) -> float:
+    def _train_step(
+        self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    ) -> float:
         settings = self.settings
         model.train()
         scores = model(images if isinstance(model, FoldedNetwork) else images / 256)
@@ -184,9 +214,15 @@ class Trainer:
         if name != "classical":
             with torch.no_grad():
                 teacher = self.models["classical"].eval()(images / 256)
-            soft = functional.kl_div(functional.log_softmax(scores / settings.temperature, dim=1),
-                                     functional.log_softmax(teacher / settings.temperature, dim=1),
-                                     log_target=True, reduction="batchmean") * settings.temperature**2
+            soft = (
+                functional.kl_div(
+                    functional.log_softmax(scores / settings.temperature, dim=1),
+                    functional.log_softmax(teacher / settings.temperature, dim=1),
+                    log_target=True,
+                    reduction="batchmean",
+                )
+                * settings.temperature**2
+            )
             loss = settings.soft * soft + (1 - settings.soft) * loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -194,7 +230,9 @@ class Trainer:
         optimizer.step()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise ModelError(f"The loss of phase {name} became {value}; take a smaller rate than {settings.rates}")
+            raise ModelError(
+                f"The loss of phase {name} became {value}; take a smaller rate than {settings.rates}"
+            )
         return value
 
     # -- checkpoints
@@ -215,25 +253,35 @@ class Trainer:
             raise Stopped
 
     def save_checkpoint(self) -> None:
-        state = {"settings": dataclasses.asdict(self.settings), "phase": self.phase, "epoch": self.epoch,
-                 "step": self.step, "history": self.history, "optimizer": self._optimizer_state,
-                 "models": {name: model.state_dict() for name, model in self.models.items()}}
+        state = {
+            "settings": dataclasses.asdict(self.settings),
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+            "optimizer": self._optimizer_state,
+            "models": {name: model.state_dict() for name, model in self.models.items()},
+        }
         write_atomically(self._checkpoint, lambda path: torch.save(state, path))
         self._saved_at = time.monotonic()
 
     def _restore(self) -> None:
         if not self._checkpoint.is_file():
-            raise ModelError(f"Nothing to resume: {self._checkpoint} doesn't exist")
+            raise ModelUsageError(f"Nothing to resume: {self._checkpoint} doesn't exist")
         try:
             state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
             saved = state["settings"]
         except Exception as error:  # torch raises many kinds for a broken file
-            raise ModelError(f"Checkpoint {self._checkpoint} can't be read: {str(error).splitlines()[0]}") from None
+            raise ModelError(
+                f"Checkpoint {self._checkpoint} can't be read: {str(error).splitlines()[0]}"
+            ) from None
         mine = dataclasses.asdict(self.settings)
         different = [key for key in mine if mine[key] != saved.get(key)]
         if different:
             key = different[0]
-            raise ModelError(f"Checkpoint {self._checkpoint} was made with {key} {saved.get(key)!r}, not {mine[key]!r}")
+            raise ModelUsageError(
+                f"Checkpoint {self._checkpoint} was made with {key} {saved.get(key)!r}, not {mine[key]!r}"
+            )
         for name in PHASES:
             if name in state["models"]:
                 # the structure first (a folded network's depends on the trained one), then the values
@@ -245,7 +293,9 @@ class Trainer:
 
 def _schedule(share: float, warmup: float) -> float:
     """The rate's factor at a share of the run: a linear warm-up, then half a cosine."""
-    return share / warmup if share < warmup else 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+    return (
+        share / warmup if share < warmup else 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+    )
 
 
 def translated(images: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -74,6 +74,12 @@ class Cache:
         except Exception:
             self._drop(key)
 
+    def close(self) -> None:
+        """Release the files; from here on nothing is stored."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
     def _drop(self, key: str) -> None:
         """An entry that can't be read or written must not stand in the way for good."""
         try:

@@ -112,7 +112,8 @@ class Engine:
             try:
                 return child.wait(self.time_limit)
             except subprocess.TimeoutExpired:
-                raise RunError(f"{self.name} took more than the time limit of {self.time_limit:g} s") from None
+                limit = f"{self.time_limit:g} s"
+                raise RunError(f"{self.name} took more than the time limit of {limit}") from None
             finally:
                 with self._lock:
                     self._children.discard(child)
@@ -122,9 +123,12 @@ class Engine:
     def _message(self, status: int, log: str) -> str:
         if self._stopped:
             return "synthesis was stopped"
-        errors = re.findall(r"^ERROR: (.*(?:\n  .*)*)", log, re.MULTILINE)
+        errors = re.findall(r"^(?:\S+: )?ERROR: (.*(?:\n  .*)*)", log, re.MULTILINE)
         if errors:
-            return f"{self.name}: {' '.join(errors[-1].split())}"
+            # what abc said last is in the log, not in the message
+            abc = re.findall(r"^ABC: (?!\+ |Warning|Aborted)(.*\S)", log, re.MULTILINE)
+            reason = f" (abc: {abc[-1]})" if abc and errors[-1].startswith("ABC: execution") else ""
+            return f"{self.name}: {' '.join(errors[-1].split())}{reason}"
         if status < 0:
             return f"{self.name} was ended by signal {-status} ({signal.Signals(-status).name})"
         last = log.strip().splitlines()[-1:] or ["it said nothing"]

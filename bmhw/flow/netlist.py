@@ -248,9 +248,10 @@ class Netlist:
 
 
 def join(blocks: Mapping[str, Block], top: str, cell_of: Callable[[str], Cell | None]) -> Netlist:
-    """The flat netlist of ``top``: each instance in it is a part, with all below; its own cells are part ``""``."""
+    """The flat netlist of ``top``: each instance in it is a part; what lies in none is part ``""``."""
     rows: dict[str, list[Integers]] = {name: [] for name in (
-        "cell_kind", "cell_part", "pin_cell", "pin_net", "output_cell", "output_net", "alias_from", "alias_to")}
+        "cell_kind", "cell_part", "pin_cell", "pin_net", "output_cell", "output_net",
+        "alias_from", "alias_to")}
     kinds: dict[str, int] = {}
     parts = [""]
     size = {"nets": 1, "cells": 0}
@@ -277,7 +278,8 @@ def join(blocks: Mapping[str, Block], top: str, cell_of: Callable[[str], Cell | 
             inside = np.full(child.nets, -1, np.int64)
             inside[_CONSTANT] = _CONSTANT
             # inputs first: an output may be one of them, led through
-            for port, bits in sorted(connections.items(), key=lambda item: child.ports[item[0]][0] != "input"):
+            for port in sorted(connections, key=lambda port: child.ports[port][0] != "input"):
+                bits = connections[port]
                 direction, own = child.ports[port]
                 outside = nets[bits]
                 if direction == "input":

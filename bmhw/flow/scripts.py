@@ -39,7 +39,8 @@ def yosys_script(top: str, parts: Sequence[str], liberty: bool) -> str:
         "read_verilog design.v",
         f"hierarchy -check -top {top}",
         *(f"setattr -mod -set keep_hierarchy 1 {part}" for part in parts),
-        f"synth -flatten -noabc -top {top}",
+        # -nordff: registers stay where the design has them, in front of a table too
+        f"synth -flatten -noabc -nordff -top {top}",
         "setattr -unset init w:*",
         "dfflegalize -cell $_DFF_P_ x",
         "simplemap",

@@ -17,8 +17,8 @@ from .netlist import Cell, Netlist, join, read_blocks
 from .scripts import ABC_GATES, ABC_LIBERTY, GATES, MODULE_MARK, OBJECTIVES, yosys_script
 
 __all__ = [
-    "OBJECTIVES", "Figures", "PartFigures", "Synthesis", "in_parallel", "instances", "map_design", "processors",
-    "synthesize",
+    "OBJECTIVES", "Figures", "PartFigures", "Synthesis", "in_parallel", "instances", "map_design",
+    "processors", "synthesize",
 ]
 
 # Part of everything in the cache: to be raised when figures of the same netlist change their meaning.
@@ -91,7 +91,7 @@ def instances(verilog: str, top: str) -> dict[str, str]:
 
 def synthesize(sources: Sequence[tuple[str, str]], objective: str, engine: Engine, cache: Cache,
                library: Library | None = None, jobs: int | None = None) -> list[Synthesis]:
-    """Measure designs, each given as its Verilog and the name of its top module, on ``jobs`` processors at once.
+    """Measure designs, each given as Verilog and name of the top module, on ``jobs`` processors at once.
 
     The instances in a top module are the design's parts. ``objective``: one of ``OBJECTIVES``.
     """
@@ -184,8 +184,9 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_parallel(engine: Engine, tasks: Iterable[Callable[[], Result]], jobs: int | None = None) -> list[Result]:
-    """The results of the tasks, run in threads; the first error or Ctrl-C ends all of the engine's children."""
+def in_parallel(engine: Engine, tasks: Iterable[Callable[[], Result]],
+                jobs: int | None = None) -> list[Result]:
+    """The results of the tasks, run in threads; the first error or Ctrl-C ends the engine's children."""
     with ThreadPoolExecutor(jobs or processors()) as pool, engine.stopping():
         futures = [pool.submit(task) for task in tasks]
         try:

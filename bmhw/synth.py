@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.synth``: how many gates a neuron takes, where they go, and which path is critical."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from rich.console import Console
+
+from .command_line import (
+    NEURONS,
+    Parser,
+    UsageError,
+    check_writable,
+    design_from,
+    design_options,
+    number,
+    run,
+    write_atomically,
+)
+from .flow.cache import Cache, cache_folder
+from .flow.engine import ENGINES, TIME_LIMIT, Engine
+from .flow.liberty import load_library
+from .flow.scripts import OBJECTIVES
+from .measurement import compare, measure
+from .tables import print_comparison, print_neuron, print_versions
+
+__all__ = ["main"]
+
+_EXAMPLES = f"""
+examples:
+  python -m bmhw.synth --bits 8 --neuron bm
+      gates, depth and parts of a bipolar morphological neuron with nine 8-bit inputs
+  python -m bmhw.synth --compare --mac-bits 8 --bm-bits 5 --inputs 64 --liberty cells.lib.gz --json out.json
+      both neurons at unequal widths, also in gate equivalents and ns of a cell library
+
+Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
+"""
+
+
+def parser() -> Parser:
+    result = Parser(
+        description="Generate a neuron, map it with Yosys and abc, and print what it costs: gates,\n"
+                    "flip-flops, depth, part by part.", epilog=_EXAMPLES)
+    design_options(result)
+    synthesis = result.add_argument_group("synthesis")
+    synthesis.add_argument("--objective", choices=OBJECTIVES, default="area",
+                           help="script for few gates or for a short path (default: area)")
+    synthesis.add_argument("--liberty", metavar="FILE",
+                           help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
+    synthesis.add_argument("--compare", action="store_true",
+                           help="both neurons in one run, ratios last; each takes its own options")
+    for neuron in NEURONS:
+        synthesis.add_argument(f"--{neuron}-bits", type=number, metavar="B",
+                               help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
+    synthesis.add_argument("--engine", choices=ENGINES, default="auto",
+                           help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
+    synthesis.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
+                           help=f"for each run of Yosys (default: {TIME_LIMIT:g})")
+    synthesis.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
+    synthesis.add_argument("--json", metavar="FILE",
+                           help="write the figures as JSON; -: to standard output, without the tables")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(argv)
+    if args.compare:
+        widths = {"mac": args.mac_bits, "bm": args.bm_bits}
+        designs = [design_from(args, neuron, widths[neuron]) for neuron in NEURONS]
+    else:
+        for option in ("mac_bits", "bm_bits"):
+            if getattr(args, option) is not None:
+                raise UsageError(f"--{option.replace('_', '-')} {getattr(args, option)} needs --compare")
+        designs = [design_from(args)]
+    if args.json:
+        check_writable(args.json)
+    engine = Engine(args.engine, _seconds(args.time_limit))
+    cache = Cache(None if args.no_cache else cache_folder())
+    progress = Console(stderr=True)
+    waiting = progress.status("generating and mapping ...") if progress.is_terminal else nullcontext()
+    with waiting:
+        library = load_library(args.liberty, engine, cache) if args.liberty else None
+        neurons = measure(designs, args.objective, engine, cache, library)
+    result = compare(*neurons) if args.compare else neurons[0]
+    if args.json == "-":
+        print(json.dumps(result, indent=2))
+        return 0
+    if args.json:
+        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
+    _print(neurons, result, args, argv)
+    return 0
+
+
+def _seconds(text: str | float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+def _print(neurons: list[dict[str, Any]], result: dict[str, Any], args: Any, argv: Sequence[str]) -> None:
+    console = Console(highlight=False)
+    for neuron in neurons:
+        print_neuron(console, neuron)
+        console.print()
+    if args.compare:
+        print_comparison(console, result)
+    print_versions(console, neurons)
+    console.print(f"Next: {_advice(args, argv)}", style="bold", soft_wrap=True)
+
+
+def _advice(args: Any, argv: Sequence[str]) -> str:
+    """One thing to try next, as a command that continues this one."""
+    command = shlex.join(["python", "-m", "bmhw.synth", *argv])
+    if not args.compare:
+        return f"set it against the other neuron: {command} --compare"
+    if args.objective == "area":
+        return f"the shortest path instead of the fewest gates: {command} --objective delay"
+    if not args.liberty:
+        return f"in the cells of your process: {command} --liberty FILE"
+    return "the Verilog with its bench: python -m bmhw.export --out DIR, with the same design options"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.train``: train a network in three phases and write its integer weights and their card.
+
+The classical network comes first; the BM network starts from its weights and learns from its soft labels;
+then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
+ends; ``--resume`` goes on from there.
+"""
+
+import dataclasses
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from . import __version__
+from .command_line import Parser, RunError, UsageError, number, run
+
+PHASES = ("classical", "bm", "quantised")
+
+
+def parser() -> Parser:
+    result = Parser(description=__doc__)
+    result.add_argument("--dataset", default="digits", help="images to train on (default: digits)")
+    result.add_argument("--name", help="name of the network and its files (default: the data set's)")
+    result.add_argument("--out", type=Path, metavar="DIR", help="folder of all files (default: runs/NAME)")
+    result.add_argument("--architecture", help="network (default: the data set's recipe)")
+    result.add_argument(
+        "--layout",
+        choices=("auto", "signed"),
+        help="BM layers: relu or bipolar by the sign of their inputs, or signed everywhere (default: auto)",
+    )
+    result.add_argument(
+        "--mac-layers", metavar="NAME,...", help="layers that stay multiply-accumulate (default: none)"
+    )
+    for phase in PHASES:
+        result.add_argument(
+            f"--{phase}-epochs", type=number, metavar="N", help=f"epochs of the {phase} phase"
+        )
+    result.add_argument("--bits", type=number, default=8, help="width of the linear inputs (default: 8)")
+    result.add_argument(
+        "--log-bits", type=number, metavar="B", help="width of the log codes (default: --bits)"
+    )
+    result.add_argument("--log", help="logarithm: exact, mitchell, piecewise")
+    result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
+    result.add_argument("--seed", type=number, default=0, help="seed of everything random (default: 0)")
+    result.add_argument("--threads", type=number, default=1, metavar="N", help="CPU threads (default: 1)")
+    result.add_argument("--device", default="cpu", help="PyTorch device (default: cpu)")
+    result.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    return result
+
+
+def settings_from(args) -> Any:
+    """The data set's recipe with what the options change; UsageError where they make no sense."""
+    from .models.architecture import ARCHITECTURES
+    from .models.datasets import DATASETS
+    from .models.quantise import Quantisation
+    from .models.recipes import RECIPES
+
+    for what, value, valid in (
+        ("--dataset", args.dataset, DATASETS),
+        ("--architecture", args.architecture, ARCHITECTURES),
+    ):
+        if value is not None and value not in valid:
+            raise UsageError(f"{what} must be one of {', '.join(valid)}, not {value!r}")
+    recipe = RECIPES[args.dataset]
+    given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
+    epochs = tuple(
+        usual if given is None else given for given, usual in zip(given_epochs, recipe.epochs, strict=True)
+    )
+    for what, value, least in (
+        *zip((f"--{phase}-epochs" for phase in PHASES), epochs, (0, 0, 0), strict=True),
+        ("--seed", args.seed, 0),
+        ("--threads", args.threads, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise UsageError(f"{what} must be an integer of {least} or more, not {value!r}")
+    quantisation = Quantisation(bits=args.bits, log_bits=args.log_bits, log2=args.log, exp2=args.exp)
+    try:
+        quantisation.format("relu", 1, False)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from None
+    changes: dict[str, Any] = {"epochs": epochs, "seed": args.seed, "quantisation": quantisation}
+    changes |= {
+        key: value for key, value in (("architecture", args.architecture), ("layout", args.layout)) if value
+    }
+    if args.mac_layers:
+        changes["mac_layers"] = tuple(args.mac_layers.split(","))
+    return dataclasses.replace(recipe, **changes)
+
+
+class ProgressReport:
+    """Shows a trainer's events: a bar a phase, a line for each tenth of its epochs."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description:>10}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        phase, epochs = event["phase"], event["epochs"]
+        if phase not in self.tasks:
+            self.tasks[phase] = self.progress.add_task(phase, total=epochs, state="")
+        if event["event"] == "step":
+            done = event["epoch"] + event["step"] / event["steps"]
+            state = f"epoch {event['epoch'] + 1}/{epochs} loss {event['loss']:.3f}"
+            self.progress.update(self.tasks[phase], completed=done, state=state)
+        elif event["epoch"] == epochs or event["epoch"] % max(1, epochs // 10) == 0:
+            self.console.print(
+                f"{phase:>10}  epoch {event['epoch']:>3}/{epochs}  loss {event['loss']:.3f}  "
+                f"test accuracy {event['test_accuracy']:.2f} %  {event['seconds']:.1f} s/epoch"
+            )
+
+
+def commit() -> str | None:
+    """The commit of the source tree that this runs from; None outside one."""
+    result = subprocess.run(
+        ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def write(trainer, name: str, folder: Path, seconds: float) -> dict[str, float]:
+    """Write weights, floating-point weights and card; returns the accuracies in per cent."""
+    import torch
+
+    from .models import load
+    from .models.float_weights import half_precision, save_float
+    from .models.store import save
+    from .models.training import accuracy
+
+    data = trainer.data
+    floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
+    network = trainer.models["quantised"].cpu().to_integer(name, data.test_images[:64])
+    right = network.classify(data.test_images) == data.test_labels
+    accuracies = {
+        "classical_accuracy": accuracy(floats["classical"], data.test_images, data.test_labels),
+        "bm_float_accuracy": accuracy(floats["bm"], data.test_images, data.test_labels),
+        "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
+    }
+    card = {
+        "accuracy": accuracies,
+        "data": {
+            "name": data.name,
+            "description": data.description,
+            "train_images": len(data.train_images),
+            "test_images": len(data.test_images),
+        },
+        "training": {
+            **dataclasses.asdict(trainer.settings),
+            "seconds": round(seconds, 1),
+            "commit": commit(),
+            "bmhw_version": __version__,
+            "torch_version": torch.__version__,
+        },
+        "float_weights": save_float(name, folder, floats),
+    }
+    load(save(network, folder, card))  # what was written can be read
+    return accuracies
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        import torch
+
+        from .models.datasets import load_dataset
+        from .models.training import Stopped, Trainer
+    except ImportError as error:
+        raise RunError(f"training needs {error.name}: pip install 'bmhw[models]'") from None
+    settings = settings_from(args)
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
+        raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
+    name = args.name or args.dataset
+    folder = args.out or Path("runs") / name
+    torch.set_num_threads(args.threads)
+    started = time.monotonic()
+    trainer = Trainer(settings, load_dataset(args.dataset), folder, resume=args.resume, device=args.device)
+    console = Console(stderr=True)
+
+    def interrupted(*_):
+        if trainer.stop:  # the second time: at once
+            raise KeyboardInterrupt
+        trainer.stop = True
+
+    usual = signal.signal(signal.SIGINT, interrupted)
+    report = ProgressReport(console)
+    try:
+        with report.progress:
+            trainer.run(report)
+    except Stopped:
+        console.print(f"Stopped; go on with --resume (checkpoint in {folder})")
+        return 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    accuracies = write(trainer, name, folder, time.monotonic() - started)
+    console.print(
+        f"{folder / name}.safetensors and its card: "
+        + ", ".join(
+            f"{key.removesuffix('_accuracy').replace('_', ' ')} {value:.2f} %"
+            for key, value in accuracies.items()
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
