@@ -26,8 +26,8 @@ class Job:
     output: name of the output port.
     seed, stalls: ``serial``: valid and ready are withheld at random in the second half of the vectors.
     widths: bits of each input port.
-    ports: each input port's packed bits (:func:`bmhw.sim.vectors.pack`), one row a vector; ``serial``: one row
-        an element of an array port.
+    ports: each input port's packed bits (:func:`bmhw.sim.vectors.pack`), one row a vector; ``serial``: one
+        row an element of an array port.
     expected: the output's bit strings, or None if nothing is compared.
     """
 
@@ -58,7 +58,9 @@ class Job:
     @classmethod
     def load(cls, path: str | Path) -> "Job":
         with np.load(path) as file:
-            ports = {name.removeprefix("port_"): file[name] for name in file.files if name.startswith("port_")}
+            ports = {
+                name.removeprefix("port_"): file[name] for name in file.files if name.startswith("port_")
+            }
             expected = file["expected"] if "expected" in file.files else None
             return cls(ports=ports, expected=expected, **json.loads(str(file["plain"])))
 

@@ -34,8 +34,12 @@ def corner_vectors(number_format: "MacFormat | BmFormat") -> Inputs:
     rows: list[dict[str, NDArray[np.int64]]] = []
 
     def add(**values):
-        rows.append({port: np.broadcast_to(np.int64(value), (elements,) if elements else ())
-                     for (port, (_, _, elements)), value in zip(limits.items(), values.values(), strict=True)})
+        rows.append(
+            {
+                port: np.broadcast_to(np.int64(value), (elements,) if elements else ())
+                for (port, (_, _, elements)), value in zip(limits.items(), values.values(), strict=True)
+            }
+        )
 
     add(**dict.fromkeys(limits, 0))
     for choice in itertools.product((0, 1), repeat=len(limits)):

@@ -25,13 +25,15 @@ Bytes = NDArray[np.uint8]
 _DEFAULTS = dict.fromkeys(SCALARS, 0) | {"scale": 1}
 
 
-def broadcast_inputs(number_format: "MacFormat | BmFormat", inputs: Mapping[str, ArrayLike],
-                     ) -> tuple[dict[str, NDArray[np.int64]], tuple[int, ...]]:
+def broadcast_inputs(
+    number_format: "MacFormat | BmFormat",
+    inputs: Mapping[str, ArrayLike],
+) -> tuple[dict[str, NDArray[np.int64]], tuple[int, ...]]:
     """Every input port's values as ``int64`` of shape (vectors, elements), and the shape of the vectors.
 
     ``inputs`` holds for each port an array (..., n), for a port of one value (``bias``, ``scale``) an array
-    (...); the leading axes broadcast, biases default to 0 and a scale to 1. ``ValueError`` for unknown or missing ports, wrong
-    shapes and values that the port can't carry.
+    (...); the leading axes broadcast, biases default to 0 and a scale to 1. ``ValueError`` for unknown or
+    missing ports, wrong shapes and values that the port can't carry.
     """
     ports = number_format.inputs_of
     if unknown := set(inputs) - set(ports):
@@ -48,8 +50,12 @@ def broadcast_inputs(number_format: "MacFormat | BmFormat", inputs: Mapping[str,
         arrays[name] = values
         shapes.append(values.shape[:-1])
     shape = np.broadcast_shapes(*shapes)
-    return {name: np.ascontiguousarray(np.broadcast_to(values, shape + values.shape[-1:]))
-            .reshape(-1, values.shape[-1]) for name, values in arrays.items()}, shape
+    return {
+        name: np.ascontiguousarray(np.broadcast_to(values, shape + values.shape[-1:])).reshape(
+            -1, values.shape[-1]
+        )
+        for name, values in arrays.items()
+    }, shape
 
 
 def pack(values: NDArray[np.int64], bits: int) -> Bytes:
@@ -64,11 +70,11 @@ def pack(values: NDArray[np.int64], bits: int) -> Bytes:
 def port_values(packed: Bytes) -> list[int]:
     """The packed bits of each vector as one integer."""
     width, data = packed.shape[1], packed.tobytes()
-    return [int.from_bytes(data[start:start + width], "little") for start in range(0, len(data), width)]
+    return [int.from_bytes(data[start : start + width], "little") for start in range(0, len(data), width)]
 
 
 def bit_strings(values: NDArray[np.int64], bits: int) -> NDArray[np.bytes_]:
-    """Each integer as its ``bits`` characters ``0`` and ``1``, highest bit first, as a simulator prints it."""
+    """Each integer as ``bits`` characters ``0`` and ``1``, highest bit first, as a simulator prints it."""
     raw = np.unpackbits(pack(values.reshape(-1, 1), bits), axis=-1, bitorder="little")[:, :bits]
     return np.ascontiguousarray(raw[:, ::-1] + np.uint8(ord("0"))).view(f"S{bits}").ravel()
 
@@ -81,7 +87,7 @@ def integers(strings: NDArray[np.bytes_], code: "LinearCode") -> tuple[NDArray[n
     characters = strings.astype(f"S{code.bits}").view(np.uint8).reshape(len(strings), code.bits)
     unknown = ~((characters == ord("0")) | (characters == ord("1"))).all(axis=1)
     bits = np.zeros((len(strings), 64), dtype=np.uint8)
-    bits[:, :code.bits] = (characters == ord("1"))[:, ::-1]
+    bits[:, : code.bits] = (characters == ord("1"))[:, ::-1]
     if code.signed:
-        bits[:, code.bits:] = bits[:, code.bits - 1:code.bits]
+        bits[:, code.bits :] = bits[:, code.bits - 1 : code.bits]
     return np.packbits(bits, axis=1, bitorder="little").view("<i8").ravel().astype(np.int64), unknown

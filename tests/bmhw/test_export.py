@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.export``: reproducible files, a bench that passes and that fails when it must, clean errors."""
+"""``python -m bmhw.export``: reproducible files, a bench that fails when it must, clean errors."""
 
 import json
 import os
@@ -10,14 +10,22 @@ from pathlib import Path
 import pytest
 
 from bmhw.errors import RunError, UsageError
-from bmhw.export import main, write_together
+from bmhw.export import main
+from bmhw.export_files import write_together
 from bmhw.sim import find_simulator, usable_simulators
 
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
 DESIGNS = {
     "bm_relu_4bit_3in": [],
-    "bm_signed_4bit_3in_pipelined": ["--branches", "signed", "--signed-inputs", "--combine", "logarithmic",
-                                     "--form", "pipelined"],
+    "bm_signed_4bit_3in_pipelined": [
+        "--branches",
+        "signed",
+        "--signed-inputs",
+        "--combine",
+        "logarithmic",
+        "--form",
+        "pipelined",
+    ],
     "bm_bipolar_4bit_3in_serial": ["--branches", "bipolar", "--form", "serial"],
     "mac_4bit_3in_serial": ["--neuron", "mac", "--form", "serial"],
 }
@@ -31,9 +39,25 @@ def run_bench(folder: Path, name: str) -> tuple[int, str]:
     else:
         environment = {**os.environ, **find_simulator("verilator").environment}
         subprocess.run(
-            ["verilator", "--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-Wno-fatal", "--Mdir", "build",
-             "--top-module", f"{name}_tb", f"{name}.v", f"{name}_tb.v"],
-            cwd=folder, check=True, env=environment, stdout=subprocess.DEVNULL)
+            [
+                "verilator",
+                "--binary",
+                "--timing",
+                "-CFLAGS",
+                "-std=c++20 -fcoroutines",
+                "-Wno-fatal",
+                "--Mdir",
+                "build",
+                "--top-module",
+                f"{name}_tb",
+                f"{name}.v",
+                f"{name}_tb.v",
+            ],
+            cwd=folder,
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
         command = [f"build/V{name}_tb"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     return result.returncode, result.stdout
@@ -59,16 +83,21 @@ class TestBench:
 
     def test_fails_if_one_expected_value_is_changed(self, name):
         # the lowest bit of the last vector's output
-        change(self.folder / f"{name}_tb.v", r"(expected\[69\] = \d+'h[0-9a-f]*)([0-9a-f]);",
-               lambda match: f"{match[1]}{int(match[2], 16) ^ 1:x};")
+        change(
+            self.folder / f"{name}_tb.v",
+            r"(expected\[69\] = \d+'h[0-9a-f]*)([0-9a-f]);",
+            lambda match: f"{match[1]}{int(match[2], 16) ^ 1:x};",
+        )
         status, printed = run_bench(self.folder, name)
         assert status != 0 and f"FAIL: {name}, 1 errors in 70 vectors" in printed
         assert "vector 69: " in printed and "PASS" not in printed
 
     def test_fails_if_the_hardware_is_changed(self, name):
-        """One constant: the first bit that is 1 in a table, or an operator of the multiply-accumulate neuron."""
+        """One bit of the first constant in a table, or one operator of the multiply-accumulate neuron."""
         pattern = r"(value = 4'h)([1-9a-f])(;)" if name.startswith("bm") else r"( \^ )()(\w)"
-        replacement = (lambda match: f"{match[1]}{int(match[2], 16) ^ 8:x};") if name.startswith("bm") else r" & \3"
+        replacement = (
+            (lambda match: f"{match[1]}{int(match[2], 16) ^ 8:x};") if name.startswith("bm") else r" & \3"
+        )
         change(self.folder / f"{name}.v", pattern, replacement)
         status, printed = run_bench(self.folder, name)
         assert status != 0 and "FAIL" in printed
@@ -82,7 +111,11 @@ def test_lint(name, tmp_path):
     waived = ["UNUSEDSIGNAL", "WIDTHTRUNC", "WIDTHEXPAND", "VARHIDDEN", "DECLFILENAME"]
     result = subprocess.run(
         ["verilator", "--lint-only", "-Wall", *(f"-Wno-{warning}" for warning in waived), f"{name}.v"],
-        cwd=tmp_path, env={**os.environ, **find_simulator("verilator").environment}, capture_output=True, text=True)
+        cwd=tmp_path,
+        env={**os.environ, **find_simulator("verilator").environment},
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
 
 
@@ -93,7 +126,9 @@ class TestFiles:
         printed = capsys.readouterr().out.split()
         names = sorted(path.name for path in (tmp_path / "one").iterdir())
         assert names == [f"bm_relu_4bit_3in_serial{end}" for end in (".core", ".json", ".v", "_tb.v")]
-        assert sorted(printed) == sorted(str(tmp_path / folder / name) for folder in ("one", "two") for name in names)
+        assert sorted(printed) == sorted(
+            str(tmp_path / folder / name) for folder in ("one", "two") for name in names
+        )
         for name in names:
             assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -116,7 +151,9 @@ class TestFiles:
         verilog = (tmp_path / "mine.v").read_text()
         for name, port in ports.items():
             high = f"[{port['bits'] - 1}:0] " if port["bits"] > 1 else ""
-            assert re.search(rf"module mine \(.*\b{port['direction']} (wire|reg) {re.escape(high)}{name}\b", verilog, re.S)
+            assert re.search(
+                rf"module mine \(.*\b{port['direction']} (wire|reg) {re.escape(high)}{name}\b", verilog, re.S
+            )
         assert description["command"] in verilog and "--name mine" in description["command"]
         assert str(tmp_path) not in verilog + json.dumps(description)
         core = (tmp_path / "mine.core").read_text()
@@ -132,7 +169,13 @@ class TestFiles:
             main([*SMALL, "--out", str(tmp_path), "--name", "theirs"])
         assert (tmp_path / "theirs.json").read_text() == "{}"
         assert sorted(path.name for path in tmp_path.iterdir()) == [
-            "mine.core", "mine.json", "mine.v", "mine_tb.v", "other.txt", "theirs.json"]
+            "mine.core",
+            "mine.json",
+            "mine.v",
+            "mine_tb.v",
+            "other.txt",
+            "theirs.json",
+        ]
 
     @pytest.mark.parametrize("existing", [{}, {"a": "bmhw.export, before"}])
     def test_failure_leaves_everything_as_it_was(self, existing, tmp_path, monkeypatch):
@@ -189,12 +232,15 @@ class TestTrained:
         assert description["bench_vectors"] == "60 activations of some, layer conv, channel 2"
         assert run_bench(tmp_path, "bm_relu_4bit_3in")[0] == 0
 
-    @pytest.mark.parametrize("options, message", [
-        (["--bits", "8"], "--bits contradicts --model some"),
-        (["--neuron", "mac"], "--neuron contradicts --model some"),
-        (["--layer", "nope"], "Layer must be one of conv, not 'nope'"),
-        (["--multiplier", "dadda"], "--multiplier dadda needs a mac layer"),
-    ])
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            (["--bits", "8"], "--bits contradicts --model some"),
+            (["--neuron", "mac"], "--neuron contradicts --model some"),
+            (["--layer", "nope"], "Layer must be one of conv, not 'nope'"),
+            (["--multiplier", "dadda"], "--multiplier dadda needs a mac layer"),
+        ],
+    )
     def test_bad_options(self, network, tmp_path, options, message):
         with pytest.raises(UsageError, match=re.escape(message)):
             main([*self.OPTIONS, *options, "--out", str(tmp_path)])
@@ -207,15 +253,18 @@ class TestTrained:
             main(["--layer", "conv", "--out", str(tmp_path)])
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--bits", "1"], "from 2 to 16, not 1"),
-    (["--inputs", "0"], "not 0"),
-    (["--vectors", "0"], "from 1 to 100000, not 0"),
-    (["--seed", "-1"], "0 or more, not -1"),
-    (["--name", "module"], "not 'module'"),
-    (["--name", "a b"], "not 'a b'"),
-    (["--neuron", "mac", "--maximum", "tree"], "--maximum tree needs --neuron bm"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--bits", "1"], "from 2 to 16, not 1"),
+        (["--inputs", "0"], "not 0"),
+        (["--vectors", "0"], "from 1 to 100000, not 0"),
+        (["--seed", "-1"], "0 or more, not -1"),
+        (["--name", "module"], "not 'module'"),
+        (["--name", "a b"], "not 'a b'"),
+        (["--neuron", "mac", "--maximum", "tree"], "--maximum tree needs --neuron bm"),
+    ],
+)
 def test_bad_options_are_one_line_and_write_nothing(options, message, tmp_path):
     with pytest.raises(UsageError, match=message) as error:
         main([*options, "--out", str(tmp_path / "new")])

@@ -36,7 +36,9 @@ class StandInNetwork:
         inputs = {}
         for port, (code, elements) in number_format.inputs_of.items():
             shape = {"x": (count, elements), "bias": ()}.get(port, (elements,))
-            inputs[port] = generator.integers(code.minimum, code.maximum, shape, dtype=np.int64, endpoint=True)
+            inputs[port] = generator.integers(
+                code.minimum, code.maximum, shape, dtype=np.int64, endpoint=True
+            )
         expected = number_format.compute(**inputs)
         return SimpleNamespace(format=number_format, inputs=inputs, expected=expected, real=expected + 0.25)
 

