@@ -46,13 +46,13 @@ class Adder(Block):
 
     def elaborate(self, platform):
         m = Module()
-        generate = Signal(self.width)
-        propagate = Signal(self.width)
-        m.d.comb += [generate.eq(self.a & self.b), propagate.eq(self.a ^ self.b)]
+        carry_generate = Signal(self.width)
+        carry_propagate = Signal(self.width)
+        m.d.comb += [carry_generate.eq(self.a & self.b), carry_propagate.eq(self.a ^ self.b)]
         # Of the group that ends in each bit: it makes a carry; it passes one on.
-        makes, passes = list(generate), list(propagate)
+        makes, passes = list(carry_generate), list(carry_propagate)
         if self.has_carry_in:
-            makes[0] = generate[0] | (propagate[0] & self.carry_in)
+            makes[0] = carry_generate[0] | (carry_propagate[0] & self.carry_in)
         for number, pairs in enumerate(self.prefix_network(), start=1):
             level_makes = Signal(self.width, name=f"generate_{number}")
             level_passes = Signal(self.width, name=f"propagate_{number}")
@@ -64,12 +64,12 @@ class Adder(Block):
             ]
             makes, passes = list(level_makes), list(level_passes)
         carry_in = self.carry_in if self.has_carry_in else 0
-        m.d.comb += self.sum.eq(Cat(propagate, 0) ^ Cat(carry_in, makes))
+        m.d.comb += self.sum.eq(Cat(carry_propagate, 0) ^ Cat(carry_in, makes))
         return m
 
 
 class RippleAdder(Adder):
-    """Carry from bit to bit: the fewest gates (5 a bit), depth linear in the width."""
+    """A ripple adder: carry from bit to bit, the fewest gates (5 a bit), depth linear in the width."""
 
     def elaborate(self, platform):
         m = Module()
@@ -95,26 +95,26 @@ class CarrySkipAdder(Adder):
 
     def elaborate(self, platform):
         m = Module()
-        generate = Signal(self.width)
-        propagate = Signal(self.width)
+        carry_generate = Signal(self.width)
+        carry_propagate = Signal(self.width)
         carry = Signal(self.width)
         middle = self.width // 2
-        group_generate, group_propagate = generate[middle], propagate[middle]
+        group_generate, group_propagate = carry_generate[middle], carry_propagate[middle]
         for i in range(middle + 1, self.width):
-            group_generate = generate[i] | (propagate[i] & group_generate)
-            group_propagate = group_propagate & propagate[i]
+            group_generate = carry_generate[i] | (carry_propagate[i] & group_generate)
+            group_propagate = group_propagate & carry_propagate[i]
         m.d.comb += [
-            generate.eq(self.a & self.b),
-            propagate.eq(self.a ^ self.b),
+            carry_generate.eq(self.a & self.b),
+            carry_propagate.eq(self.a ^ self.b),
             carry.eq(Cat(self.carry_in if self.has_carry_in else 0,
-                         generate[:-1] | (propagate[:-1] & carry[:-1]))),
-            self.sum.eq(Cat(propagate ^ carry, group_generate | (group_propagate & carry[middle]))),
+                         carry_generate[:-1] | (carry_propagate[:-1] & carry[:-1]))),
+            self.sum.eq(Cat(carry_propagate ^ carry, group_generate | (group_propagate & carry[middle]))),
         ]
         return m
 
 
 class SklanskyAdder(Adder):
-    """Depth log2(width), width/2 * log2(width) nodes, fan-out up to width/2 (Sklansky 1960)."""
+    """A parallel-prefix adder (Sklansky 1960): depth log2(width), width/2 * log2(width) nodes, fan-out up to width/2."""
 
     def prefix_network(self):
         distance = 1
@@ -124,7 +124,7 @@ class SklanskyAdder(Adder):
 
 
 class KoggeStoneAdder(Adder):
-    """Depth log2(width), fan-out 2, width * log2(width) nodes (Kogge and Stone 1973)."""
+    """A parallel-prefix adder (Kogge and Stone 1973): depth log2(width), fan-out 2, width * log2(width) nodes."""
 
     def prefix_network(self):
         distance = 1
@@ -134,7 +134,7 @@ class KoggeStoneAdder(Adder):
 
 
 class BrentKungAdder(Adder):
-    """Depth 2 log2(width) - 1, the fewest nodes among the logarithmic networks (Brent and Kung 1982)."""
+    """A parallel-prefix adder (Brent and Kung 1982): depth 2 log2(width) - 1, the fewest nodes of a logarithmic one."""
 
     def prefix_network(self):
         distance = 1
@@ -147,7 +147,7 @@ class BrentKungAdder(Adder):
 
 
 class OperatorAdder(Adder):
-    """``a + b`` left to the synthesis tool."""
+    """An adder left to the synthesis tool: ``a + b``."""
 
     def elaborate(self, platform):
         m = Module()

@@ -87,7 +87,7 @@ class Hierarchy:
         clock = [("input", "clk"), ("input", "rst")] if block.clocked else []
         self.ports[name] = clock + [("input" if flow is Flow.In else "output", port)
                                     for port, (flow, _) in block.ports.items()]
-        self.descriptions[name] = " ".join((block.__doc__ or "").split("\n\n")[0].split())
+        self.descriptions[name] = _plain(" ".join((block.__doc__ or "").split("\n\n")[0].split()))
         return name
 
     def instance(self, m: Module, name: str, block: Block) -> None:
@@ -100,6 +100,11 @@ class Hierarchy:
         if block.clocked:
             connections |= {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
         m.submodules[name] = Instance(module, **connections)
+
+
+def _plain(text: str) -> str:
+    """Documentation markup as plain text."""
+    return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
 
 
 def place(m: Module, platform: Any, name: str, block: Block) -> Block:

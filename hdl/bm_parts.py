@@ -4,7 +4,7 @@
 Port names connect the parts: what one part calls ``c`` is what the next one reads as ``c``.
 """
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from .adders import ADDERS
@@ -241,7 +241,7 @@ class ExponentialPart(Block):
         for branch in self.branches:
             unit = place(m, platform, f"exp2_{branch}", Exp2Block(exp2=self.format.exp2_unit))
             m.d.comb += [
-                unit.m.eq(getattr(self, f"m{branch}") << self.format.dropped_bits),
+                unit.m.eq(Cat(Const(0, self.format.dropped_bits), getattr(self, f"m{branch}"))),
                 getattr(self, f"e{branch}").eq(unit.e),
             ]
         return m
@@ -328,7 +328,7 @@ class LogSubtractPart(Block):
         fmt, end = self.format, self.format.log_subtract
         difference = Signal(fmt.maximum_bits + 1)
         m.d.comb += difference.eq(self.m1 - self.m2)
-        distance = difference[:-1] << fmt.dropped_bits
+        distance = Cat(Const(0, fmt.dropped_bits), difference[:-1])
         phi = place(m, platform, "phi", Lookup(table=_phi_entries(end), width=int(end.phi.max()).bit_length()))
         # beyond the table's end phi is 0, its last entry
         beyond = distance[len(phi.index):].any() if len(distance) > len(phi.index) else 0
@@ -336,7 +336,7 @@ class LogSubtractPart(Block):
         code = Signal(range(constant - int(end.phi.max()) - 1, end.full_scale + max(constant, 0) + 2))
         m.d.comb += [
             phi.index.eq(distance),
-            code.eq((self.m1 << fmt.dropped_bits) + constant - Mux(beyond, 0, phi.value)),
+            code.eq(Cat(Const(0, fmt.dropped_bits), self.m1) + constant - Mux(beyond, 0, phi.value)),
         ]
         above = difference[-1] | (difference == 0)
         clamped = Mux(code > end.log.maximum, end.log.maximum, code)

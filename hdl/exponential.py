@@ -44,7 +44,7 @@ class Exp2Block(Block):
         exp2 = self.exp2
         if self.architecture == "table":
             entries = exp2.compute(list(range(exp2.full_scale + 1)))
-            table = place(m, platform, "table", Lookup(table=tuple(map(int, entries)), width=exp2.out_bits))
+            table = place(m, platform, "lookup", Lookup(table=tuple(map(int, entries)), width=exp2.out_bits))
             m.d.comb += [table.index.eq(self.m), self.e.eq(table.value)]
             return m
         # full_scale - m = shift * 2^F - f, with 0 <= f < 2^F: fraction bits and integer part of the exponent

@@ -162,7 +162,7 @@ class Log2Block(Block):
         log2 = self.log2
         if self.architecture == "table":
             inputs = range(min(1 << self.width, (1 << log2.bits) + 1))
-            table = place(m, platform, "table", Lookup(table=tuple(map(int, log2.compute(list(inputs)))),
+            table = place(m, platform, "lookup", Lookup(table=tuple(map(int, log2.compute(list(inputs)))),
                                                        width=log2.log.bits))
             m.d.comb += [table.index.eq(self.x), self.c.eq(table.value)]
             return m

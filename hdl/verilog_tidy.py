@@ -185,6 +185,8 @@ def _write(module: _Module, ports: Sequence[tuple[str, str]]) -> str:
         sorted((n for n in module.widths if _HELPER.fullmatch(n)), key=_natural))}
     taken = module.widths.keys()
     body = "".join(_repeat(s) for s in _ordered(module.statements))
+    # one line for each entry of a table
+    body = re.sub(r"^( +)(\S+|default):\n +(\S+ = [^\n;]+;)\n(?= +(?:\S+:\n|endcase))", r"\1\2: \3\n", body, flags=re.M)
     for name, short in helpers.items():
         if short not in taken:
             body = body.replace(name, short)
