@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folded network in PyTorch: the integer network's structure with trainable parameters.
 
-Its quantised forward pass gives the integer network's integers exactly (as floats); gradients pass through
+Its quantised forward pass gives the integer network's integers exactly while they stay below 2^24 (8-bit
+inputs do; wider ones need float64); gradients pass through
 each rounding as if it weren't there (straight-through, Bengio et al., arXiv 1308.3432). Tables come from the
 format objects, so that every log2 and exp2 method is trained as the hardware computes it.
 """
