@@ -101,16 +101,17 @@ def _trained(args: argparse.Namespace) -> TrainedNeuron | None:
             check_range("Channel", args.channel, 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    given = [option for option in ("model", "layer", "channel") if getattr(args, option) is not None]
+    names = ("model", "layer", "channel")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     if not given:
         return None
-    if len(given) < 3:
-        missing = next(option for option in ("model", "layer", "channel") if option not in given)
-        raise UsageError(f"--{given[0]} needs --{missing} as well")
+    for name in names:
+        if name not in given:
+            raise UsageError(f"--{next(iter(given))} needs --{name} as well")
     for option in _FORMAT_OPTIONS:
         if getattr(args, option):
             raise UsageError(f"{_flag(option)} contradicts --model {args.model}, which brings its own format")
-    return load_neuron(args.model, args.layer, args.channel, args.vectors, args.seed)
+    return load_neuron(**given, count=args.vectors, seed=args.seed)
 
 
 def _flag(option: str) -> str:

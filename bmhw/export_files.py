@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import tempfile
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,13 @@ VERILOG_WORDS = frozenset(
 
 
 def export_files(
-    design: Design, name: str, inputs: dict[str, ArrayLike], expected: ArrayLike, *, command: str, source: str
+    design: Design,
+    name: str,
+    inputs: Mapping[str, ArrayLike],
+    expected: ArrayLike,
+    *,
+    command: str,
+    source: str,
 ) -> dict[str, str]:
     """The files by name: Verilog, description, FuseSoC core, bench.
 
@@ -116,7 +124,11 @@ def _header(description: dict[str, Any]) -> str:
         "",
         f"Written by: {description['command']}",
         "Versions:   " + ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
-        "Parameters: " + ", ".join(f"{name} {_plain(value)}" for name, value in design.items()),
+        *textwrap.wrap(
+            "Parameters: " + ", ".join(f"{name} {_plain(value)}" for name, value in design.items()),
+            width=107,
+            subsequent_indent=" " * 12,
+        ),
         f"Latency:    {_latency(description)}",
         "",
         "Ports (element 0 in the lowest bits):",

@@ -123,11 +123,8 @@ async def run_serial(dut, job: Job, observation: Observation) -> None:
         )
         ready = len(observation.outputs) < full_rate or generator.getrandbits(1)
         hidden = generator.choice(noise)
-        driver.drive(
-            hidden
-            if not offered
-            else (other if value is None else value for value, other in zip(element, hidden, strict=True))
-        )
+        shown = element if offered and element is not None else [None] * len(hidden)
+        driver.drive(other if value is None else value for value, other in zip(shown, hidden, strict=True))
         dut.in_valid.value, dut.out_ready.value = int(offered), int(ready)
         await HALF_PERIOD
 

@@ -56,6 +56,7 @@ def build(
 
     :class:`RunError` with the tool's first error.
     """
+    check_cocotb()
     store = Cache(cache_folder() / "simulations" if cache else None)
     # with waveforms, what is built names its folder
     kept = None if waves else _key("simulation", simulator, verilog, top)
@@ -83,7 +84,7 @@ def build(
                 build_args=_BUILD_ARGUMENTS[simulator.name],
                 log_file=log,
             )
-        except (RuntimeError, SystemExit) as error:
+        except RuntimeError as error:
             raise RunError(f"{simulator} cannot build {top}: {_first_error(log, error)}") from None
     if kept is not None:
         _keep(store, kept, [folder / ("sim.vvp" if simulator.name == "icarus" else top)])
@@ -127,7 +128,7 @@ def run(
                 timescale=None,
                 log_file=log,
             )
-        except (RuntimeError, SystemExit) as error:
+        except RuntimeError as error:
             raise RunError(f"{simulator} ended early: {_first_error(log, error)}") from None
         except ValueError as error:  # no shared libpython
             raise RunError(f"cocotb cannot run: {error}") from None
@@ -147,11 +148,18 @@ def _public_ports(top: str, ports: Iterable[str]) -> str:
     )
 
 
-def _runner(simulator: Simulator):
+def check_cocotb() -> None:
+    """:class:`RunError` that says how to get cocotb where it isn't installed."""
     try:
-        from cocotb_tools.runner import get_runner
-    except ImportError:
-        raise RunError('cocotb is not installed; install it with: pip install "bmhw[sim]"') from None
+        import cocotb  # noqa: F401
+        import cocotb_tools.runner  # noqa: F401
+    except ImportError as error:
+        raise RunError(f'{error.name} is not installed; install it with: pip install "bmhw[sim]"') from None
+
+
+def _runner(simulator: Simulator):
+    from cocotb_tools.runner import get_runner
+
     runner = get_runner(simulator.name)
     runner.log.disabled = True  # errors are raised, and the rest is in the logs
     return runner

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ class Job:
         return (self.count + 1) // 2 if self.stalls else self.count
 
     def save(self, path: Path) -> None:
-        arrays = {f"port_{name}": packed for name, packed in self.ports.items()}
+        arrays: dict[str, Any] = {f"port_{name}": packed for name, packed in self.ports.items()}
         if self.expected is not None:
             arrays["expected"] = self.expected
         plain = {name: value for name, value in vars(self).items() if name not in ("ports", "expected")}

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..hdl.neuron_formats import SCALARS, BmFormat, MacFormat
+from .vectors import value_range
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -66,7 +67,7 @@ def ports_of(design: "Design") -> list[Port]:
         if design.form == "serial":
             meaning += ", sampled with the first element" if name in SCALARS else ", one element a cycle"
             elements = 1
-        maximum = number_format.full_scale if name in ("bias1", "bias2") else code.maximum
+        low, high = value_range(number_format, name)
         data.append(
             Port(
                 name=name,
@@ -75,8 +76,8 @@ def ports_of(design: "Design") -> list[Port]:
                 elements=elements,
                 element_bits=code.bits,
                 signed=code.signed,
-                minimum=code.minimum,
-                maximum=maximum,
+                minimum=low,
+                maximum=high,
                 meaning=meaning,
                 value=value,
             )

@@ -2,7 +2,7 @@
 """One neuron of a trained network, with the real activations that it meets."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +49,8 @@ class TrainedNeuron:
         """The neuron to build; :class:`UsageError` for an architecture of the other kind of neuron."""
         from ..hdl.design import Design
 
-        given = {
-            name: value
-            for name, value in {"maximum": maximum, "adder": adder, "multiplier": multiplier}.items()
-            if value is not None
-        }
+        chosen = {"maximum": maximum, "adder": adder, "multiplier": multiplier}
+        given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
         design = Design(format=self.format, form=form, **given)
         foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
         if foreign in given:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..hdl.neuron_formats import SCALARS
+from ..hdl.neuron_formats import SCALARS, BmFormat
 
 if TYPE_CHECKING:
     from ..hdl.formats import LinearCode
-    from ..hdl.neuron_formats import BmFormat, MacFormat
+    from ..hdl.neuron_formats import MacFormat
 
-__all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values"]
+__all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values", "value_range"]
 
 Bytes = NDArray[np.uint8]
 
@@ -56,6 +56,15 @@ def broadcast_inputs(
         )
         for name, values in arrays.items()
     }, shape
+
+
+def value_range(number_format: "MacFormat | BmFormat", port: str) -> tuple[int, int]:
+    """The smallest and the largest value of an element of an input port."""
+    code, _ = number_format.inputs_of[port]
+    if port in ("bias1", "bias2") and isinstance(number_format, BmFormat):
+        # they are sums, which reach full scale but not the largest number of their width
+        return 0, number_format.full_scale
+    return code.minimum, code.maximum
 
 
 def pack(values: NDArray[np.int64], bits: int) -> Bytes:

@@ -2,6 +2,7 @@
 """The bench is green with right hardware, and red with a fault in the RTL, in a weight, in the protocol."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -221,6 +222,12 @@ class TestBuild:
             text = f"{verilog}// {comment}\n"
             assert verify(design, inputs, simulator=simulator, verilog=text).passed
             assert len(builds) == expected_builds
+
+    def test_without_cocotb_it_says_how_to_get_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "cocotb", None)
+        design = design_of("relu", "parallel")
+        with pytest.raises(RunError, match=r"cocotb is not installed; .*pip install"):
+            verify(design, vectors(design.format, 1), simulator=FAST)
 
     def test_without_the_cache_everything_is_built(self, monkeypatch, tmp_path):
         monkeypatch.setenv("BMHW_CACHE_DIR", str(tmp_path / "cache"))
