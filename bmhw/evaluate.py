@@ -2,7 +2,8 @@
 """``python -m bmhw.evaluate``: the accuracy of a trained network on its whole held-out part.
 
 Measures the classical network, the BM network in floating point and the BM network in integers, which is
-what the hardware computes. With another ``--bits`` than it was trained for, its weight codes are rounded.
+what the hardware computes. ``--bits B`` takes the network whose codes were trained at that width,
+``NAME-Bbit``, where there is one; otherwise, or with ``--rounded``, it rounds the weight codes.
 """
 
 import json
@@ -16,79 +17,183 @@ from rich.table import Table
 
 from .command_line import Parser, RunError, UsageError, check_writable, number, run, write_atomically
 
+TRACE_COLUMNS = {
+    "layer": "layer",
+    "layout": "layout",
+    "own_error": "alone",
+    "total_error": "so far",
+    "saturated_inputs": "saturated",
+    "clamped_activations": "x clamped",
+    "clamped_weights": "w clamped",
+}
 
-def evaluate(model: str, bits: int | None = None) -> dict[str, Any]:
-    """All figures as plain values: accuracies in per cent, units in the key names."""
+
+def choose(model: str, bits: int | None, rounded: bool) -> str:
+    """The name or path of the network to load: the one trained at this width, if there is one."""
+    from .models import ModelError
+    from .models.store import card_path
+
+    if bits is None or rounded:
+        return model
+    path = card_path(model)
     try:
+        return str(card_path(path.with_name(f"{path.stem}-{bits}bit.json")))
+    except ModelError:
+        return str(path)
+
+
+def evaluate(
+    model: str,
+    bits: int | None = None,
+    *,
+    rounded: bool = False,
+    maximum_bits: int | None = None,
+    data_folder: Path | None = None,
+    threads: int = 1,
+    trace_images: int | None = None,
+) -> dict[str, Any]:
+    """All figures as plain values: accuracies in per cent, units in the key names.
+
+    ``maximum_bits``: high bits of the sums that the maxima see, instead of those it was trained with.
+    ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
+    """
+    try:
+        import torch
+
         from .models import load
         from .models.datasets import load_dataset
         from .models.float_weights import load_float
+        from .models.layer_errors import layer_errors
         from .models.training import accuracy
     except ImportError as error:
         raise RunError(f"evaluation needs {error.name}: pip install 'bmhw[models]'") from None
-    network = load(model)
-    trained_bits = sorted(
-        {layer.format.log_bits for layer in network.layers.values() if hasattr(layer.format, "log_bits")}
-    )
+    torch.set_num_threads(threads)
+    chosen = choose(model, bits, rounded)
+    network = load(chosen)
+    trained_bits, trained_maximum = widths(network, "log_bits"), widths(network, "maximum_bits")
     if bits is not None:
         network = network.with_log_bits(bits)
-    data = load_dataset(network.card["data"]["name"])
-    floats = load_float(model)
+    if maximum_bits is not None:
+        network = network.with_maximum_bits(maximum_bits)
+    data = load_dataset(network.card["data"]["name"], data_folder)
+    floats = load_float(chosen)
     started = time.monotonic()
-    right = network.classify(data.test_images) == data.test_labels
+    right = network.classify(data.test_images, threads=threads) == data.test_labels
     seconds = time.monotonic() - started
-    return {
+    figures = {
         "model": network.name,
         "dataset": data.name,
         "test_images": len(data.test_images),
-        "log_bits": [bits] if bits is not None else trained_bits,
+        "log_bits": widths(network, "log_bits"),
         "trained_log_bits": trained_bits,
+        "maximum_bits": widths(network, "maximum_bits"),
+        "trained_maximum_bits": trained_maximum,
         "classical_accuracy": accuracy(floats["classical"], data.test_images, data.test_labels),
         "bm_float_accuracy": accuracy(floats["bm"], data.test_images, data.test_labels),
         "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
         "integer_seconds": round(seconds, 3),
     }
+    if trace_images is not None:
+        figures["trace"] = layer_errors(network, floats["bm"], data.test_images[:trace_images])
+    return figures
+
+
+def widths(network, field: str) -> list[int]:
+    """The values that a field of the BM layers' formats has, sorted."""
+    formats = [layer.format for layer in network.layers.values()]
+    return sorted({getattr(fmt, field) for fmt in formats if hasattr(fmt, field)})
 
 
 def table(figures: dict[str, Any]) -> Table:
     result = Table("network")
     result.add_column("accuracy in %", justify="right")
-    widths = ", ".join(map(str, figures["log_bits"]))
-    rounded = "" if figures["log_bits"] == figures["trained_log_bits"] else ", rounded, not trained again"
+    log_bits = ", ".join(map(str, figures["log_bits"]))
+    seen = ", ".join(map(str, figures["maximum_bits"]))
+    as_trained = all(figures[key] == figures[f"trained_{key}"] for key in ("log_bits", "maximum_bits"))
+    how = "trained at this width" if as_trained else "rounded, not trained again"
     for row, key in (
         ("classical, floating point", "classical"),
         ("BM, floating point", "bm_float"),
-        (f"BM, integer, log codes of {widths} bits{rounded}", "bm_integer"),
+        (f"BM, integer, log codes of {log_bits} bits, maxima of {seen} bits, {how}", "bm_integer"),
     ):
         result.add_row(row, f"{figures[f'{key}_accuracy']:.2f}")
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument(
+def trace_table(trace: list[dict[str, Any]]) -> Table:
+    result = Table(title="Each layer against floating point: errors alone and so far, shares, in %")
+    for heading in TRACE_COLUMNS.values():
+        result.add_column(heading, justify="left" if heading in ("layer", "layout") else "right")
+    for entry in trace:
+        cells = (entry.get(key, "") for key in TRACE_COLUMNS)
+        result.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in cells))
+    return result
+
+
+def parser() -> Parser:
+    result = Parser(description=__doc__)
+    result.add_argument(
         "--model",
         default="digits",
         help="name of a network (python -m bmhw.models list) or a path to its .json (default: digits)",
     )
-    parser.add_argument(
+    result.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files (IDX, binary or npz)"
+    )
+    result.add_argument(
         "--bits", type=number, metavar="B", help="width of the log codes (default: as trained)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON; - is stdout")
-    args = parser.parse_args(argv)
-    if args.bits is not None and (not isinstance(args.bits, int) or not 2 <= args.bits <= 16):
-        raise UsageError(f"--bits must be an integer from 2 to 16, not {args.bits!r}")
+    result.add_argument(
+        "--rounded", action="store_true", help="round to --bits even if NAME-Bbit was trained at that width"
+    )
+    result.add_argument(
+        "--maximum-bits", type=number, metavar="M", help="high bits of the sums that the maxima see"
+    )
+    result.add_argument(
+        "--trace",
+        type=number,
+        nargs="?",
+        const=200,
+        metavar="N",
+        help="error of each layer against floating point on N held-out images (default: 200)",
+    )
+    result.add_argument("--threads", type=number, default=1, metavar="N", help="CPU threads (default: 1)")
+    result.add_argument("--json", metavar="FILE", help="write the figures as JSON; - is stdout")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    for option, value, low, high in (
+        ("--bits", args.bits, 2, 16),
+        ("--maximum-bits", args.maximum_bits, 1, 17),
+        ("--threads", args.threads, 1, 1024),
+        ("--trace", args.trace, 1, 10000),
+    ):
+        if value is not None and (not isinstance(value, int) or not low <= value <= high):
+            raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
     if args.json is not None:
         check_writable(args.json)
-    figures = evaluate(args.model, args.bits)
+    figures = evaluate(
+        args.model,
+        args.bits,
+        rounded=args.rounded,
+        maximum_bits=args.maximum_bits,
+        data_folder=args.data,
+        threads=args.threads,
+        trace_images=args.trace,
+    )
     text = json.dumps(figures, indent=1) + "\n"
     if args.json == "-":
         print(text, end="")
         return 0
     if args.json is not None:
         write_atomically(Path(args.json), text)
-    Console().print(f"{figures['model']} on {figures['test_images']} held-out images of {figures['dataset']}")
-    Console().print(table(figures))
+    console = Console()
+    console.print(f"{figures['model']} on {figures['test_images']} held-out images of {figures['dataset']}")
+    console.print(table(figures))
+    if "trace" in figures:
+        console.print(trace_table(figures["trace"]))
     return 0
 
 

@@ -4,6 +4,7 @@
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .command_line import Parser, number, program_name, run, write_atomically
-from .flow.cache import Cache
+from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, Engine
-from .hdl.adders import ADDERS
+from .flow.generation import generate
+from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import BmFormat, MacFormat
-from .measurement import measure
 from .selection import SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
@@ -26,6 +27,10 @@ __all__ = ["designs", "explore", "main"]
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # From small to large in one step each; between them `choose` takes the nearest.
 BITS, INPUTS = (5, 8, 12), (9, 64)
+
+
+# Those that can win: the others are slower and larger at every width.
+ADDERS = ("ripple", "carry_skip", "brent_kung", "sklansky")
 
 
 def designs(bits: Sequence[int], inputs: Sequence[int]) -> Iterator[Design]:
@@ -43,24 +48,27 @@ def designs(bits: Sequence[int], inputs: Sequence[int]) -> Iterator[Design]:
                 yield Design(format=fmt, maximum=maximum, adder=adder)
 
 
-def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[int]) -> dict[str, Any]:
+def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[int], jobs: int) -> dict[str, Any]:
     """Measure all designs with each script. Interrupted and called again, it goes on from the cache."""
     scripts = tuple(dict.fromkeys(SCRIPT_OF.values()))
     todo = list(itertools.product(designs(bits, inputs), scripts))
-    rows: list[dict[str, Any]] = []
-    tools: dict[str, Any] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("measuring", total=len(todo))
-        for design, script in todo:
-            result, = measure([design], script, engine, cache)
-            tools = result["tools"]
-            own = "multiplier" if design.neuron == "mac" else "maximum"
-            rows.append({**shape(design.format), "architecture": {own: getattr(design, own), "adder": design.adder},
-                         "script": script, "gates": result["gates"], "depth": result["depth"]})
+
+        def row(design: Design, script: str) -> tuple[dict[str, Any], str]:
+            generated = generate(design, cache)
+            figures = map_design(generated.verilog, generated.name, by_parts=False, objective=script, engine=engine,
+                                 cache=cache, library=None)
             progress.advance(task)
-    return {"command": "python -m bmhw.explore", "tools": tools, "rows": rows}
+            own = "multiplier" if design.neuron == "mac" else "maximum"
+            return {**shape(design.format), "architecture": {own: getattr(design, own), "adder": design.adder},
+                    "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
+
+        rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)
+    return {"command": "python -m bmhw.explore", "engine": engine.version, "yosys": rows[0][1],
+            "rows": [row for row, _ in rows]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,10 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="fan-ins to measure (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE", help="the table (default: the package's own)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
+    parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
+                        help="runs at once (default: one a processor)")
     args = parser.parse_args(arguments)
     engine = Engine(args.engine)
     with engine.stopping():
-        table = explore(engine, Cache(), args.bits, args.inputs)
+        table = explore(engine, Cache(cache_folder()), args.bits, args.inputs, args.jobs)
     # one row a line: differences between two runs can be read
     rows = ",\n".join(json.dumps(row) for row in table.pop("rows"))
     head = json.dumps(table, indent=1)[:-2]

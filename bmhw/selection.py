@@ -13,11 +13,11 @@ from typing import Any
 
 from .hdl.neuron_formats import BmFormat, MacFormat
 
-__all__ = ["OBJECTIVES", "SCRIPT_OF", "choose", "cost", "rows", "shape"]
+__all__ = ["AUTO", "SCRIPT_OF", "choose", "cost", "rows", "shape"]
 
-# objective -> the mapping script that its figures come from
+AUTO = "auto"
+# objective -> the objective whose mapping script gives its figures
 SCRIPT_OF = {"area": "area", "balanced": "area", "delay": "delay"}
-OBJECTIVES = tuple(SCRIPT_OF)
 
 
 def cost(objective: str, row: dict[str, Any]) -> tuple[float, float]:

@@ -24,7 +24,6 @@ from .command_line import (
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, TIME_LIMIT, Engine
 from .flow.liberty import load_library
-from .flow.scripts import OBJECTIVES
 from .measurement import compare, measure
 from .tables import print_comparison, print_neuron, print_versions
 
@@ -47,8 +46,6 @@ def parser() -> Parser:
                     "flip-flops, depth, part by part.", epilog=_EXAMPLES)
     design_options(result)
     synthesis = result.add_argument_group("synthesis")
-    synthesis.add_argument("--objective", choices=OBJECTIVES, default="area",
-                           help="script for few gates or for a short path (default: area)")
     synthesis.add_argument("--liberty", metavar="FILE",
                            help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
     synthesis.add_argument("--compare", action="store_true",

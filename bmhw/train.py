@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ PHASES = ("classical", "bm", "quantised")
 def parser() -> Parser:
     result = Parser(description=__doc__)
     result.add_argument("--dataset", default="digits", help="images to train on (default: digits)")
+    result.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files (IDX, binary or npz)"
+    )
     result.add_argument("--name", help="name of the network and its files (default: the data set's)")
     result.add_argument("--out", type=Path, metavar="DIR", help="folder of all files (default: runs/NAME)")
     result.add_argument("--architecture", help="network (default: the data set's recipe)")
@@ -41,9 +44,29 @@ def parser() -> Parser:
         result.add_argument(
             f"--{phase}-epochs", type=number, metavar="N", help=f"epochs of the {phase} phase"
         )
+    result.add_argument(
+        "--epoch-images",
+        type=number,
+        metavar="N",
+        help="images of an epoch, drawn anew each time (default: all)",
+    )
+    result.add_argument("--batch", type=number, metavar="N", help="images of a step (default: the recipe's)")
+    result.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="FILE",
+        help="start from a classical state_dict (.safetensors, .pt) or NAME-float.safetensors; what it holds "
+        "isn't trained again unless epochs are given",
+    )
     result.add_argument("--bits", type=number, default=8, help="width of the linear inputs (default: 8)")
     result.add_argument(
         "--log-bits", type=number, metavar="B", help="width of the log codes (default: --bits)"
+    )
+    result.add_argument(
+        "--maximum-bits",
+        type=number,
+        metavar="M",
+        help="high bits of the sums that the maxima see (default: all, one more than --log-bits)",
     )
     result.add_argument("--log", help="logarithm: exact, mitchell, piecewise")
     result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
@@ -54,12 +77,11 @@ def parser() -> Parser:
     return result
 
 
-def settings_from(args) -> Any:
-    """The data set's recipe with what the options change; UsageError where they make no sense."""
+def recipe_from(args) -> Any:
+    """The settings of the data set and architecture; UsageError for unknown ones."""
     from .models.architecture import ARCHITECTURES
     from .models.datasets import DATASETS
-    from .models.quantise import Quantisation
-    from .models.recipes import RECIPES
+    from .models.recipes import recipe
 
     for what, value, valid in (
         ("--dataset", args.dataset, DATASETS),
@@ -67,29 +89,67 @@ def settings_from(args) -> Any:
     ):
         if value is not None and value not in valid:
             raise UsageError(f"{what} must be one of {', '.join(valid)}, not {value!r}")
-    recipe = RECIPES[args.dataset]
+    chosen = recipe(args.dataset, args.architecture)
+    if args.layout:
+        chosen = dataclasses.replace(chosen, layout=args.layout)
+    if args.mac_layers:
+        chosen = dataclasses.replace(chosen, mac_layers=tuple(args.mac_layers.split(",")))
+    return chosen
+
+
+def initial_from(path: Path, recipe, data) -> tuple[dict[str, Any], str]:
+    """The state_dicts in a file by phase, and its SHA-256; errors of ``initial_states``."""
+    from .models.architecture import ARCHITECTURES
+    from .models.files import sha256
+    from .models.initial import initial_states
+
+    architecture = ARCHITECTURES[recipe.architecture](*data.train_images.shape[1:3])
+    states = initial_states(path, architecture, architecture.layouts(recipe.layout, recipe.mac_layers))
+    return states, sha256(path.read_bytes())
+
+
+def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | None = None) -> Any:
+    """The recipe with what the options change; UsageError where they make no sense.
+
+    ``initial``: the phases whose networks come from a file with SHA-256 ``checksum``.
+    """
+    from .models.quantise import Quantisation
+
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
+    usual_epochs = [
+        0 if phase in initial else epochs for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
+    ]
     epochs = tuple(
-        usual if given is None else given for given, usual in zip(given_epochs, recipe.epochs, strict=True)
+        usual if given is None else given for given, usual in zip(given_epochs, usual_epochs, strict=True)
     )
+    batch = recipe.batch if args.batch is None else args.batch
     for what, value, least in (
         *zip((f"--{phase}-epochs" for phase in PHASES), epochs, (0, 0, 0), strict=True),
         ("--seed", args.seed, 0),
         ("--threads", args.threads, 1),
+        ("--batch", batch, 1),
+        ("--epoch-images", 1 if args.epoch_images is None else args.epoch_images, 1),
     ):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"{what} must be an integer of {least} or more, not {value!r}")
-    quantisation = Quantisation(bits=args.bits, log_bits=args.log_bits, log2=args.log, exp2=args.exp)
+    quantisation = Quantisation(
+        bits=args.bits,
+        log_bits=args.log_bits,
+        log2=args.log,
+        exp2=args.exp,
+        maximum_bits=args.maximum_bits,
+    )
     try:
         quantisation.format("relu", 1, False)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
-    changes: dict[str, Any] = {"epochs": epochs, "seed": args.seed, "quantisation": quantisation}
-    changes |= {
-        key: value for key, value in (("architecture", args.architecture), ("layout", args.layout)) if value
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "seed": args.seed,
+        "quantisation": quantisation,
+        "batch": batch,
     }
-    if args.mac_layers:
-        changes["mac_layers"] = tuple(args.mac_layers.split(","))
+    changes |= {"epoch_images": args.epoch_images, "initial": checksum}
     return dataclasses.replace(recipe, **changes)
 
 
@@ -118,7 +178,7 @@ class ProgressReport:
         elif event["epoch"] == epochs or event["epoch"] % max(1, epochs // 10) == 0:
             self.console.print(
                 f"{phase:>10}  epoch {event['epoch']:>3}/{epochs}  loss {event['loss']:.3f}  "
-                f"test accuracy {event['test_accuracy']:.2f} %  {event['seconds']:.1f} s/epoch"
+                f"validation {event['validation_accuracy']:.2f} %  {event['seconds']:.1f} s/epoch"
             )
 
 
@@ -133,8 +193,10 @@ def commit() -> str | None:
     return result.stdout.strip() or None if result.returncode == 0 else None
 
 
-def write(trainer, name: str, folder: Path, seconds: float) -> dict[str, float]:
-    """Write weights, floating-point weights and card; returns the accuracies in per cent."""
+def write(
+    trainer, data, name: str, folder: Path, seconds: float, initial: Path | None = None
+) -> dict[str, float]:
+    """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent."""
     import torch
 
     from .models import load
@@ -142,7 +204,6 @@ def write(trainer, name: str, folder: Path, seconds: float) -> dict[str, float]:
     from .models.store import save
     from .models.training import accuracy
 
-    data = trainer.data
     floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
     network = trainer.models["quantised"].cpu().to_integer(name, data.test_images[:64])
     right = network.classify(data.test_images) == data.test_labels
@@ -156,7 +217,8 @@ def write(trainer, name: str, folder: Path, seconds: float) -> dict[str, float]:
         "data": {
             "name": data.name,
             "description": data.description,
-            "train_images": len(data.train_images),
+            "train_images": len(trainer.data.train_images),
+            "validation_images": trainer.settings.validation,
             "test_images": len(data.test_images),
         },
         "training": {
@@ -166,7 +228,7 @@ def write(trainer, name: str, folder: Path, seconds: float) -> dict[str, float]:
             "bmhw_version": __version__,
             "torch_version": torch.__version__,
         },
-        "float_weights": save_float(name, folder, floats),
+        "float_weights": save_float(name, folder, floats, initial),
     }
     load(save(network, folder, card))  # what was written can be read
     return accuracies
@@ -181,16 +243,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .models.training import Stopped, Trainer
     except ImportError as error:
         raise RunError(f"training needs {error.name}: pip install 'bmhw[models]'") from None
-    settings = settings_from(args)
+    recipe = recipe_from(args)
+    settings = settings_from(args, recipe)  # its errors before anything is read
+    data = load_dataset(args.dataset, args.data)
+    initial: dict[str, Any] = {}
+    if args.init_from is not None:
+        initial, checksum = initial_from(args.init_from, recipe, data)
+        settings = settings_from(args, recipe, initial, checksum)
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
-    name = args.name or args.dataset
+    name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
     folder = args.out or Path("runs") / name
     torch.set_num_threads(args.threads)
     started = time.monotonic()
-    trainer = Trainer(settings, load_dataset(args.dataset), folder, resume=args.resume, device=args.device)
+    trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=initial)
     console = Console(stderr=True)
 
     def interrupted(*_):
@@ -208,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, name, folder, time.monotonic() - started)
+    accuracies = write(trainer, data, name, folder, time.monotonic() - started, args.init_from)
     console.print(
         f"{folder / name}.safetensors and its card: "
         + ", ".join(

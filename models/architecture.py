@@ -295,11 +295,14 @@ def lenet(
     channels: int,
     size: int,
     *,
-    filters: tuple[int, int] = (6, 16),
+    filters: tuple[int, int] = (16, 32),
     hidden: tuple[int, int] = (120, 84),
     classes: int = 10,
 ) -> Architecture:
-    """LeNet-like: two 5x5 convolutions with 2x2 average pooling, and three dense layers."""
+    """LeNet-like: two 5x5 convolutions with 2x2 average pooling, and three dense layers.
+
+    LeNet-5 has (6, 16) filters; a maximum passes less on than a sum, so that BM networks want more of them.
+    """
     net = Builder(channels, size, size)
     x = net.pool(net.norm(net.conv("conv1", "image", filters[0], 5, padding=2)), 2)
     x = net.pool(net.norm(net.conv("conv2", x, filters[1], 5, padding=0)), 2)

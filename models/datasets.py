@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image data sets: unsigned 8-bit pixels, a training part and a held-out part."""
+"""Image data sets: unsigned 8-bit pixels, a training part and a held-out (test) part."""
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError, ModelUsageError
+from .image_files import read_cifar10, read_mnist
 
-__all__ = ["DATASETS", "Dataset", "load_dataset"]
+__all__ = ["DATASETS", "NEEDS_FILES", "Dataset", "load_dataset"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,6 +28,20 @@ class Dataset:
     @property
     def classes(self) -> int:
         return int(self.train_labels.max()) + 1
+
+    def validation_split(self, count: int) -> "Dataset":
+        """The last ``count`` training images in the place of the test part: choices are made on them, so
+        that the test part is looked at once, at the end."""
+        most = len(self.train_images) // 2
+        if not 1 <= count <= most:
+            raise ModelUsageError(f"Validation images must be from 1 to {most}, not {count}")
+        return dataclasses.replace(
+            self,
+            train_images=self.train_images[:-count],
+            train_labels=self.train_labels[:-count],
+            test_images=self.train_images[-count:],
+            test_labels=self.train_labels[-count:],
+        )
 
 
 def digits() -> Dataset:
@@ -49,11 +66,32 @@ def digits() -> Dataset:
     )
 
 
-DATASETS = {"digits": digits}
+def mnist(folder: Path) -> Dataset:
+    """MNIST handwritten digits, 28x28 grey (LeCun, Cortes and Burges)."""
+    return Dataset(name="mnist", description="MNIST, 28x28, 60000 for training and 10000 held out",
+                   **read_mnist(folder))  # fmt: skip
 
 
-def load_dataset(name: str) -> Dataset:
-    """A data set by name; ModelError for an unknown one."""
+def cifar10(folder: Path) -> Dataset:
+    """CIFAR-10, 32x32 RGB photographs (Krizhevsky 2009)."""
+    return Dataset(name="cifar10", description="CIFAR-10, 32x32 RGB, 50000 for training and 10000 held out",
+                   **read_cifar10(folder))  # fmt: skip
+
+
+DATASETS = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+NEEDS_FILES = ("mnist", "cifar10")
+"""Data sets that are read from a folder of the user's."""
+
+
+def load_dataset(name: str, folder: Path | None = None) -> Dataset:
+    """A data set by name, from the files in ``folder`` if it is one of :data:`NEEDS_FILES`.
+
+    ModelError for an unknown name and for files that are missing, broken or not the original data.
+    """
     if name not in DATASETS:
         raise ModelUsageError(f"Data set must be one of {', '.join(DATASETS)}, not {name!r}")
-    return DATASETS[name]()
+    if name not in NEEDS_FILES:
+        return DATASETS[name]()
+    if folder is None:
+        raise ModelUsageError(f"Data set {name} is read from files: name their folder with --data DIR")
+    return DATASETS[name](folder)

@@ -35,8 +35,14 @@ def half_precision(network: Network) -> Network:
     return copy.eval()
 
 
-def save_float(name: str, folder: Path, networks: dict[str, Network]) -> dict[str, Any]:
-    """Write ``folder/NAME-float.safetensors``; returns its entry for the card."""
+def save_float(
+    name: str, folder: Path, networks: dict[str, Network], known: Path | None = None
+) -> dict[str, Any]:
+    """Write ``folder/NAME-float.safetensors``; returns its entry for the card.
+
+    If ``known`` is a file of the very same networks, its name is kept, so that networks of several code
+    widths share one file.
+    """
     from safetensors.numpy import save as serialise
 
     tensors = {}
@@ -46,7 +52,8 @@ def save_float(name: str, folder: Path, networks: dict[str, Network]) -> dict[st
                 array = value.cpu().numpy()
                 tensors[f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
     data = serialise(tensors)
-    file = f"{name}-float.safetensors"
+    same = known is not None and sha256(known.read_bytes()) == sha256(data)
+    file = known.name if known is not None and same else f"{name}-float.safetensors"
     write_atomically(folder / file, lambda path: path.write_bytes(data))
     layouts = networks["bm"].layouts
     return {"file": file, "bytes": len(data), "sha256": sha256(data), "layouts": layouts}

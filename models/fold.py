@@ -19,7 +19,9 @@ __all__ = ["fold"]
 
 # A channel that never exceeds this share of the layer's largest one gets no finer scale than that share.
 SMALLEST_RANGE = 2.0**-16
-SMALLEST_GAMMA = 1e-4
+# A scale of 0 makes a channel constant, which a threshold can't; so small a scale is as good in few bits, and
+# its threshold stays a number of ordinary width.
+SMALLEST_GAMMA = 2.0**-9
 
 
 @torch.no_grad()
@@ -57,7 +59,6 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
 
 def _fold_norm(norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor) -> tuple[FoldedNorm, Tensor]:
     deviation = torch.sqrt(norm.running_var + norm.eps)
-    # gamma = 0 gives the constant relu(beta): a tiny gamma gives it too, by saturation
     gamma = torch.where(norm.weight.abs() < SMALLEST_GAMMA, SMALLEST_GAMMA, norm.weight)
     threshold = (norm.running_mean - norm.bias * deviation / gamma) / gain
     return FoldedNorm(

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .architecture import Architecture, Node
 from .errors import ModelError, ModelUsageError
-from .maximum_of_sums import layer_maxima
+from .maximum_of_sums import Rows, candidate_maps, layer_rows, maxima_of_rows
 
 __all__ = ["IntegerLayer", "IntegerNetwork", "NeuronVectors", "Threshold", "round_shift"]
 
@@ -80,11 +80,14 @@ class IntegerLayer:
         code = self.format.x
         return np.clip(round_shift(values, per_channel(self.shift)), code.minimum, code.maximum)
 
-    def patches(self, x: Integers) -> Integers:
-        """The inputs of every neuron: (n, batch * out height * out width)."""
+    def patches(self, x: NDArray) -> NDArray:
+        """The inputs of every neuron: (n, batch * out height * out width).
+
+        x: (batch, channels, height, width), zeros around it if the layer pads; n = channels * kernel size.
+        """
         node, batch = self.node, x.shape[0]
-        p, s, (kernel_height, kernel_width) = node.padding, node.stride, node.kernel
-        x = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p))).transpose(1, 0, 2, 3)
+        s, (kernel_height, kernel_width) = node.stride, node.kernel
+        x = x.transpose(1, 0, 2, 3)
         taps = np.empty(
             (x.shape[0], kernel_height, kernel_width, batch, node.height, node.width), dtype=x.dtype
         )
@@ -96,28 +99,38 @@ class IntegerLayer:
                     row : row + s * (node.height - 1) + 1 : s,
                     column : column + s * (node.width - 1) + 1 : s,
                 ]
-        return taps.reshape(self.format.inputs, -1)
+        return taps.reshape(x.shape[0] * kernel_height * kernel_width, -1)
 
-    def compute(self, x: Integers) -> Integers:
+    def padded(self, x: Integers) -> Integers:
+        """Input codes with the layer's zeros around them."""
+        p = self.node.padding
+        return np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
+
+    def compute(self, x: Integers, threads: int = 1) -> Integers:
         """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""
-        patches = self.patches(x)
         if isinstance(self.format, MacFormat):
-            outputs = self.weights["w"] @ patches + self.bias[:, None]
+            outputs = self.weights["w"] @ self.patches(self.padded(x))
         else:
-            maxima = layer_maxima(self.format, patches, self.weights)
-            outputs = self._exponentials(maxima) + self.bias[:, None]
+            candidates = self.patches(candidate_maps(self.format, self.padded(x)))
+            maxima = maxima_of_rows(candidates, self._rows, threads)
+            terms = maxima.reshape(len(self.format.branches), self.channels, -1)
+            outputs = sum(
+                sign * self._exp2_table[maximum]
+                for sign, maximum in zip(self.format.branches, terms, strict=True)
+            )
+        outputs += self.bias[:, None]
         shape = (self.channels, x.shape[0], self.node.height, self.node.width)
         return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
 
-    def _exponentials(self, maxima: list[NDArray]) -> Integers:
-        return sum(
-            sign * self._exp2_table[maximum]
-            for sign, maximum in zip(self.format.branches, maxima, strict=True)
-        )
+    @cached_property
+    def _rows(self) -> Rows:
+        return layer_rows(self.format, self.weights)
 
     @cached_property
     def _exp2_table(self) -> Integers:
-        return self.format.exp2_unit.compute(np.arange(self.format.full_scale + 1))
+        """exp2 of every sum; bits that the maxima don't see are dropped here (a floor keeps the order)."""
+        sums = np.arange(self.format.full_scale + 1)
+        return self.format.exp2_unit.compute((sums >> self.format.dropped_bits) << self.format.dropped_bits)
 
     def real(self, channel: int, x: Integers) -> NDArray[np.float64]:
         """The floating-point neuron on x of shape (..., n), in units of the output's integers."""
@@ -155,6 +168,17 @@ class IntegerLayer:
             rounded = round_shift(weights[port] - fmt.weight.maximum, np.int64(step)) + coarse.weight.maximum
             weights[port] = np.maximum(rounded, 0)
         return dataclasses.replace(self, format=coarse, weights=weights)
+
+    def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
+        """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums."""
+        if isinstance(self.format, MacFormat):
+            return self
+        try:
+            return dataclasses.replace(
+                self, format=dataclasses.replace(self.format, maximum_bits=maximum_bits)
+            )
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +235,9 @@ class IntegerNetwork:
             )
         return array.astype(np.int64)
 
-    def trace(self, images: ArrayLike, until: str | None = None) -> Iterator[tuple[Node, Integers]]:
+    def trace(
+        self, images: ArrayLike, until: str | None = None, threads: int = 1
+    ) -> Iterator[tuple[Node, Integers]]:
         """Each node with its value, in order; ends behind the node ``until``."""
         values: dict[str, Integers] = {}
         for node in self.architecture.nodes:
@@ -220,7 +246,7 @@ class IntegerNetwork:
                 value = self.images(images)
             elif node.is_layer:
                 layer = self.layers[node.name]
-                value = layer.compute(layer.inputs(*inputs))
+                value = layer.compute(layer.inputs(*inputs), threads)
             elif node.operation == "norm":
                 value = self.thresholds[node.name].compute(*inputs)
             elif node.operation == "relu":
@@ -242,24 +268,29 @@ class IntegerNetwork:
             if node.name == until:
                 return
 
-    def logits(self, images: ArrayLike, batch: int = 128) -> Integers:
+    def logits(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
         """One integer a class, all of the same scale: (images, classes)."""
         images = np.asarray(images)
         last = self.architecture.nodes[-1].name
         shift = self.exponents[last] - self.exponents[last].min()
         parts = []
         for start in range(0, len(images), batch):
-            *_, (_node, value) = self.trace(images[start : start + batch])
+            *_, (_node, value) = self.trace(images[start : start + batch], threads=threads)
             parts.append(value.reshape(len(value), -1) << shift)
         return np.concatenate(parts) if parts else np.empty((0, self.architecture.classes), dtype=np.int64)
 
-    def classify(self, images: ArrayLike, batch: int = 128) -> Integers:
+    def classify(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
         """The class of each image: (images,)."""
-        return self.logits(images, batch).argmax(axis=1)
+        return self.logits(images, batch, threads).argmax(axis=1)
 
     def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
         """The same network with log codes of ``log_bits`` bits: rounded, not trained again."""
         layers = {name: layer.with_log_bits(log_bits) for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers)
+
+    def with_maximum_bits(self, maximum_bits: int) -> "IntegerNetwork":
+        """The same network with maxima that see only the ``maximum_bits`` high bits of the sums."""
+        layers = {name: layer.with_maximum_bits(maximum_bits) for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)
 
     def neuron_vectors(self, layer: str, channel: int, count: int, seed: int = 0) -> NeuronVectors:
@@ -301,5 +332,5 @@ class IntegerNetwork:
                 values[node.name] = value
             x = layer.inputs(values[layer.node.inputs[0]])
             outputs = values[name].transpose(1, 0, 2, 3).reshape(layer.channels, -1)
-            self._sampled[name] = layer.patches(x), outputs
+            self._sampled[name] = layer.patches(layer.padded(x)), outputs
         return self._sampled[name]

@@ -9,7 +9,7 @@ from bmhw.hdl.checks import check_choice
 from bmhw.hdl.neuron_formats import LAYOUTS
 from torch import Tensor, nn
 
-from .operators import max_product
+from .operators import max_product_difference
 
 __all__ = ["EPSILON", "BmConv2d", "BmLinear", "combine_layout", "split_weight"]
 
@@ -23,27 +23,24 @@ def combine_layout(
     weight: Tensor,
     stride: int,
     padding: int,
-    maximum=max_product,
+    difference=max_product_difference,
     encode: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
     """The output of a layer without its bias.
 
     x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed``: (outputs, channels, kernel
     height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
-    ``maximum``: a function like :func:`.operators.max_product`; ``encode``: applied to what enters the
-    maxima.
+    ``difference``: a function like :func:`.operators.max_product_difference`; ``encode``: applied to what
+    enters the maxima.
     """
     if layout == "signed":
         # The sign of each product chooses its maximum: the largest and the negated smallest product.
-        positive, negative = maximum(encode(x), torch.cat([weight, -weight]), stride, padding).chunk(2, dim=1)
-        return positive - negative
-    both = weight.flatten(0, 1)
+        return difference(encode(x), torch.stack([weight, -weight]), stride, padding)
     if layout == "relu":
-        first, second = maximum(encode(x), both, stride, padding).chunk(2, dim=1)
-        return first - second
-    halves = maximum(encode(torch.cat([x.clamp(min=0), (-x).clamp(min=0)])), both, stride, padding)
-    (first, second), (third, fourth) = (half.chunk(2, dim=1) for half in halves.chunk(2))
-    return first - second - third + fourth
+        return difference(encode(x), weight, stride, padding)
+    halves = encode(torch.cat([x.clamp(min=0), (-x).clamp(min=0)]))
+    positive, negative = difference(halves, weight, stride, padding).chunk(2)
+    return positive - negative
 
 
 def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The maximum-of-products convolution on the CPU, forward with winners and backward through winners.
-// Contract: plain_forward and plain_backward in operators.py. Compiled by native.py; called through ctypes.
+// The maximum-of-products convolution on the CPU, forward with winners and backward through winners. With `pairs` set,
+// outputs o and o + outputs / 2 are the two sides of one value, which is their difference.
+// Contract: plain_forward and plain_backward in operators.py. Compiled by native_build.py; called through ctypes.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -9,87 +11,148 @@
 namespace {
 
 constexpr int kLanes = 16;             // one 512-bit register; the compiler splits it where there is none
-constexpr int kVectors = 2;            // registers of positions in a tile
+constexpr int kVectors = 4;            // registers of columns in a panel: as many chains hide the latency of one
 constexpr int kColumns = kLanes * kVectors;
-constexpr int kRows = 4;               // outputs in a tile: kRows * kVectors maxima and winners stay in registers
 
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
+typedef float UnalignedFloats __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
+typedef int16_t Shorts __attribute__((vector_size(kLanes * sizeof(int16_t))));
 
 struct Shape {
     int64_t batch, channels, height, width, outputs, kernel_height, kernel_width, stride, padding, out_height, out_width;
     int64_t taps() const { return channels * kernel_height * kernel_width; }
     int64_t positions() const { return out_height * out_width; }
+    int64_t padded_height() const { return height + 2 * padding; }
+    int64_t padded_width() const { return width + 2 * padding; }
 };
 
-// Copies the inputs of `count` neighbouring positions of one image into panel[tap][column].
-void fill_panel(const Shape &s, const float *image, int64_t first, int64_t count, float *panel) {
-    int64_t row[kColumns], column[kColumns];
-    for (int64_t j = 0; j < kColumns; ++j) {
-        const int64_t position = first + (j < count ? j : 0);
-        row[j] = position / s.out_width * s.stride - s.padding;
-        column[j] = position % s.out_width * s.stride - s.padding;
+struct Tap { float weight; int32_t index; };
+
+// The taps of each output that can win, in their order: with x >= 0 those of a weight above 0, so that an output and
+// its negated twin (layout signed) together cost what one of them would.
+struct Rows {
+    std::vector<Tap> taps;
+    std::vector<int64_t> start;
+
+    Rows(const Shape &s, const float *w, bool nonnegative) : start(s.outputs + 1, 0) {
+        taps.reserve(s.outputs * s.taps());
+        for (int64_t o = 0; o < s.outputs; ++o) {
+            for (int64_t i = 0; i < s.taps(); ++i, ++w)
+                if (nonnegative ? *w > 0 : *w != 0) taps.push_back({*w, static_cast<int32_t>(i)});
+            start[o + 1] = taps.size();
+        }
     }
-    for (int64_t c = 0; c < s.channels; ++c, image += s.height * s.width)
-        for (int64_t ky = 0; ky < s.kernel_height; ++ky)
-            for (int64_t kx = 0; kx < s.kernel_width; ++kx, panel += kColumns)
-                for (int64_t j = 0; j < kColumns; ++j) {
-                    const int64_t y = row[j] + ky, x = column[j] + kx;
-                    const bool inside = y >= 0 && y < s.height && x >= 0 && x < s.width;
-                    panel[j] = inside ? image[y * s.width + x] : 0.0f;
-                }
+};
+
+std::vector<float> padded_images(const Shape &s, const float *x) {
+    std::vector<float> result(s.batch * s.channels * s.padded_height() * s.padded_width(), 0.0f);
+    float *plane = result.data();
+    for (int64_t c = 0; c < s.batch * s.channels; ++c, plane += s.padded_height() * s.padded_width())
+        for (int64_t y = 0; y < s.height; ++y, x += s.width)
+            std::copy(x, x + s.width, plane + (y + s.padding) * s.padded_width() + s.padding);
+    return result;
 }
 
-// kRows outputs on one panel; weights are interleaved: weights[tap][row].
-void tile(const float *weights, const float *panel, int64_t taps, Floats (&best)[kRows][kVectors],
-          Ints (&winner)[kRows][kVectors]) {
-    for (int r = 0; r < kRows; ++r)
-        for (int v = 0; v < kVectors; ++v) {
-            best[r][v] = Floats{};      // starts at 0, as the operator does
-            winner[r][v] = Ints{} - 1;
-        }
-    for (int64_t i = 0; i < taps; ++i, panel += kColumns, weights += kRows) {
-        const Ints index = Ints{} + static_cast<int32_t>(i);
-        Floats x[kVectors];
-        std::memcpy(x, panel, sizeof x);
-        for (int r = 0; r < kRows; ++r)
-            for (int v = 0; v < kVectors; ++v) {
-                const Floats product = x[v] * weights[r];
-                const Ints better = product > best[r][v];
-                best[r][v] = better ? product : best[r][v];
-                winner[r][v] = better ? index : winner[r][v];
+// Copies the inputs of kColumns neighbouring columns (image, position) into panel[tap][column]; place[j] is where the
+// first tap of column j lies in the padded images.
+void fill_panel(const Shape &s, const float *x, const int64_t (&place)[kColumns], float *panel) {
+    const bool together = place[kColumns - 1] - place[0] == kColumns - 1;
+    for (int64_t c = 0; c < s.channels; ++c)
+        for (int64_t ky = 0; ky < s.kernel_height; ++ky)
+            for (int64_t kx = 0; kx < s.kernel_width; ++kx, panel += kColumns) {
+                const float *from = x + (c * s.padded_height() + ky) * s.padded_width() + kx;
+                if (together)
+                    std::memcpy(panel, from + place[0], kColumns * sizeof(float));
+                else
+                    for (int j = 0; j < kColumns; ++j) panel[j] = from[place[j]];
             }
+}
+
+void tile(const Tap *tap, const Tap *end, const float *panel, Floats (&values)[kVectors], Ints (&winners)[kVectors]) {
+    Floats best[kVectors];              // of its own: what others can see, the compiler stores after every tap
+    Ints winner[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+        best[v] = Floats{};             // starts at 0, as the operator does
+        winner[v] = Ints{} - 1;
+    }
+    for (; tap != end; ++tap) {
+        // loaded in whole registers: memcpy would go through memory in halves
+        const auto *x = reinterpret_cast<const UnalignedFloats *>(panel + static_cast<int64_t>(tap->index) * kColumns);
+        const Floats weight = Floats{} + tap->weight;
+        const Ints index = Ints{} + tap->index;
+        for (int v = 0; v < kVectors; ++v) {
+            const Floats product = x[v] * weight;
+            const Ints better = product > best[v];
+            best[v] = better ? product : best[v];
+            winner[v] = better ? index : winner[v];
+        }
+    }
+    for (int v = 0; v < kVectors; ++v) {
+        values[v] = best[v];
+        winners[v] = winner[v];
+    }
+}
+
+// Writes one register of columns to result[image][output][position].
+template <typename Vector, typename Element>
+void store(const Vector &vector, Element *result, int v, const int64_t (&image_of)[kColumns],
+           const int64_t (&position)[kColumns], int64_t output, int64_t outputs, int64_t positions) {
+    const int64_t *b = image_of + v * kLanes, *p = position + v * kLanes;
+    if (b[0] == b[kLanes - 1] && p[kLanes - 1] - p[0] == kLanes - 1) {
+        std::memcpy(result + (b[0] * outputs + output) * positions + p[0], &vector, sizeof vector);
+    } else {
+        for (int j = 0; j < kLanes; ++j) result[(b[j] * outputs + output) * positions + p[j]] = vector[j];
     }
 }
 
 }  // namespace
 
 extern "C" void max_product_forward(const int64_t *shape, const float *x, const float *w, float *values,
-                                    int16_t *winners, int threads) {
+                                    int16_t *winners, int pairs, int threads) {
     Shape s;
     std::memcpy(&s, shape, sizeof s);
-    const int64_t taps = s.taps(), positions = s.positions(), groups = (s.outputs + kRows - 1) / kRows;
-    std::vector<float> interleaved(groups * taps * kRows, 0.0f);
-    for (int64_t o = 0; o < s.outputs; ++o)
-        for (int64_t i = 0; i < taps; ++i)
-            interleaved[(o / kRows * taps + i) * kRows + o % kRows] = w[o * taps + i];
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t b = 0; b < s.batch; ++b) {
-        std::vector<float> panel(taps * kColumns);
-        Floats best[kRows][kVectors];
-        Ints winner[kRows][kVectors];
-        for (int64_t first = 0; first < positions; first += kColumns) {
-            const int64_t count = positions - first < kColumns ? positions - first : kColumns;
-            fill_panel(s, x + b * s.channels * s.height * s.width, first, count, panel.data());
-            for (int64_t group = 0; group < groups; ++group) {
-                tile(&interleaved[group * taps * kRows], panel.data(), taps, best, winner);
-                for (int64_t r = 0; r < kRows && group * kRows + r < s.outputs; ++r) {
-                    const int64_t at = (b * s.outputs + group * kRows + r) * positions + first;
-                    for (int64_t j = 0; j < count; ++j) {
-                        values[at + j] = best[r][j / kLanes][j % kLanes];
-                        winners[at + j] = static_cast<int16_t>(winner[r][j / kLanes][j % kLanes]);
-                    }
+    const int64_t positions = s.positions(), columns = s.batch * positions;
+    const int64_t image = s.channels * s.padded_height() * s.padded_width();
+    const int64_t size = s.batch * s.channels * s.height * s.width;
+    const Rows rows(s, w, std::all_of(x, x + size, [](float value) { return value >= 0; }));
+    std::vector<float> padded;
+    if (s.padding > 0) {
+        padded = padded_images(s, x);
+        x = padded.data();
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> panel(s.taps() * kColumns);
+        Floats best[kVectors], second[kVectors];
+        int64_t place[kColumns], image_of[kColumns], position[kColumns];
+        const int64_t half = s.outputs / 2, distinct = pairs ? half : s.outputs;
+
+        // runs one output on the panel and writes its winners
+        const auto winners_of = [&](int64_t o, Floats (&values_of)[kVectors]) {
+            Ints winner[kVectors];
+            tile(rows.taps.data() + rows.start[o], rows.taps.data() + rows.start[o + 1], panel.data(), values_of, winner);
+            for (int v = 0; v < kVectors; ++v)
+                store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, o, s.outputs, positions);
+        };
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < columns; first += kColumns) {
+            for (int64_t j = 0; j < kColumns; ++j) {
+                const int64_t column = std::min(first + j, columns - 1);    // the last one fills up the panel
+                image_of[j] = column / positions;
+                position[j] = column % positions;
+                place[j] = image_of[j] * image +
+                           (position[j] / s.out_width * s.padded_width() + position[j] % s.out_width) * s.stride;
+            }
+            fill_panel(s, x, place, panel.data());
+            for (int64_t o = 0; o < distinct; ++o) {
+                winners_of(o, best);
+                if (pairs) {
+                    winners_of(o + half, second);
+                    for (int v = 0; v < kVectors; ++v) best[v] -= second[v];
                 }
+                for (int v = 0; v < kVectors; ++v)
+                    store(best[v], values, v, image_of, position, o, distinct, positions);
             }
         }
     }
@@ -97,16 +160,14 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
 
 // Adds to x_gradient and w_gradient, which the caller has set to 0.
 extern "C" void max_product_backward(const int64_t *shape, const float *gradient, const int16_t *winners, const float *x,
-                                     const float *w, float *x_gradient, float *w_gradient, int threads) {
+                                     const float *w, float *x_gradient, float *w_gradient, int pairs, int threads) {
     Shape s;
     std::memcpy(&s, shape, sizeof s);
-    const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width;
-    struct Tap { int32_t y, x; int64_t offset; };
-    std::vector<Tap> tap(taps);
+    const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width, half = s.outputs / 2;
+    std::vector<int64_t> offset(taps);
     for (int64_t i = 0; i < taps; ++i) {
         const int64_t kernel = s.kernel_height * s.kernel_width, ky = i % kernel / s.kernel_width, kx = i % s.kernel_width;
-        tap[i] = {static_cast<int32_t>(ky - s.padding), static_cast<int32_t>(kx - s.padding),
-                  i / kernel * plane + (ky - s.padding) * s.width + (kx - s.padding)};
+        offset[i] = i / kernel * plane + (ky - s.padding) * s.width + (kx - s.padding);
     }
 #pragma omp parallel num_threads(threads)
     {
@@ -118,6 +179,8 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
             float *image_gradient = x_gradient + b * s.channels * plane;
             for (int64_t o = 0; o < s.outputs; ++o) {
                 const int64_t at = (b * s.outputs + o) * positions;
+                const int64_t value = pairs ? (b * half + o % half) * positions : at;
+                const float side = pairs && o >= half ? -1.0f : 1.0f;
                 const float *row = w + o * taps;
                 float *row_sum = &sum[o * taps];
                 for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
@@ -125,8 +188,8 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
                         const int i = winners[at + j];
                         if (i < 0) continue;
                         // a winner's product is above 0, so that it never lies in the padding
-                        const int64_t place = tap[i].offset + (oy * s.width + ox) * s.stride;
-                        const float g = gradient[at + j];
+                        const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
+                        const float g = side * gradient[value + j];
                         image_gradient[place] += g * row[i];
                         row_sum[i] += g * image[place];
                     }

@@ -1,58 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ implementation of the operator: compiled once with g++, kept in the user's cache folder."""
+"""The C++ implementation of the operator (``max_product.cpp``) on PyTorch's tensors."""
 
 import ctypes
-import functools
-import hashlib
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
-import platformdirs
 import torch
 from torch import Tensor
 
-from .files import write_atomically
+from .native_build import library
 
 __all__ = ["LARGEST_FAN_IN", "backward", "forward", "suits", "unavailable_reason"]
 
-SOURCE = Path(__file__).parent / "max_product.cpp"
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-Wno-psabi")
 LARGEST_FAN_IN = 32767
 """Winners are kept in 16 bits."""
 
 
-@functools.cache
 def _library() -> ctypes.CDLL | str:
-    """The compiled library, or why there is none."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        return "no C++ compiler (g++) found"
-    try:
-        # what "native" means here is part of the key: a cache folder may be shared by unlike machines
-        target = subprocess.run(
-            [compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=False
-        )
-        key = hashlib.sha256(
-            SOURCE.read_bytes() + " ".join((compiler, *FLAGS)).encode() + target.stdout
-        ).hexdigest()
-        path = Path(platformdirs.user_cache_dir("bmhw")) / "native" / f"max_product-{key[:16]}.so"
-        if not path.is_file():
-            write_atomically(
-                path,
-                lambda temporary: subprocess.run(
-                    [compiler, *FLAGS, "-o", str(temporary), str(SOURCE)],
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                ),
-            )
-        return ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        return f"{compiler} can't compile {SOURCE.name}: {error.stderr.strip().splitlines()[:1]}"
-    except OSError as error:
-        return f"the compiled operator can't be used: {error}"
+    return library("max_product")
 
 
 def unavailable_reason() -> str | None:
@@ -81,13 +44,15 @@ def _pointer(tensor: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
 
 
-def forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool) -> tuple[Tensor, Tensor]:
     """As ``operators.plain_forward``, winners in int16."""
     x, w = x.contiguous(), w.contiguous()
     shape, size = _shape(x, w, stride, padding)
-    values = torch.empty(x.shape[0], w.shape[0], *size)
-    winners = torch.empty(values.shape, dtype=torch.int16)
-    _library().max_product_forward(shape, *map(_pointer, (x, w, values, winners)), torch.get_num_threads())
+    values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else w.shape[0], *size)
+    winners = torch.empty((x.shape[0], w.shape[0], *size), dtype=torch.int16)
+    _library().max_product_forward(
+        shape, *map(_pointer, (x, w, values, winners)), int(pairs), torch.get_num_threads()
+    )
     return values, winners
 
 
@@ -98,12 +63,16 @@ def backward(
     w: Tensor,
     stride: int,
     padding: int,
+    pairs: bool,
 ) -> tuple[Tensor, Tensor]:
     """As ``operators.plain_backward``."""
     x, w, gradient = x.contiguous(), w.contiguous(), gradient.contiguous()
     shape, _size = _shape(x, w, stride, padding)
     x_gradient, w_gradient = torch.zeros_like(x), torch.zeros_like(w)
     _library().max_product_backward(
-        shape, *map(_pointer, (gradient, winners, x, w, x_gradient, w_gradient)), torch.get_num_threads()
+        shape,
+        *map(_pointer, (gradient, winners, x, w, x_gradient, w_gradient)),
+        int(pairs),
+        torch.get_num_threads(),
     )
     return x_gradient, w_gradient

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import native
 
-__all__ = ["IMPLEMENTATIONS", "Implementation", "max_product"]
+__all__ = ["IMPLEMENTATIONS", "Implementation", "max_product", "max_product_difference"]
 
 
 class Implementation(NamedTuple):
@@ -26,12 +26,13 @@ class Implementation(NamedTuple):
     """Whether it can do these x and w."""
 
 
-def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool) -> tuple[Tensor, Tensor]:
     """Values and winners of the maximum.
 
     x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width), any sign.
     Values: (batch, outputs, out height, out width), ``max(0, max_i x_i * w_i)``. Winners: the same shape,
-    int64, the index i of the winning tap in w's row, -1 where no product is above 0.
+    int64, the index i of the winning tap in w's row, -1 where no product is above 0. With ``pairs``, the
+    values are the differences of the first and the second half of the outputs, the winners those of all.
     """
     batch, outputs = x.shape[0], w.shape[0]
     height, width = _output_size(x, w, stride, padding)
@@ -45,8 +46,11 @@ def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[Tens
     values.clamp_(min=0)
 
     def image(flat: Tensor) -> Tensor:
-        return flat.view(outputs, batch, height, width).transpose(0, 1).contiguous()
+        return flat.view(len(flat), batch, height, width).transpose(0, 1).contiguous()
 
+    if pairs:
+        first, second = values.chunk(2)
+        values = first - second
     return image(values), image(winners)
 
 
@@ -57,8 +61,11 @@ def plain_backward(
     w: Tensor,
     stride: int,
     padding: int,
+    pairs: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and w from the gradient of the values."""
+    if pairs:
+        gradient = torch.cat([gradient, -gradient], dim=1)
     batch, outputs, taps = x.shape[0], w.shape[0], w[0].numel()
     patches = functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
     rows = w.reshape(outputs, taps)
@@ -91,17 +98,22 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 
 class _MaxProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, stride, padding, implementation):
-        values, winners = implementation.forward(x, w, stride, padding)
+    def forward(ctx, x, w, stride, padding, pairs, implementation):
+        values, winners = implementation.forward(x, w, stride, padding, pairs)
         ctx.save_for_backward(winners, x, w)
-        ctx.settings = stride, padding, implementation
+        ctx.settings = stride, padding, pairs, implementation
         return values
 
     @staticmethod
     def backward(ctx, gradient):
-        stride, padding, implementation = ctx.settings
-        winners, x, w = ctx.saved_tensors
-        return *implementation.backward(gradient, winners, x, w, stride, padding), None, None, None
+        *settings, implementation = ctx.settings
+        return *implementation.backward(gradient, *ctx.saved_tensors, *settings), None, None, None, None
+
+
+def _chosen(x: Tensor, w: Tensor, implementation: str | None) -> Implementation:
+    if implementation is None:
+        implementation = next(name for name, entry in IMPLEMENTATIONS.items() if entry.suits(x, w))
+    return IMPLEMENTATIONS[implementation]
 
 
 def max_product(
@@ -112,6 +124,16 @@ def max_product(
     x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width); zero padding.
     ``implementation``: a key of :data:`IMPLEMENTATIONS`; None takes the first one that suits the tensors.
     """
-    if implementation is None:
-        implementation = next(name for name, entry in IMPLEMENTATIONS.items() if entry.suits(x, w))
-    return _MaxProduct.apply(x, w, stride, padding, IMPLEMENTATIONS[implementation])
+    return _MaxProduct.apply(x, w, stride, padding, False, _chosen(x, w, implementation))
+
+
+def max_product_difference(
+    x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, implementation: str | None = None
+) -> Tensor:
+    """The difference of two maxima of products, in one pass: (batch, outputs, ...).
+
+    As ``max_product`` of ``w[0]`` minus that of ``w[1]``; w: (2, outputs, channels, kernel height, kernel
+    width).
+    """
+    both = w.flatten(0, 1)
+    return _MaxProduct.apply(x, both, stride, padding, True, _chosen(x, both, implementation))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folded network in PyTorch: the integer network's structure with trainable parameters.
 
-Its quantised forward pass gives the integer network's integers exactly (as floats); gradients pass through
+Its quantised forward pass gives the integer network's integers exactly while they stay below 2^24 (8-bit
+inputs do; wider ones need float64); gradients pass through
 each rounding as if it weren't there (straight-through, Bengio et al., arXiv 1308.3432). Tables come from the
 format objects, so that every log2 and exp2 method is trained as the hardware computes it.
 """
@@ -33,7 +34,8 @@ class Quantisation:
     """The number formats of all layers: widths in bits; None means the format's default (see ``BmFormat``).
 
     ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
-    weights, ``log2`` and ``exp2`` methods, ``dropped_bits`` that the maxima don't see, ``mac_weight_bits``.
+    weights, ``log2`` and ``exp2`` methods, ``maximum_bits``: high bits of the sums that the maxima see,
+    ``mac_weight_bits``.
     """
 
     bits: int = 8
@@ -41,7 +43,7 @@ class Quantisation:
     log_fraction: int | None = None
     log2: str | None = None
     exp2: str | None = None
-    dropped_bits: int = 0
+    maximum_bits: int | None = None
     mac_weight_bits: int | None = None
 
     def format(self, layout: str, fan_in: int, signed_inputs: bool) -> BmFormat | MacFormat:
@@ -49,7 +51,7 @@ class Quantisation:
             return MacFormat(
                 inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs, weight_bits=self.mac_weight_bits
             )
-        fmt = BmFormat(
+        return BmFormat(
             inputs=fan_in,
             bits=self.bits,
             layout=layout,
@@ -58,8 +60,8 @@ class Quantisation:
             log_fraction=self.log_fraction,
             log2=self.log2,
             exp2=self.exp2,
+            maximum_bits=self.maximum_bits,
         )
-        return dataclasses.replace(fmt, maximum_bits=fmt.sum_bits - self.dropped_bits)
 
 
 def straight_through(real: Tensor, rounded: Tensor) -> Tensor:
@@ -120,7 +122,9 @@ class FoldedLayer(nn.Module):
         if self.layout == "mac":
             out = functional.conv2d(x / full_scale, weight, stride=self.node.stride) * 2.0**self.output_bits
         elif quantised:
-            out = combine_layout(self.layout, x, weight, self.node.stride, 0, self._maximum, self._log_value)
+            out = combine_layout(
+                self.layout, x, weight, self.node.stride, 0, self._difference, self._log_value
+            )
         else:
             out = (
                 combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0)
@@ -134,12 +138,17 @@ class FoldedLayer(nn.Module):
         values = self.log_values[x.detach().abs().long()]
         return straight_through(x / 2.0**self.format.x.magnitude_bits, torch.where(x < 0, -values, values))
 
-    def _maximum(self, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-        """exp2 of the maxima, in integers; the products are powers of two whose exponents are the sums."""
-        products = max_product(x, w, stride, padding)
+    def _difference(self, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
+        """exp2 of the first maxima minus exp2 of the second ones, in integers.
+
+        The products are powers of two whose exponents are the sums.
+        """
+        products = max_product(x, w.flatten(0, 1), stride, padding)
         sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
         sums = (sums + self.format.full_scale).clamp(min=0).long()
-        return straight_through(products * 2.0**self.output_bits, self.exp2_table[sums])
+        values = straight_through(products * 2.0**self.output_bits, self.exp2_table[sums])
+        first, second = values.chunk(2, dim=1)
+        return first - second
 
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in ("signed", "mac") else self.weight.abs()

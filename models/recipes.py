@@ -1,10 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For each data set, the settings that its networks are trained with unless options say otherwise."""
+"""For each data set and architecture, the settings that its network is trained with unless options say
+otherwise. Chosen on training images that were held off (``Settings.validation``), never on the test part."""
+
+import dataclasses
 
 from .training import Settings
 
-__all__ = ["RECIPES"]
+__all__ = ["RECIPES", "recipe"]
 
-RECIPES: dict[str, Settings] = {
-    "digits": Settings(dataset="digits", architecture="resnet-small", epochs=(30, 100, 8)),
+RECIPES: dict[tuple[str, str], Settings] = {
+    (settings.dataset, settings.architecture): settings
+    for settings in (
+        Settings(dataset="digits", architecture="resnet-small", epochs=(30, 100, 8)),
+        Settings(
+            dataset="mnist",
+            architecture="resnet20",
+            epochs=(6, 20, 3),
+            batch=64,
+            translate=1,
+            validation=5000,
+        ),
+        Settings(
+            dataset="mnist", architecture="lenet", epochs=(8, 12, 2), batch=64, translate=1, validation=5000
+        ),
+        Settings(
+            dataset="cifar10",
+            architecture="resnet20",
+            epochs=(60, 60, 5),
+            batch=64,
+            translate=4,
+            validation=5000,
+        ),
+    )
 }
+"""(data set, architecture) -> settings; the first of a data set is its default."""
+
+
+def recipe(dataset: str, architecture: str | None = None) -> Settings:
+    """The settings of a data set, for its default architecture or the one named."""
+    default = next(settings for (name, _), settings in RECIPES.items() if name == dataset)
+    if architecture is None:
+        return default
+    return RECIPES.get((dataset, architecture), dataclasses.replace(default, architecture=architecture))

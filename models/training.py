@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,9 @@ class Settings:
     ``epochs`` and ``rates`` (Adam's largest step): one value a phase. ``layout`` and ``mac_layers``: see
     ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels;
     ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
-    in pixels.
+    in pixels. ``validation``: training images that no phase learns from; each epoch's accuracy is measured on
+    them. ``epoch_images``: images of an epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the
+    file that the weights start from.
     """
 
     dataset: str
@@ -56,6 +58,9 @@ class Settings:
     clip: float = 1.0
     translate: int = 1
     calibration: int = 1000
+    validation: int = 200
+    epoch_images: int | None = None
+    initial: str | None = None
     quantisation: Quantisation = field(default_factory=Quantisation)
 
 
@@ -83,6 +88,9 @@ def _pixels(network: nn.Module, images: np.ndarray) -> Tensor:
 class Trainer:
     """A run in ``folder``: ``checkpoint.pt``, ``train.jsonl``; goes on from the checkpoint with ``resume``.
 
+    ``data``: the whole data set; its test part is never looked at. ``initial``: phase -> state_dict that the
+    phase's network starts from (see ``initial_states``).
+
     ``stop``: set it (in a signal handler, say), and the run writes its checkpoint and raises Stopped.
     """
 
@@ -95,10 +103,18 @@ class Trainer:
         resume: bool = False,
         device: str = "cpu",
         checkpoint_seconds: float = 60,
+        initial: Mapping[str, Mapping[str, Tensor]] | None = None,
     ):
-        self.settings, self.data, self.folder, self.device = settings, data, folder, device
+        self.settings, self.folder, self.device = settings, folder, device
+        self.data = data.validation_split(settings.validation)
+        self.initial = initial or {}
         self.checkpoint_seconds, self.stop = checkpoint_seconds, False
         channels, size = data.train_images.shape[1:3]
+        images = len(self.data.train_images)
+        if settings.epoch_images is not None and not 1 <= settings.epoch_images <= images:
+            raise ModelUsageError(
+                f"Images of an epoch must be from 1 to {images}, not {settings.epoch_images}"
+            )
         self.architecture = ARCHITECTURES[settings.architecture](channels, size)
         self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
         self.models: dict[str, nn.Module] = {}
@@ -122,6 +138,10 @@ class Trainer:
         torch.manual_seed(settings.seed)
         if phase == "classical":
             model = Network(architecture, architecture.layouts("mac"))
+            model.load_state_dict({**model.state_dict(), **self.initial.get(phase, {})})
+        elif phase == "bm" and phase in self.initial:
+            model = Network(architecture, self.layouts)
+            model.load_state_dict({**model.state_dict(), **self.initial[phase]})
         elif phase == "bm":
             model = convert(self.models["classical"].cpu(), self.layouts, self._calibration("cpu"))
             self.models["classical"].to(self.device)
@@ -152,7 +172,7 @@ class Trainer:
         optimizer = torch.optim.Adam(model.parameters(), lr=rate)
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
-        steps = math.ceil(len(self.data.train_images) / settings.batch)
+        steps = math.ceil((settings.epoch_images or len(self.data.train_images)) / settings.batch)
         self._optimizer = optimizer
         while self.epoch < epochs:
             started, losses = time.monotonic(), []
@@ -180,7 +200,7 @@ class Trainer:
                 "epoch": self.epoch + 1,
                 "epochs": epochs,
                 "loss": float(np.mean(losses)) if losses else None,
-                "test_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
+                "validation_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
                 "seconds": round(time.monotonic() - started, 2),
             }
             self.epoch, self.step = self.epoch + 1, 0
@@ -194,6 +214,7 @@ class Trainer:
         """The epoch's remaining batches: images 0..255 as floats, and labels."""
         key = [self.settings.seed, self.phase, self.epoch]
         order = np.random.default_rng(key).permutation(len(self.data.train_images))
+        order = order[: self.settings.epoch_images]
         for step in range(self.step, steps):
             chosen = order[step * self.settings.batch : (step + 1) * self.settings.batch]
             images = translated(

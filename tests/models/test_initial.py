@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that start from weights of the user's."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bmhw.models import ModelError  # noqa: E402
+from bmhw.models.architecture import lenet, resnet_small  # noqa: E402
+from bmhw.models.float_weights import load_float, save_float  # noqa: E402
+from bmhw.models.initial import initial_states  # noqa: E402
+from bmhw.models.network import Network  # noqa: E402
+from bmhw.models.store import WEIGHTS  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+def users_lenet():
+    """The architecture ``lenet`` as somebody else would write it: other names, linear layers."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(800, 120), nn.BatchNorm1d(120, eps=1e-3), nn.ReLU()),
+        *(nn.Linear(120, 84), nn.BatchNorm1d(84, eps=1e-3), nn.ReLU()),
+        nn.Linear(84, 10),
+    )
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_foreign_state_dict_computes_the_same(tmp_path, suffix):
+    torch.manual_seed(0)
+    theirs, path = users_lenet().eval(), tmp_path / f"weights{suffix}"
+    (torch.save if suffix == ".pt" else lambda state, path: save_file(state, path))(theirs.state_dict(), path)
+    architecture = lenet(1, 28)
+    network = Network(architecture, architecture.layouts("mac")).eval()
+    states = initial_states(path, architecture, architecture.layouts())
+    assert set(states) == {"classical"}
+    network.load_state_dict({**network.state_dict(), **states["classical"]})
+    images = torch.rand(3, 1, 28, 28)
+    torch.testing.assert_close(network(images), theirs(images))
+
+
+def test_own_files_give_both_networks():
+    floats = load_float("digits")
+    architecture, layouts = floats["bm"].architecture, floats["bm"].layouts
+    states = initial_states(WEIGHTS / "digits-float.safetensors", architecture, layouts)
+    for kind, network in floats.items():
+        for key, value in states[kind].items():
+            assert torch.equal(value, network.state_dict()[key])
+    # of another layout than the file's, only the classical network can be used
+    signed = architecture.layouts("signed")
+    assert set(initial_states(WEIGHTS / "digits-float.safetensors", architecture, signed)) == {"classical"}
+
+
+def test_networks_of_an_unchanged_file_keep_its_name(tmp_path):
+    known = WEIGHTS / "digits-float.safetensors"
+    entry = save_float("digits-5bit", tmp_path, load_float("digits"), known)
+    assert entry["file"] == known.name
+    assert save_float("other", tmp_path, load_float("digits"))["file"] == "other-float.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update({"4.weight": torch.zeros(32, 16, 3, 3)}), r"Layer 4 .* to conv2"),
+        (
+            lambda state: state.update({"20.weight": torch.zeros(3, 3)}),
+            "the first that can't be converted: 20",
+        ),
+        (lambda state: [state.pop("15.weight"), state.pop("15.bias")], "none for dense3"),
+        (lambda state: state.update({"1.extra": torch.zeros(1)}), "it has a extra"),
+        (lambda state: state.update({"0.weight": state["0.weight"].long()}), "Layer 0"),
+    ],
+)
+def test_the_first_layer_that_does_not_fit_is_named(tmp_path, change, message):
+    state, architecture = users_lenet().state_dict(), lenet(1, 28)
+    change(state)
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(ModelError, match=message):
+        initial_states(tmp_path / "weights.pt", architecture, architecture.layouts())
+
+
+def test_files_that_hold_no_weights(tmp_path):
+    architecture = resnet_small(1, 8)
+    layouts = architecture.layouts()
+    for content, message in ((b"nonsense", "can't be read"), (None, "doesn't exist")):
+        path = tmp_path / "weights.pt"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ModelError, match=message):
+            initial_states(path, architecture, layouts)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(ModelError, match="must hold a state_dict"):
+        initial_states(path, architecture, layouts)

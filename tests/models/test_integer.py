@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folding and quantisation: floating point, folded, straight-through, integers, the neuron's format."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bmhw.hdl.neuron_formats import MacFormat  # noqa: E402
+from bmhw.models import ModelError, load  # noqa: E402
+from bmhw.models.datasets import load_dataset  # noqa: E402
+from bmhw.models.float_weights import load_float  # noqa: E402
+from bmhw.models.fold import fold  # noqa: E402
+from bmhw.models.layer_errors import layer_errors  # noqa: E402
+from bmhw.models.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows  # noqa: E402
+from bmhw.models.native_build import library  # noqa: E402
+from bmhw.models.quantise import Quantisation  # noqa: E402
+
+from .conftest import random_network  # noqa: E402
+
+QUANTISATIONS = {
+    "8": Quantisation(),
+    "5": Quantisation(log_bits=5),
+    "4": Quantisation(bits=4),
+    "12": Quantisation(bits=12, log_bits=9),
+    "fraction": Quantisation(bits=8, log_bits=6, log_fraction=2),
+    "mitchell": Quantisation(log2="mitchell", exp2="schraudolph"),
+    "dropped": Quantisation(maximum_bits=7),
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(3).integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+
+
+def folded(architecture, layout, quantisation, images):
+    network = random_network(architecture, architecture.layouts(layout))
+    pixels = torch.tensor(images).float()
+    return network, fold(network, pixels / 256, quantisation), pixels
+
+
+@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, images):
+    network, result, pixels = folded(tiny_architecture, layout, Quantisation(), images)
+    result.quantised = False
+    with torch.no_grad():
+        torch.testing.assert_close(result(pixels), network(pixels / 256), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+@pytest.mark.parametrize("name", QUANTISATIONS)
+def test_straight_through_network_gives_the_integers_of_the_integer_network(
+    tiny_architecture, layout, name, images
+):
+    _network, result, pixels = folded(tiny_architecture, layout, QUANTISATIONS[name], images)
+    if QUANTISATIONS[name].bits > 8:  # integers beyond 2^24
+        result, pixels = result.double(), pixels.double()
+    integer = result.to_integer("tiny", images)
+    with torch.no_grad():
+        values = result.trace(pixels)
+    for node, value in integer.trace(images):
+        assert value.dtype == np.int64
+        assert np.array_equal(value, values[node.name].numpy()), node.name
+    assert np.array_equal(integer.classify(images), values["logits"].argmax(dim=1).numpy())
+
+
+@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+@pytest.mark.parametrize("name", QUANTISATIONS)
+def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
+    """All neurons of all layers, at all positions, against ``compute`` of the layer's format."""
+    _network, result, _pixels = folded(tiny_architecture, layout, QUANTISATIONS[name], images)
+    integer = result.to_integer("tiny", images)
+    values = {node.name: value for node, value in integer.trace(images)}
+    for name, layer in integer.layers.items():
+        x = layer.patches(layer.padded(layer.inputs(values[layer.node.inputs[0]]))).T
+        outputs = values[name].transpose(0, 2, 3, 1).reshape(-1, layer.channels)
+        for channel in range(layer.channels):
+            weights = {port: codes[channel] for port, codes in layer.weights.items()}
+            expected = layer.format.compute(x=x, **weights, bias=np.full(len(x), layer.bias[channel]))
+            assert np.array_equal(outputs[:, channel], expected), (name, channel)
+
+
+def test_quantised_networks_stay_close_to_floating_point(tiny_architecture, images):
+    """Wider codes, smaller error: the error of the logits halves with each bit or nearly so."""
+    errors = []
+    for log_bits in (5, 7, 9):
+        network, result, pixels = folded(
+            tiny_architecture, "auto", Quantisation(bits=12, log_bits=log_bits), images
+        )
+        with torch.no_grad():
+            scale = network(pixels / 256).std()
+            errors.append(float((result(pixels) - network(pixels / 256)).std() / scale))
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_a_straight_through_step_reaches_every_parameter(tiny_architecture, images):
+    _network, result, pixels = folded(tiny_architecture, "auto", Quantisation(log_bits=5), images)
+    torch.nn.functional.cross_entropy(result(pixels), torch.arange(40) % 10).backward()
+    for name, parameter in result.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load("digits")
+
+
+class TestShippedDigits:
+    def test_classifies_as_its_card_says(self, network, digits):
+        right = network.classify(digits.test_images) == digits.test_labels
+        assert 100 * right.mean() == pytest.approx(network.card["accuracy"]["bm_integer_accuracy"])
+        assert right.mean() > 0.97
+
+    def test_samples_are_held_out_images(self, network, digits):
+        held_out = {image.tobytes() for image in digits.test_images}
+        assert all(sample.tobytes() in held_out for sample in network.samples)
+
+    def test_vectors_of_every_layer(self, network):
+        for name, layer in network.layers.items():
+            for channel in (0, layer.channels - 1):
+                vectors = network.neuron_vectors(name, channel, 300, seed=5)
+                assert vectors.inputs["x"].shape == (300, layer.format.inputs)
+                assert vectors.expected.shape == vectors.real.shape == (300,)
+                assert np.array_equal(vectors.expected, vectors.format.compute(**vectors.inputs))
+                assert len(np.unique(vectors.expected)) > 10, "real activations vary"
+                spread = vectors.real.std()
+                assert np.abs(vectors.expected - vectors.real).mean() < 0.1 * spread
+
+    def test_vectors_follow_the_seed(self, network):
+        one, same, other = (network.neuron_vectors("stem", 1, 50, seed=seed) for seed in (1, 1, 2))
+        assert np.array_equal(one.inputs["x"], same.inputs["x"])
+        assert not np.array_equal(one.inputs["x"], other.inputs["x"])
+
+    def test_more_vectors_than_positions(self, network):
+        vectors = network.neuron_vectors("dense", 3, 1000)
+        assert len(vectors.expected) == 1000
+
+    def test_one_changed_weight_shows(self, network):
+        layer = network.layers["stage1_conv1"]
+        vectors = network.neuron_vectors(layer.name, 0, 500)
+        sums = vectors.inputs["k1"] + layer.format.log_codes(vectors.inputs["x"])[0]
+        winner = int(np.bincount(sums.argmax(axis=1)).argmax())
+        changed = dict(vectors.inputs, k1=vectors.inputs["k1"].copy())
+        changed["k1"][winner] ^= 1
+        assert not np.array_equal(vectors.expected, vectors.format.compute(**changed))
+
+    @pytest.mark.parametrize(
+        ("layer", "channel", "count", "message"),
+        [
+            ("stem7", 0, 1, "Layer must be one of stem, .*not 'stem7'"),
+            ("stem", 16, 1, "Channel must be from 0 to 15, not 16"),
+            ("stem", -1, 1, "Channel must be from 0 to 15, not -1"),
+            ("stem", 0, 0, "Count must be 1 or more, not 0"),
+        ],
+    )
+    def test_wrong_requests(self, network, layer, channel, count, message):
+        with pytest.raises(ModelError, match=message):
+            network.neuron_vectors(layer, channel, count)
+
+    def test_wrong_images(self, network):
+        for images in (np.zeros((1, 9, 8), np.uint8), np.zeros((1, 8, 8)), np.zeros((1, 3, 8, 8), np.uint8)):
+            with pytest.raises(ModelError, match="Images must be uint8 of shape"):
+                network.classify(images)
+
+    @pytest.mark.parametrize("bits", [5, 6, 7])
+    def test_narrower_codes(self, network, digits, bits):
+        narrow = network.with_log_bits(bits)
+        assert all(
+            layer.format.log_bits == layer.format.weight_bits == bits for layer in narrow.layers.values()
+        )
+        right = narrow.classify(digits.test_images) == digits.test_labels
+        assert right.mean() > 0.9
+        narrow.neuron_vectors("stem", 0, 20)
+
+    def test_impossible_width(self, network):
+        with pytest.raises(ModelError, match="from 2 to 16, not 17"):
+            network.with_log_bits(17)
+
+
+def test_mac_layers_may_stand_beside_bm_layers(tiny_architecture, images):
+    network = random_network(tiny_architecture, tiny_architecture.layouts("auto", ["dense"]))
+    result = fold(network, torch.tensor(images).float() / 256, Quantisation(mac_weight_bits=6))
+    integer = result.to_integer("tiny", images)
+    assert isinstance(integer.layers["dense"].format, MacFormat)
+    vectors = integer.neuron_vectors("dense", 2, 30)
+    assert np.array_equal(vectors.expected, vectors.real)
+
+
+def test_a_gamma_of_zero_gives_nearly_a_constant(tiny_architecture, images):
+    network = random_network(tiny_architecture, tiny_architecture.layouts("auto"))
+    with torch.no_grad():
+        network.steps["stem_norm"].weight[1] = 0
+        network.steps["stem_norm"].bias[1] = 0.7
+    result = fold(network, torch.tensor(images).float() / 256, Quantisation())
+    result.quantised = False
+    with torch.no_grad():
+        found, expected = result(torch.tensor(images).float()), network(torch.tensor(images).float() / 256)
+    assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("columns", [1, 127, 128, 300])
+def test_compiled_maxima_equal_numpys(columns, threads):
+    compiled = library("maximum_of_sums")
+    if isinstance(compiled, str):
+        assert shutil.which("g++") is None, compiled
+        pytest.skip("no C++ compiler")
+    rng = np.random.default_rng(columns)
+    candidates = rng.integers(-255, 256, (20, columns)).astype(np.int16)
+    lengths = [20, 0, 7, 1]
+    rows = Rows(
+        np.cumsum([0, *lengths]),
+        rng.integers(0, 20, sum(lengths)).astype(np.int32),
+        rng.integers(0, 256, sum(lengths)).astype(np.int16),
+    )
+    expected = plain_maxima_of_rows(candidates, rows, np.zeros((4, columns), np.int16))
+    assert np.array_equal(maxima_of_rows(candidates, rows, threads), expected)
+    assert expected.max() > 0 and not expected[1].any()
+
+
+def test_a_layers_own_error_is_small_and_grows_with_fewer_bits():
+    network, reference, data = load("digits"), load_float("digits")["bm"], load_dataset("digits")
+    images = data.test_images[:50]
+    fine = layer_errors(network, reference, images)
+    coarse = layer_errors(network.with_log_bits(5), reference, images)
+    assert [entry["layer"] for entry in fine] == list(network.layers)
+    for one, other in zip(fine, coarse, strict=True):
+        assert 0 < one["own_error"] < 5 and one["own_error"] < other["own_error"]
+        assert 0 <= one["saturated_inputs"] < 5 and 0 <= one["clamped_activations"] <= 100
+        assert one["total_error"] > one["own_error"]
+
+
+def test_fewer_bits_in_the_maxima_are_those_of_the_format():
+    network = load("digits").with_maximum_bits(6)
+    assert {layer.format.maximum_bits for layer in network.layers.values()} == {6}
+    network.neuron_vectors("stage1_conv1", 3, 50)  # compares with the format's compute
+    with pytest.raises(ModelError, match="from 1 to 9, not 10"):
+        load("digits").with_maximum_bits(10)

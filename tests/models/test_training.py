@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: conversion, reproducible and resumable runs on a tiny network, and the commands."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bmhw.models import ModelError, load  # noqa: E402
+from bmhw.models.architecture import ARCHITECTURES, resnet_small  # noqa: E402
+from bmhw.models.network import Network, convert  # noqa: E402
+from bmhw.models.training import Settings, Stopped, Trainer, accuracy, translated  # noqa: E402
+
+SETTINGS = Settings(
+    dataset="digits", architecture="tiny", epochs=(12, 8, 1), batch=32, calibration=200, translate=0
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "tiny", lambda channels, size: resnet_small(channels, size, filters=4))
+
+
+def states(trainer):
+    return {
+        f"{phase}.{key}": value
+        for phase, model in trainer.models.items()
+        for key, value in model.state_dict().items()
+    }
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert torch.equal(value, other[key]), key
+
+
+@pytest.fixture(scope="module")
+def finished(digits, tmp_path_factory):
+    ARCHITECTURES["tiny"] = lambda channels, size: resnet_small(channels, size, filters=4)
+    trainer = Trainer(SETTINGS, digits, tmp_path_factory.mktemp("run"))
+    trainer.run()
+    return trainer
+
+
+def test_a_tiny_network_learns(finished, digits):
+    images, labels = digits.test_images, digits.test_labels
+    assert accuracy(finished.models["classical"], images, labels) > 65
+    assert accuracy(finished.models["bm"], images, labels) > 60
+    integer = finished.models["quantised"].to_integer("tiny", images[:16])
+    right = 100 * (integer.classify(images) == labels).mean()
+    assert right == pytest.approx(accuracy(finished.models["quantised"], images, labels))
+
+
+def test_every_epoch_is_logged(finished):
+    events = [json.loads(line) for line in (finished.folder / "train.jsonl").read_text().splitlines()]
+    assert [(event["phase"], event["epoch"]) for event in events] == [
+        (phase, epoch + 1)
+        for phase, epochs in zip(("classical", "bm", "quantised"), SETTINGS.epochs, strict=True)
+        for epoch in range(epochs)
+    ]
+    assert all(0 <= event["validation_accuracy"] <= 100 and event["loss"] > 0 for event in events)
+
+
+def test_the_same_seed_gives_the_same_weights(finished, digits, tmp_path):
+    again = Trainer(SETTINGS, digits, tmp_path / "again")
+    again.run()
+    assert_same(states(again), states(finished))
+    other = Trainer(dataclasses.replace(SETTINGS, seed=1, epochs=(1, 0, 0)), digits, tmp_path / "other")
+    other.run()
+    assert not torch.equal(
+        states(other)["classical.steps.stem.weight"], states(finished)["classical.steps.stem.weight"]
+    )
+
+
+@pytest.mark.parametrize("stop_at", [("classical", 2, 17), ("bm", 1, 3), ("quantised", 0, 20)])
+def test_a_resumed_run_ends_with_the_same_weights(finished, digits, tmp_path, stop_at):
+    trainer = Trainer(SETTINGS, digits, tmp_path)
+
+    def report(event):
+        if event["event"] == "step" and (event["phase"], event["epoch"], event["step"]) == stop_at:
+            trainer.stop = True
+
+    with pytest.raises(Stopped):
+        trainer.run(report)
+    resumed = Trainer(SETTINGS, digits, tmp_path, resume=True)
+    resumed.run()
+    assert_same(states(resumed), states(finished))
+    assert len((tmp_path / "train.jsonl").read_text().splitlines()) == sum(SETTINGS.epochs)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_resuming_what_cannot_be_resumed(finished, digits, tmp_path):
+    with pytest.raises(ModelError, match="Nothing to resume"):
+        Trainer(SETTINGS, digits, tmp_path, resume=True)
+    with pytest.raises(ModelError, match="was made with seed 0, not 5"):
+        Trainer(dataclasses.replace(SETTINGS, seed=5), digits, finished.folder, resume=True)
+    (tmp_path / "checkpoint.pt").write_bytes((finished.folder / "checkpoint.pt").read_bytes()[:1000])
+    with pytest.raises(ModelError, match="can't be read"):
+        Trainer(SETTINGS, digits, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("layout", ["auto", "signed"])
+def test_conversion_matches_mean_and_deviation_of_every_channel(digits, layout):
+    torch.manual_seed(0)
+    architecture = resnet_small(1, 8, filters=4)
+    classical = Network(architecture, architecture.layouts("mac"))
+    images = torch.from_numpy(digits.train_images[:200]).float() / 256
+    for step in classical.steps.values():  # estimated statistics, as after training
+        step.momentum = None
+    classical.train()(images)
+    bm = convert(classical, architecture.layouts(layout), images)
+    stem, target = bm.steps["stem"](images), classical.steps["stem"](images)
+    for moment in (torch.mean, torch.std):
+        torch.testing.assert_close(
+            moment(stem, dim=(0, 2, 3)), moment(target, dim=(0, 2, 3)), rtol=1e-3, atol=1e-4
+        )
+    weight = bm.steps["stem"].weight if layout == "signed" else bm.steps["stem"].weight.diff(dim=0)[0].neg()
+    ratio = weight / classical.steps["stem"].weight
+    torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio), rtol=1e-2, atol=1e-3)
+
+
+def test_translated_images_are_moved_not_changed():
+    images = np.arange(1, 2 * 64 + 1).reshape(2, 1, 8, 8).astype(np.uint8)
+    moved = translated(images, 1, np.random.default_rng(0))
+    for image, original in zip(moved[:, 0], images[:, 0], strict=True):
+        padded = np.pad(original, 1)
+        assert any(np.array_equal(image, padded[y : y + 8, x : x + 8]) for y in range(3) for x in range(3))
+    assert translated(images, 0, np.random.default_rng(0)) is images
+
+
+class TestCommands:
+    def run(self, *arguments, **options):
+        environment = {**os.environ, "COLUMNS": "200"}
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+            **options,
+        )
+
+    def test_train_writes_a_network_that_evaluate_measures(self, tmp_path):
+        trained = self.run(
+            "bmhw.train",
+            "--out",
+            str(tmp_path),
+            "--name",
+            "small",
+            "--classical-epochs",
+            "2",
+            "--bm-epochs",
+            "1",
+            "--quantised-epochs",
+            "1",
+            "--layout",
+            "signed",
+            "--log-bits",
+            "6",
+        )
+        assert trained.returncode == 0, trained.stderr
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "checkpoint.pt",
+            "small-float.safetensors",
+            "small.json",
+            "small.safetensors",
+            "train.jsonl",
+        ]
+        card = json.loads((tmp_path / "small.json").read_text())
+        measured = self.run("bmhw.evaluate", "--model", str(tmp_path / "small.json"), "--json", "-")
+        assert measured.returncode == 0, measured.stderr
+        figures = json.loads(measured.stdout)
+        assert {key: figures[key] for key in card["accuracy"]} == pytest.approx(card["accuracy"])
+        assert figures["log_bits"] == [6] and set(card["accuracy"]) == {
+            "classical_accuracy",
+            "bm_float_accuracy",
+            "bm_integer_accuracy",
+        }
+        assert {layer.format.layout for layer in load(tmp_path / "small.json").layers.values()} == {"signed"}
+
+    def test_evaluate_prints_the_shipped_network(self):
+        result = self.run("bmhw.evaluate", "--model", "digits", "--bits", "6", "--json", "-")
+        figures = json.loads(result.stdout)
+        assert result.returncode == 0 and figures["log_bits"] == [6] and figures["trained_log_bits"] == [8]
+        assert figures["classical_accuracy"] > 99 and figures["bm_float_accuracy"] > 97
+
+    def test_list(self):
+        result = self.run("bmhw.models", "list")
+        assert result.returncode == 0 and "digits" in result.stdout
+
+    def test_ctrl_c_leaves_a_checkpoint_and_no_half_file(self, tmp_path):
+        arguments = ["bmhw.train", "--out", str(tmp_path), "--classical-epochs", "1000"]
+        process = subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.PIPE, text=True)
+        log = tmp_path / "train.jsonl"
+        while process.poll() is None and not (log.is_file() and log.stat().st_size):
+            pass
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130 and "--resume" in errors and "Traceback" not in errors
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "train.jsonl"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "message"),
+        [
+            (["bmhw.train", "--dataset", "letters"], 2, "must be one of digits"),
+            (["bmhw.train", "--dataset", "mnist"], 2, "--data DIR"),
+            (["bmhw.train", "--dataset", "mnist", "--data", "OUT"], 1, "must hold mnist.npz"),
+            (["bmhw.train", "--batch", "0"], 2, "--batch must be an integer of 1 or more, not 0"),
+            (["bmhw.train", "--epoch-images", "9999"], 2, "from 1 to 1097, not 9999"),
+            (["bmhw.train", "--maximum-bits", "10"], 2, "from 1 to 9, not 10"),
+            (["bmhw.train", "--init-from", "/nowhere.pt"], 1, "/nowhere.pt doesn't exist"),
+            (["bmhw.evaluate", "--maximum-bits", "0"], 2, "from 1 to 17, not 0"),
+            (["bmhw.train", "--bits", "17"], 2, "from 2 to 16, not 17"),
+            (["bmhw.train", "--log-bits", "x"], 2, "not 'x'"),
+            (["bmhw.train", "--bm-epochs", "-1"], 2, "--bm-epochs must be an integer of 0 or more, not -1"),
+            (["bmhw.train", "--threads", "0"], 2, "--threads must be an integer of 1 or more, not 0"),
+            (["bmhw.train", "--mac-layers", "last", "--out", "OUT"], 2, "must be one of stem"),
+            (["bmhw.train", "--device", "abacus"], 2, "--device abacus can't be used"),
+            (["bmhw.train", "--resume", "--out", "OUT"], 2, "Nothing to resume"),
+            (["bmhw.train", "--out", "/proc/nowhere"], 1, "/proc/nowhere"),
+            (["bmhw.evaluate", "--model", "letters"], 2, "not 'letters'"),
+            (["bmhw.evaluate", "--bits", "1"], 2, "from 2 to 16, not 1"),
+            (["bmhw.evaluate", "--json", "/nowhere/x.json"], 1, "/nowhere"),
+            (["bmhw.models", "show"], 2, "must be one of list, not 'show'"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, tmp_path, arguments, status, message):
+        result = self.run(*(str(tmp_path) if argument == "OUT" else argument for argument in arguments))
+        assert result.returncode == status and message in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert not list(tmp_path.glob("*.safetensors"))
