@@ -162,7 +162,7 @@ def test_json_goes_to_a_file_beside_the_table(tmp_path):
 @pytest.mark.parametrize("arguments, status, words", [
     (["--bits", "17"], 2, ["2 to 16", "17"]),
     (["--neuron", "maac"], 2, ["maac", "did you mean mac?"]),
-    (["--objective", "speed"], 2, ["area, delay", "speed"]),
+    (["--objective", "speed"], 2, ["area, balanced, delay", "speed"]),
     (["--engine", "vivado"], 2, ["auto, pyosys, yowasp", "vivado"]),
     (["--mac-bits", "8"], 2, ["--mac-bits 8", "--compare"]),
     (["--compare", "--bm-bits", "1"], 2, ["2 to 16", "1"]),
