@@ -8,10 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from bmhw.hdl.design import FORMS, Design
-from bmhw.hdl.maxima import MAXIMA
-from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import LAYOUTS, BmFormat, MacFormat
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw import synth
@@ -20,6 +16,10 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
 from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, yosys_script
 from bmhw.flow.synthesis import instances
+from bmhw.hdl.design import FORMS, Design
+from bmhw.hdl.maxima import MAXIMA
+from bmhw.hdl.multipliers import MULTIPLIERS
+from bmhw.hdl.neuron_formats import LAYOUTS, BmFormat, MacFormat
 from bmhw.measurement import measure
 
 SMALL = ("--bits", "3", "--inputs", "2")

@@ -74,7 +74,8 @@ class TestNeuron:
         {"log_bits": 6, "log_fraction": 3}, {"log_bits": 9, "log_fraction": 2}, {"weight_bits": 7},
         {"weight_bits": 4, "log_fraction": 2}, {"maximum_bits": 5}, {"maximum_bits": 3, "combine": "logarithmic"},
         {"log2": "mitchell", "exp2": "schraudolph"}, {"log2": "piecewise", "exp2": "piecewise"},
-        {"sums": "clamped"}, {"sums": "clamped", "combine": "logarithmic", "maximum_bits": 4}, {"out_fraction": 4}, {"combine": "logarithmic", "offset": 9}, {"combine": "logarithmic", "offset": -40},
+        {"sums": "clamped"}, {"sums": "clamped", "combine": "logarithmic", "maximum_bits": 4},
+        {"out_fraction": 4}, {"combine": "logarithmic", "offset": 9}, {"combine": "logarithmic", "offset": -40},
     ], ids=str)
     def test_format_parameters(self, parameters):
         rng = np.random.default_rng(SEED)
