@@ -46,7 +46,8 @@ class TestNeuron:
     @pytest.mark.parametrize("bits", range(2, 17))
     def test_widths(self, bits):
         rng = np.random.default_rng(SEED + bits)
-        for fmt in formats(bits, inputs=3):
+        # the tables of a wide neuron take the simulator long to compile: there one input, and fan-in on its own
+        for fmt in formats(bits, inputs=3 if bits <= 8 else 1):
             check(Design(format=fmt), random_vectors(fmt, 40, rng))
 
     @pytest.mark.parametrize("inputs", [1, 2, 5, 9, 17])
