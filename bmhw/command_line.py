@@ -27,12 +27,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from .errors import BmhwError, RunError, UsageError
+from .flow.scripts import OBJECTIVES
 from .hdl.adders import ADDERS
 from .hdl.design import FORMS, Design
 from .hdl.formats import EXP2_METHODS, LOG2_METHODS
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS
-from .hdl.neuron_formats import COMBINES, LAYOUTS, BmFormat, MacFormat
+from .hdl.neuron_formats import COMBINES, LAYOUTS, SUMS, BmFormat, MacFormat
+from .selection import AUTO, choose
 
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "design_from",
@@ -44,7 +46,7 @@ NEURONS = ("mac", "bm")
 # Options that mean something to one neuron only: attribute of the parsed arguments -> field.
 _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
-    "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine",
+    "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
 }
 _BM_ONLY = (*_BM_FIELDS, "maximum")
 _MAC_ONLY = ("multiplier",)
@@ -122,7 +124,11 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: parallel)")
-    common.add_argument("--adder", choices=tuple(ADDERS), help="architecture of the adders")
+    common.add_argument("--objective", choices=OBJECTIVES, default="area",
+                        help="few gates, few gates x depth, or a short path: chooses script and architecture "
+                             "(default: area)")
+    common.add_argument("--adder", choices=(AUTO, *ADDERS), default=AUTO,
+                        help="architecture of the adders (default: auto, the best one measured)")
 
     bm = parser.add_argument_group("BM neuron only")
     bm.add_argument("--branches", choices=LAYOUTS,
@@ -136,14 +142,19 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                     help="logarithm of the inputs (default: exact up to 12 bits)")
     bm.add_argument("--exp", choices=EXP2_METHODS,
                     help="exponential of the maxima (default: exact up to 12 bits)")
-    bm.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima")
+    bm.add_argument("--maximum", choices=(AUTO, *MAXIMA),
+                    help="architecture of the maxima (default: auto, the best one measured)")
     bm.add_argument("--maximum-bits", type=number, metavar="B",
                     help="high bits of each sum that the maximum sees (default: all)")
+    bm.add_argument("--sums", choices=SUMS,
+                    help="sums of codes with one bit more, or log codes of the same width, 0 below the smallest "
+                         "(default: full)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
 
     mac = parser.add_argument_group("MAC neuron only")
-    mac.add_argument("--multiplier", choices=tuple(MULTIPLIERS), help="architecture of the multiplier")
+    mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
+                     help="architecture of the multiplier (default: auto, the best one measured)")
 
 
 def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int | str | None = None) -> Design:
@@ -161,14 +172,15 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
         "inputs": args.inputs, "bits": args.bits if bits is None else bits,
         "signed_inputs": signed, "weight_bits": args.weight_bits,
     }
-    architecture = {name: getattr(args, name) for name in ("form", "adder", "maximum", "multiplier")}
     try:
         if neuron == "mac":
             number_format = MacFormat(**common)
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
-        return Design(format=number_format, **_given(architecture))
+        own = "multiplier" if neuron == "mac" else "maximum"
+        given = {name: getattr(args, name) for name in ("adder", own) if getattr(args, name) not in (None, AUTO)}
+        return Design(format=number_format, form=args.form, **choose(number_format, args.objective, given))
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -3,7 +3,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import __version__
@@ -23,9 +23,14 @@ OTHER = "other"  # the part that holds what lies in no part: registers, the cont
 def measure(designs: Sequence[Design], objective: str, engine: Engine, cache: Cache,
             library: Library | None = None) -> list[dict[str, Any]]:
     """Generate, map and measure neurons, in parallel. One dictionary of JSON values each (see the README)."""
-    generated = [generate(design, cache) for design in designs]
-    sources = [(item.verilog, item.name) for item in generated]
-    figures = synthesize(sources, objective, engine, cache, library)
+    generated: list[Generated] = []
+
+    def sources() -> Iterator[tuple[str, str]]:
+        for design in designs:
+            generated.append(generate(design, cache))
+            yield generated[-1].verilog, generated[-1].name
+
+    figures = synthesize(sources(), objective, engine, cache, library)
     return [_neuron(design, item, result, objective, engine)
             for design, item, result in zip(designs, generated, figures, strict=True)]
 
@@ -38,11 +43,18 @@ def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
     if "area_gate_equivalents" in mac:
         ratio["area_gate_equivalents"] = _ratio(mac["area_gate_equivalents"], bm["area_gate_equivalents"])
         ratio["delay_ns"] = _ratio(bm["delay_ns"], mac["delay_ns"])
-    widths = mac["design"]["bits"], bm["design"]["bits"]
-    kind = f"equal width, {widths[0]} bits" if widths[0] == widths[1] else (
-        f"unequal widths, MAC {widths[0]} bits and BM {widths[1]} bits")
     meaning = "MAC / BM for gates, flip-flops and area; BM / MAC for depth and delay"
-    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": kind, "ratio_meaning": meaning}
+    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": _widths(mac["design"], bm["design"]),
+            "ratio_meaning": meaning}
+
+
+def _widths(mac: dict[str, Any], bm: dict[str, Any]) -> str:
+    """``equal width`` only where every number of both neurons has it: inputs, weights, log codes."""
+    widths = {mac["bits"], mac["weight_bits"], bm["bits"], bm["weight_bits"], bm["log_bits"]}
+    if len(widths) == 1:
+        return f"equal width, {mac['bits']} bits"
+    return (f"unequal widths, MAC inputs {mac['bits']} and weights {mac['weight_bits']} bits, "
+            f"BM inputs {bm['bits']}, log codes {bm['log_bits']} and weights {bm['weight_bits']} bits")
 
 
 def _ratio(above: float, below: float) -> float | None:
@@ -67,7 +79,7 @@ def _neuron(design: Design, generated: Generated, result: Synthesis, objective: 
         "critical_path": {
             "from": joined.path_ends[0],
             "to": joined.path_ends[1],
-            "steps": [{"part": name or OTHER, "gates": gates} for name, gates in joined.path],
+            "steps": [{"part": step.part or OTHER, "gates": step.gates} for step in joined.path],
         },
     }
     for name in sorted(joined.parts, key=(*design.parts, "").index):
@@ -94,10 +106,18 @@ def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> N
     values["delay_ns"] = flat.delay_ns
     values["library_cells"] = flat.cells
     values["parts_joined"]["area_gate_equivalents"] = joined.area / unit
+    values["parts_joined"]["delay_ns"] = joined.delay_ns
+    values["critical_path_ns"] = {
+        "from": joined.path_ends[0],
+        "to": joined.path_ends[1],
+        "steps": [{"part": step.part or OTHER, "cells": step.gates, "delay_ns": step.delay}
+                  for step in joined.path],
+    }
     for name, part in joined.parts.items():
         entry = values["parts"].setdefault(name or OTHER, {})
         entry["area_gate_equivalents"] = (part.area or 0.0) / unit
         entry["delay_ns"] = part.delay_ns
+        entry["critical_path_ns"] = part.critical_path_ns
     values["liberty"] = {
         "file": library.path, "sha256": library.digest, "nand2": library.nand2,
         "nand2_area_library_units": unit,
@@ -121,7 +141,8 @@ def _method(design: Design, library: Library | None, objective: str) -> dict[str
         method["boundary"] = "linear inputs, linear output"
     if library:
         method["area"] = "cell area of the flattened neuron, divided by the library's smallest two-input NAND"
-        method["delay"] = "longest combinational path by abc's stime with the cells' loads, without wires"
+        method["delay"] = ("longest combinational path through the cells' delay tables with their loads, "
+                           "without wires and without the delays of flip-flops")
         method["abc_liberty_script"] = ABC_LIBERTY[objective]
     return method
 

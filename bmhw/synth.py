@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -24,7 +24,6 @@ from .command_line import (
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, TIME_LIMIT, Engine
 from .flow.liberty import load_library
-from .flow.scripts import OBJECTIVES
 from .measurement import compare, measure
 from .tables import print_comparison, print_neuron, print_versions
 
@@ -47,8 +46,6 @@ def parser() -> Parser:
                     "flip-flops, depth, part by part.", epilog=_EXAMPLES)
     design_options(result)
     synthesis = result.add_argument_group("synthesis")
-    synthesis.add_argument("--objective", choices=OBJECTIVES, default="area",
-                           help="script for few gates or for a short path (default: area)")
     synthesis.add_argument("--liberty", metavar="FILE",
                            help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
     synthesis.add_argument("--compare", action="store_true",
@@ -85,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     waiting = progress.status("generating and mapping ...") if progress.is_terminal else nullcontext()
     with waiting:
         library = load_library(args.liberty, engine, cache) if args.liberty else None
-        neurons = measure(designs, args.objective, engine, cache, library)
+        # the BM neuron first: it is generated sooner, and mapped while the MAC neuron is generated
+        neurons = measure(designs[::-1], args.objective, engine, cache, library)[::-1]
     result = compare(*neurons) if args.compare else neurons[0]
     if args.json == "-":
         print(json.dumps(result, indent=2))
@@ -113,6 +111,7 @@ def _print(neurons: list[dict[str, Any]], result: dict[str, Any], args: Any, arg
         console.print()
     if args.compare:
         print_comparison(console, result)
+        console.print()
     print_versions(console, neurons)
     console.print(f"Next: {_advice(args, argv)}", style="bold", soft_wrap=True)
 
@@ -129,5 +128,10 @@ def _advice(args: Any, argv: Sequence[str]) -> str:
     return "the Verilog with its bench: python -m bmhw.export --out DIR, with the same design options"
 
 
-if __name__ == "__main__":
+def command() -> NoReturn:
+    """The installed program ``bmhw-synth``."""
     run(main)
+
+
+if __name__ == "__main__":
+    command()

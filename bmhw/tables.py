@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,29 +14,40 @@ def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
     """One neuron: its parts, where its gates go, its critical path."""
     cells = "area_gate_equivalents" in neuron
     console.print(Text(_title(neuron), style="bold"), soft_wrap=True)
-    table = Table()
-    table.add_column("part")
-    for name in ("gates", "share", "flip-flops", "depth", "path", *(("GE", "ns") if cells else ())):
+    table = _table()
+    table.add_column("part", no_wrap=True)
+    extra = ("GE", "ns", "path ns") if cells else ()
+    for name in ("gates", "share", "flip-flops" if not cells else "FFs", "depth", "path", *extra):
         table.add_column(name, justify="right")
-    total = neuron["parts_joined"]["gates"] or 1
-    for name, part in neuron["parts"].items():
-        table.add_row(
-            name, _count(part["gates"]), f"{part['gates'] / total:.0%}", _count(part["flip_flops"]),
-            _count(part["depth"]), _count(part["critical_path_gates"]),
-            *((_count(part["area_gate_equivalents"]), _ns(part["delay_ns"])) if cells else ()))
+
+    def add(name: str, part: dict[str, Any], share: float | None, **style: Any) -> None:
+        row = [_count(part["gates"]), "" if share is None else f"{share:.0%}", _count(part["flip_flops"]),
+               _count(part["depth"]), _count(part.get("critical_path_gates"))]
+        if cells:
+            row += [_count(part["area_gate_equivalents"]), _ns(part["delay_ns"]),
+                    _ns(part.get("critical_path_ns"))]
+        table.add_row(name, *row, **style)
+
     joined = neuron["parts_joined"]
+    for name, part in neuron["parts"].items():
+        add(name, part, part["gates"] / max(joined["gates"], 1))
     table.add_section()
-    table.add_row("parts joined", _count(joined["gates"]), "100%", _count(joined["flip_flops"]),
-                  _count(joined["depth"]), _count(joined["depth"]),
-                  *((_count(joined["area_gate_equivalents"]), "") if cells else ()))
-    table.add_row("whole neuron", _count(neuron["gates"]), "", _count(neuron["flip_flops"]),
-                  _count(neuron["depth"]), "",
-                  *((_count(neuron["area_gate_equivalents"]), _ns(neuron["delay_ns"])) if cells else ()),
-                  style="bold")
+    add("parts joined", joined, 1.0)
+    add("whole neuron", {**neuron, "critical_path_ns": None}, None, style="bold")
     console.print(table)
-    path = neuron["critical_path"]
-    steps = " > ".join(f"{step['part']} {step['gates']}" for step in path["steps"])
-    console.print(Text(f"Critical path: {path['from']} > {steps} > {path['to']}"), soft_wrap=True)
+    _print_path(console, "Critical path", neuron["critical_path"], "gates")
+    if cells:
+        _print_path(console, "Critical path, ns", neuron["critical_path_ns"], "delay_ns")
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _print_path(console: Console, title: str, path: dict[str, Any], unit: str) -> None:
+    show = _ns if unit == "delay_ns" else _count
+    steps = " > ".join(f"{step['part']} {show(step[unit])}" for step in path["steps"])
+    console.print(Text(f"{title}: {path['from']} > {steps} > {path['to']}"), soft_wrap=True)
 
 
 def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
@@ -46,12 +58,11 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
             ("flip-flops", "flip_flops", _count), ("depth", "depth", _count)]
     if "area_gate_equivalents" in ratio:
         rows += [("area, GE", "area_gate_equivalents", _count), ("delay, ns", "delay_ns", _ns)]
-    table = Table(title=f"MAC against BM: {comparison['comparison']}", title_justify="left",
-                  title_style="bold")
+    console.print(Text(f"MAC against BM: {comparison['comparison']}", style="bold"), soft_wrap=True)
+    table = _table()
     table.add_column("")
     for neuron in neurons:
-        design = neuron["design"]
-        table.add_column(f"{design['neuron'].upper()}, {design['bits']} bits", justify="right")
+        table.add_column(neuron["design"]["neuron"].upper(), justify="right")
     table.add_column("ratio", justify="right", style="bold")
     table.add_column("")
     for label, key, show in rows:

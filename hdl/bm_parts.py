@@ -4,7 +4,7 @@
 Port names connect the parts: what one part calls ``c`` is what the next one reads as ``c``.
 """
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from .adders import ADDERS
@@ -15,10 +15,12 @@ from .exponential import Exp2Block
 from .logarithm import Log2Block
 from .lookup import Lookup
 from .maxima import MAXIMA
-from .neuron_formats import BmFormat, LogSubtract
+from .neuron_formats import BmFormat
 
-__all__ = ["Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
-           "SumsPart"]
+__all__ = [
+    "Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
+    "SumsPart",
+]
 
 
 class Magnitude(Block):
@@ -82,67 +84,80 @@ class SumsPart(Block):
     """The sums of activation and weight codes: the candidates of the maxima.
 
     Layout ``relu``: ``s1 = c + k1``, ``s2 = c + k2``. ``bipolar``: of the positive part of the input ``s1``,
-    ``s2``, of the negative part ``s3``, ``s4``. ``signed``: ``s = c + k``, and for each maximum which candidates
-    enter it (``enter1``, ``enter2``).
+    ``s2``, of the negative part ``s3``, ``s4``. ``signed``: one sum ``s = c + k`` for both maxima.
+    ``enter1``, ``enter2``, ...: which candidates enter each maximum, where not all do (layout ``signed``, and
+    clamped sums: those that reach the smallest code).
+
+    Members
+    -------
+    c : In(n * log_bits), negative : In(n) for signed inputs
+    k1, k2 : In(n * weight_bits); for ``signed`` k : In(n * weight_bits) and sign : In(n)
+    s or s1, s2, ... : Out(n * maximum_bits)
+    enter1, enter2, ... : Out(n), if ``format.masked``
     """
 
     block_name = "sums"
 
     def __init__(self, *, format: BmFormat, inputs: int, adder: str):
         self.format, self.inputs, self.adder = format, inputs, adder
-        n = inputs
-        ports = {"c": In(n * format.log_bits)}
+        ports = {"c": In(inputs * format.log_bits)}
         if format.signed_inputs:
-            ports["negative"] = In(n)
+            ports["negative"] = In(inputs)
+        weights = ("k",) if format.layout == "signed" else ("k1", "k2")
+        ports |= {name: In(inputs * format.weight_bits) for name in weights}
         if format.layout == "signed":
-            ports |= {"k": In(n * format.weight_bits), "sign": In(n), "s": Out(n * format.maximum_bits),
-                      "enter1": Out(n), "enter2": Out(n)}
-        else:
-            ports |= {"k1": In(n * format.weight_bits), "k2": In(n * format.weight_bits)}
-            ports |= {f"s{b + 1}": Out(n * format.maximum_bits) for b in range(len(format.branches))}
-        super().__init__(ports)
+            ports["sign"] = In(inputs)
+        super().__init__({**ports, **{name: Out(width) for name, width in _candidate_ports(format, inputs).items()}})
 
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
         width = max(fmt.log_bits, fmt.weight_bits)
+        clamped = fmt.sums == "clamped"
+        reached = []
         for i in range(self.inputs):
-            code = self.c.word_select(i, fmt.log_bits)
 
-            def add(branch: str, code, weights, i=i):
-                adder = place(m, platform, f"add{branch}_{i}", ADDERS[self.adder](width=width))
+            def add(branch: str, code: Value, weights: Value, i=i) -> Value:
+                adder = place(m, platform, f"add{branch}_{i}", ADDERS[self.adder](width=width, carry_in=clamped))
                 m.d.comb += [
                     adder.a.eq(code),
                     adder.b.eq(weights.word_select(i, fmt.weight_bits)),
                     getattr(self, f"s{branch}").word_select(i, fmt.maximum_bits).eq(
                         adder.sum[fmt.dropped_bits:fmt.sum_bits]),
                 ]
+                if clamped:
+                    # c + k - (2^B - 1) = c + k + 1 - 2^B: not negative if there is a carry
+                    m.d.comb += adder.carry_in.eq(1)
+                return adder.sum[width]
 
+            code = self.c.word_select(i, fmt.log_bits)
             if fmt.layout == "signed":
-                add("", code, self.k)
+                reached.append([add("", code, self.k)] * 2)
             elif fmt.layout == "relu":
-                add("1", code, self.k1)
-                add("2", code, self.k2)
+                reached.append([add("1", code, self.k1), add("2", code, self.k2)])
             else:
                 positive = Signal(fmt.log_bits, name=f"positive_{i}")
                 opposite = Signal(fmt.log_bits, name=f"opposite_{i}")
                 mask = self.negative[i].replicate(fmt.log_bits)
                 m.d.comb += [positive.eq(code & ~mask), opposite.eq(code & mask)]
-                add("1", positive, self.k1)
-                add("2", positive, self.k2)
-                add("3", opposite, self.k1)
-                add("4", opposite, self.k2)
-        if fmt.layout == "signed":
-            minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
-            m.d.comb += [self.enter1.eq(~minus), self.enter2.eq(minus)]
+                reached.append([add("1", positive, self.k1), add("2", positive, self.k2),
+                                add("3", opposite, self.k1), add("4", opposite, self.k2)])
+        if fmt.masked:
+            for branch in range(len(fmt.branches)):
+                enter = Cat(carries[branch] for carries in reached) if clamped else Const(-1, self.inputs)
+                if fmt.layout == "signed":
+                    minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
+                    enter = enter & (minus if branch else ~minus)
+                m.d.comb += getattr(self, f"enter{branch + 1}").eq(enter)
         return m
 
 
-def _branch_ports(fmt: BmFormat, inputs: int) -> dict:
-    """The candidates' ports as :class:`SumsPart` gives them."""
-    if fmt.layout == "signed":
-        return {"s": In(inputs * fmt.maximum_bits), "enter1": In(inputs), "enter2": In(inputs)}
-    return {f"s{b + 1}": In(inputs * fmt.maximum_bits) for b in range(len(fmt.branches))}
+def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
+    """Names and widths of the candidates' ports between sums and maxima."""
+    branches = range(1, len(fmt.branches) + 1)
+    sums = ("s",) if fmt.layout == "signed" else tuple(f"s{b}" for b in branches)
+    enter = {f"enter{b}": inputs for b in branches} if fmt.masked else {}
+    return {**{name: inputs * fmt.maximum_bits for name in sums}, **enter}
 
 
 class MaximaPart(Block):
@@ -161,7 +176,7 @@ class MaximaPart(Block):
         self.format, self.maximum = format, maximum
         self.branches = range(1, len(format.branches) + 1)
         self.biased = format.combine == "logarithmic"
-        ports = _branch_ports(format, format.inputs)
+        ports = {name: In(width) for name, width in _candidate_ports(format, format.inputs).items()}
         if self.biased:
             ports |= {f"bias{b}": In(format.sum_bits) for b in self.branches}
         super().__init__({**ports, **{f"m{b}": Out(format.maximum_bits) for b in self.branches}})
@@ -169,9 +184,9 @@ class MaximaPart(Block):
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
-        masked = fmt.layout == "signed"
+        masked = fmt.masked
         for branch in self.branches:
-            candidates = self.s if masked else getattr(self, f"s{branch}")
+            candidates = self.s if fmt.layout == "signed" else getattr(self, f"s{branch}")
             enter = getattr(self, f"enter{branch}") if masked else None
             if self.biased:
                 candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
@@ -199,17 +214,16 @@ class RunningMaximaPart(Block):
     def __init__(self, *, format: BmFormat):
         self.format = format
         self.branches = range(1, len(format.branches) + 1)
-        ports = _branch_ports(format, 1)
+        ports = {name: In(width) for name, width in _candidate_ports(format, 1).items()}
         ports |= {f"running{b}": In(format.maximum_bits) for b in self.branches}
         super().__init__({**ports, **{f"m{b}": Out(format.maximum_bits) for b in self.branches}})
 
     def elaborate(self, platform):
         m = Module()
         for branch in self.branches:
-            if self.format.layout == "signed":
-                candidate = self.s & getattr(self, f"enter{branch}").replicate(self.format.maximum_bits)
-            else:
-                candidate = getattr(self, f"s{branch}")
+            candidate = self.s if self.format.layout == "signed" else getattr(self, f"s{branch}")
+            if self.format.masked:
+                candidate = candidate & getattr(self, f"enter{branch}").replicate(self.format.maximum_bits)
             unit = place(m, platform, f"larger_{branch}", CompareSelect(width=self.format.maximum_bits))
             m.d.comb += [
                 unit.a.eq(candidate),
@@ -309,7 +323,12 @@ class ReluLog2(Block):
 
 
 class LogSubtractPart(Block):
-    """The logarithmic end: ``log2(relu(2^m1 - 2^m2))`` as a log code (:class:`LogSubtract`).
+    """The logarithmic end: log2(relu(2^m1 - 2^m2)) as a log code (:class:`LogSubtract`).
+
+    Two subtractions with a table between: the distance ``m1 - m2``, what it takes off, and ``m1`` less that. An
+    equal pair takes off more than there is, so that only ``m1 < m2`` needs a check of its own.
+
+    Latency: combinational.
 
     Members
     -------
@@ -319,35 +338,42 @@ class LogSubtractPart(Block):
 
     block_name = "log_subtract"
 
-    def __init__(self, *, format: BmFormat):
-        self.format = format
+    def __init__(self, *, format: BmFormat, adder: str):
+        self.format, self.adder = format, adder
         super().__init__({"m1": In(format.maximum_bits), "m2": In(format.maximum_bits), "z": Out(format.log_bits)})
 
     def elaborate(self, platform):
         m = Module()
         fmt, end = self.format, self.format.log_subtract
-        difference = Signal(fmt.maximum_bits + 1)
-        m.d.comb += difference.eq(self.m1 - self.m2)
-        distance = Cat(Const(0, fmt.dropped_bits), difference[:-1])
-        phi = place(m, platform, "phi", Lookup(table=_phi_entries(end), width=int(end.phi.max()).bit_length()))
-        # beyond the table's end phi is 0, its last entry
-        beyond = distance[len(phi.index):].any() if len(distance) > len(phi.index) else 0
-        constant = end.offset - end.weight_maximum
-        code = Signal(range(constant - int(end.phi.max()) - 1, end.full_scale + max(constant, 0) + 2))
+        raised = end.full_scale + max(end.offset, 0)
+        taken = end.phi + end.origin - min(end.offset, 0)
+        width = max(raised, int(taken.max())).bit_length()
+        # the entry of distance 0 is never less than m1 raised
+        entries = [(1 << width) - 1, *map(int, taken[1:])][::1 << fmt.dropped_bits]
+        used = max(i for i, entry in enumerate(entries) if entry != entries[-1]) + 2
+        size = 1 << (used - 1).bit_length()
+
+        distance = place(m, platform, "distance", ADDERS[self.adder](width=fmt.maximum_bits, carry_in=True))
+        table = place(m, platform, "taken", Lookup(table=tuple(entries[:size]), width=width))
+        rest = place(m, platform, "rest", ADDERS[self.adder](width=width, carry_in=True))
+        index = distance.sum[:fmt.maximum_bits]
+        beyond = index[len(table.index):].any() if len(index) > len(table.index) else 0
         m.d.comb += [
-            phi.index.eq(distance),
-            code.eq(Cat(Const(0, fmt.dropped_bits), self.m1) + constant - Mux(beyond, 0, phi.value)),
+            distance.a.eq(self.m1),
+            distance.b.eq(~self.m2),
+            distance.carry_in.eq(1),
+            table.index.eq(index),
+            rest.a.eq(Cat(Const(0, fmt.dropped_bits), self.m1) + max(end.offset, 0)),
+            rest.b.eq(~Mux(beyond, entries[-1], table.value)),
+            rest.carry_in.eq(1),
         ]
-        above = difference[-1] | (difference == 0)
-        clamped = Mux(code > end.log.maximum, end.log.maximum, code)
-        if code.shape().signed:
-            clamped = Mux(code < 0, 0, clamped)
-        m.d.comb += self.z.eq(Mux(above, 0, clamped))
+        # a carry means that nothing was borrowed
+        positive = Signal()
+        code = Signal(width)
+        m.d.comb += [
+            positive.eq(distance.sum[-1] & rest.sum[-1]),
+            code.eq(rest.sum[:width] & positive.replicate(width)),
+        ]
+        saturated = raised - int(taken[1:].min()) > end.log.maximum
+        m.d.comb += self.z.eq(Mux(code > end.log.maximum, end.log.maximum, code) if saturated else code)
         return m
-
-
-def _phi_entries(end: LogSubtract) -> tuple[int, ...]:
-    """phi up to its first lasting zero: a power of two of entries, the last one 0, or all of them."""
-    phi = [int(v) for v in end.phi]
-    used = max(i for i, v in enumerate(phi) if v or i == 0) + 1
-    return tuple(phi[:1 << used.bit_length()])

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from .block import Block, place
 from .checks import check_range
 
-__all__ = ["CompareSelect", "Comparator"]
+__all__ = ["Comparator", "CompareSelect"]
 
 
 class Comparator(Block):
@@ -28,10 +28,10 @@ class Comparator(Block):
     def elaborate(self, platform):
         m = Module()
         # Of each bit, then of groups of neighbouring bits, the higher one deciding: a is greater; a is not less.
-        greater = Signal(self.width)
-        not_less = Signal(self.width)
-        m.d.comb += [greater.eq(self.a & ~self.b), not_less.eq(self.a | ~self.b)]
-        groups, level = list(zip(greater, not_less, strict=True)), 0
+        bit_greater = Signal(self.width)
+        bit_not_less = Signal(self.width)
+        m.d.comb += [bit_greater.eq(self.a & ~self.b), bit_not_less.eq(self.a | ~self.b)]
+        groups, level = list(zip(bit_greater, bit_not_less, strict=True)), 0
         while len(groups) > 1:
             pairs, level = len(groups) // 2, level + 1
             merged_greater = Signal(pairs, name=f"greater_{level}")

@@ -14,10 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from .checks import check_choice, check_range
 from .formats import (
-    EXACT_EXP2_FRACTION, EXACT_LIMIT, Exp2, Integers, LinearCode, Log2, LogCode, default_fraction, default_method,
+    EXACT_EXP2_FRACTION,
+    EXACT_LIMIT,
+    Exp2,
+    Integers,
+    LinearCode,
+    Log2,
+    LogCode,
+    default_fraction,
+    default_method,
 )
 
-__all__ = ["BOUNDARIES", "COMBINES", "LAYOUTS", "REQUANTIZATIONS", "RESULTS", "SCALARS", "BmFormat", "LogSubtract", "MacFormat"]
+__all__ = [
+    "BOUNDARIES", "COMBINES", "LAYOUTS", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "BmFormat", "LogSubtract",
+    "MacFormat",
+]
 
 Booleans = NDArray[np.bool_]
 
@@ -28,6 +39,7 @@ BOUNDARIES = ("neuron", "layer")
 SCALARS = ("bias", "bias1", "bias2", "scale")
 """Input ports with one value a neuron, and no axis of inputs in ``compute``."""
 RESULTS = ("linear", "code")
+SUMS = ("full", "clamped")
 REQUANTIZATIONS = ("scale", "shift")
 
 
@@ -133,15 +145,15 @@ class MacFormat:
 class LogSubtract:
     """The logarithmic end: ``log2(relu(2^a - 2^b))`` of two sums into an activation's log code.
 
-    ``z = 0`` if a <= b, else ``clamp(a - phi(a - b) - weight_maximum + offset, 0, 2^B - 1)`` with
+    ``z = 0`` if a <= b, else ``clamp(a - phi(a - b) - origin + offset, 0, 2^B - 1)`` with
     ``phi(d) = floor(1/2 - 2^F * log2(1 - 2^(-d / 2^F)))``.
-    ``full_scale`` is the largest sum, ``log`` the code of z, ``weight_maximum`` the largest weight code
-    (``2^B - 1``), ``offset`` a constant of the layer.
+    ``full_scale`` is the largest sum, ``log`` the code of z, ``origin`` the sum that becomes code 0 (``2^B - 1``;
+    0 for clamped sums), ``offset`` a constant of the layer.
     """
 
     full_scale: int
     log: LogCode
-    weight_maximum: int
+    origin: int
     offset: int = 0
 
     @cached_property
@@ -156,7 +168,7 @@ class LogSubtract:
     def compute(self, a: ArrayLike, b: ArrayLike) -> Integers:
         """Codes z of sums a, b from 0 to full_scale, any shapes that broadcast."""
         a, b = np.broadcast_arrays(np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64))
-        z = a - self.phi[np.maximum(a - b, 0)] - self.weight_maximum + self.offset
+        z = a - self.phi[np.maximum(a - b, 0)] - self.origin + self.offset
         return np.where(a > b, np.clip(z, 0, self.log.maximum), 0)
 
 
@@ -172,6 +184,10 @@ class BmFormat:
       and m2 of the negative parts of the inputs.
     - ``signed``: one magnitude ``k`` (n * weight_bits) and one ``sign`` (n; 1 = negative) an input; the sign of
       ``x_i * w_i`` chooses the maximum that ``log2 |x_i| + k_i`` enters; into the other one it enters as 0.
+
+    ``sums``: ``full``: ``c + k``, one bit more than the codes, so that nothing is lost; ``clamped``: the product as a
+    log code of the activations' own B bits, ``max(0, c + k - (2^B - 1))``: what is below the smallest code counts
+    as 0, as in any log code, and a zero input gives 0 whatever its weight (needs weight_bits = log_bits).
 
     With ``combine="logarithmic"`` (``relu`` and ``signed``): ports ``bias1``, ``bias2`` (one more candidate of
     each maximum) for ``bias``, and the log code ``z`` for ``y``; see :class:`LogSubtract`.
@@ -205,6 +221,7 @@ class BmFormat:
     offset: int = 0
     boundary: str = "neuron"
     result: str | None = None
+    sums: str = "full"
 
     def __post_init__(self):
         check_range("Number of inputs", self.inputs, 1)
@@ -222,6 +239,10 @@ class BmFormat:
         _default(self, "weight_bits", self.log_bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         check_range("Log code fraction", self.log_fraction, 0, self.weight_bits - 1)
+        check_choice("Sums", self.sums, SUMS)
+        if self.sums == "clamped" and self.weight_bits != self.log_bits:
+            raise ValueError(f"Clamped sums need weights as wide as the activations' log codes ({self.log_bits} bits), "
+                             f"not {self.weight_bits}")
         _default(self, "out_fraction", 2 * self.bits - 2)
         check_range("Fraction bits of the output", self.out_fraction, 0, 40)
         _default(self, "log2", default_method(self.bits))
@@ -265,12 +286,22 @@ class BmFormat:
 
     @property
     def full_scale(self) -> int:
-        """The largest sum ``c + k``; stands for 1."""
-        return self.activation.maximum + self.weight.maximum
+        """The largest sum; stands for 1."""
+        return self.activation.maximum + self.weight.maximum - self.sum_origin
+
+    @property
+    def sum_origin(self) -> int:
+        """What is subtracted from ``c + k``: 0, or for clamped sums the largest weight code."""
+        return self.weight.maximum if self.sums == "clamped" else 0
 
     @property
     def sum_bits(self) -> int:
-        return ((1 << self.log_bits) + (1 << self.weight_bits) - 2).bit_length()
+        return self.full_scale.bit_length()
+
+    @property
+    def masked(self) -> bool:
+        """Whether not every candidate enters its maximum: those of the other sign, or below the smallest code."""
+        return self.layout == "signed" or self.sums == "clamped"
 
     @property
     def dropped_bits(self) -> int:
@@ -292,8 +323,8 @@ class BmFormat:
 
     @cached_property
     def log_subtract(self) -> LogSubtract:
-        return LogSubtract(full_scale=self.full_scale, log=self.activation, weight_maximum=self.weight.maximum,
-                           offset=self.offset)
+        return LogSubtract(full_scale=self.full_scale, log=self.activation,
+                           origin=self.weight.maximum - self.sum_origin, offset=self.offset)
 
     @property
     def end_shift(self) -> int:
@@ -355,19 +386,22 @@ class BmFormat:
     def maxima(self, codes: Integers, negative: Booleans, *, k1=None, k2=None, k=None, sign=None,
                ) -> list[Integers]:
         """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared."""
-        def maximum(sums: ArrayLike) -> Integers:
-            return (np.asarray(sums) >> self.dropped_bits).max(axis=-1) << self.dropped_bits
+        def add(codes: Integers, weights: Integers) -> Integers:
+            return np.maximum(codes + weights - self.sum_origin, 0)
+
+        def maximum(sums: Integers) -> Integers:
+            return (sums >> self.dropped_bits).max(axis=-1) << self.dropped_bits
 
         if self.layout == "signed":
-            sums = codes + self.weight.check("k", k)
+            sums = add(codes, self.weight.check("k", k))
             minus = negative ^ (LinearCode(bits=1).check("sign", sign) == 1)
             return [maximum(np.where(minus, 0, sums)), maximum(np.where(minus, sums, 0))]
         k1, k2 = self.weight.check("k1", k1), self.weight.check("k2", k2)
         positive = np.where(negative, 0, codes)
-        result = [maximum(positive + k1), maximum(positive + k2)]
+        result = [maximum(add(positive, k1)), maximum(add(positive, k2))]
         if self.layout == "bipolar":
             opposite = np.where(negative, codes, 0)
-            result += [maximum(opposite + k1), maximum(opposite + k2)]
+            result += [maximum(add(opposite, k1)), maximum(add(opposite, k2))]
         return result
 
     def combined(self, maxima: list[Integers], *, bias: ArrayLike = 0, bias1: ArrayLike = 0, bias2: ArrayLike = 0,

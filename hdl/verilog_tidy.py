@@ -167,14 +167,14 @@ def _range(width: int) -> str:
     return f"[{width - 1}:0] " if width > 1 else ""
 
 
-def _repeat(statement: str) -> str:
+def _repeat(text: str) -> str:
     """``{ a, a, a }`` as ``{ 3{a} }``."""
     def shorten(match: re.Match) -> str:
         items = match[1].split(", ")
         if len(items) > 1 and len(set(item.strip() for item in items)) == 1:
             return f"{{{len(items)}{{{items[0].strip()}}}}}"
         return match[0]
-    return re.sub(r"\{ ([^{}]*) \}", shorten, statement)
+    return re.sub(r"\{ ([^{}]*) \}", shorten, text)
 
 
 def _write(module: _Module, ports: Sequence[tuple[str, str]]) -> str:
@@ -183,13 +183,12 @@ def _write(module: _Module, ports: Sequence[tuple[str, str]]) -> str:
         for direction, name in ports)
     helpers = {name: f"t{number}" for number, name in enumerate(
         sorted((n for n in module.widths if _HELPER.fullmatch(n)), key=_natural))}
-    taken = module.widths.keys()
-    body = "".join(_repeat(s) for s in _ordered(module.statements))
+    helpers = {name: short for name, short in helpers.items() if short not in module.widths}
+    body = "".join(_ordered(module.statements))
+    body = re.sub(r"\\\$\d+ ", lambda match: helpers.get(match[0], match[0]), body)
+    body = _repeat(body)
     # one line for each entry of a table
     body = re.sub(r"^( +)(\S+|default):\n +(\S+ = [^\n;]+;)\n(?= +(?:\S+:\n|endcase))", r"\1\2: \3\n", body, flags=re.M)
-    for name, short in helpers.items():
-        if short not in taken:
-            body = body.replace(name, short)
     names = {name: helpers.get(name, name) for name in module.widths}
     port_names = {name for _, name in ports}
     declarations = "".join(

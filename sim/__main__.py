@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..command_line import Parser, RunError, UsageError, check_writable, number, run, write_atomically
+from ..flow.scripts import OBJECTIVES
 from ..hdl.adders import ADDERS
 from ..hdl.checks import check_range
 from ..hdl.design import FORMS, Design
 from ..hdl.maxima import MAXIMA
 from ..hdl.multipliers import MULTIPLIERS
+from ..selection import AUTO
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator
 from .trained import MOST_VECTORS, TrainedNeuron, load_neuron
@@ -33,10 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
-    design = neuron.design(form=args.form, maximum=args.maximum, adder=args.adder, multiplier=args.multiplier)
+    options = ("form", "objective", "adder", "maximum", "multiplier")
+    design = neuron.design(**{option: getattr(args, option) for option in options})
     waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
-    report = verify(design, neuron.inputs, neuron.expected, simulator=simulator.name, waveform=waveform,
-                    build_dir=args.build_dir, cache=not args.no_cache, seed=args.seed)
+    report = verify(
+        design,
+        neuron.inputs,
+        neuron.expected,
+        simulator=simulator.name,
+        waveform=waveform,
+        build_dir=args.build_dir,
+        cache=not args.no_cache,
+        seed=args.seed,
+    )
     result = _result(args, neuron, design, report, time.perf_counter() - started)
     if args.json is not None:
         text = json.dumps(result, indent=2)
@@ -54,25 +65,54 @@ def _parser() -> Parser:
     trained.add_argument("--model", required=True, metavar="NAME", help="a trained network, such as digits")
     trained.add_argument("--layer", required=True, metavar="NAME", help="a layer with neurons")
     trained.add_argument("--channel", type=number, required=True, metavar="K", help="output channel, from 0")
-    trained.add_argument("--count", type=number, default=1000, metavar="N",
-                         help="activations of held-out images to try (default: 1000)")
-    trained.add_argument("--seed", type=number, default=0, metavar="S",
-                         help="which activations, and the stalls of a serial neuron (default: 0)")
+    trained.add_argument(
+        "--count",
+        type=number,
+        default=1000,
+        metavar="N",
+        help="activations of held-out images to try (default: 1000)",
+    )
+    trained.add_argument(
+        "--seed",
+        type=number,
+        default=0,
+        metavar="S",
+        help="which activations, and the stalls of a serial neuron (default: 0)",
+    )
     trained.add_argument("--form", choices=FORMS, default="parallel", help="(default: parallel)")
-    trained.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima (BM layers)")
-    trained.add_argument("--adder", choices=tuple(ADDERS), help="architecture of the adders")
-    trained.add_argument("--multiplier", choices=tuple(MULTIPLIERS),
-                         help="architecture of the multiplier (MAC layers)")
+    trained.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default="area",
+        help="what chooses the architecture (default: area)",
+    )
+    trained.add_argument("--adder", choices=(AUTO, *ADDERS), help="architecture of the adders")
+    trained.add_argument("--maximum", choices=(AUTO, *MAXIMA), help="architecture of a BM layer's maxima")
+    trained.add_argument(
+        "--multiplier", choices=(AUTO, *MULTIPLIERS), help="architecture of a MAC layer's multiplier"
+    )
     bench = parser.add_argument_group("bench")
-    bench.add_argument("--simulator", choices=("auto", *SIMULATORS),
-                       help="(default: the variable SIM, else auto: Verilator if it is usable, else Icarus)")
-    bench.add_argument("--waves", nargs="?", const="", metavar="FILE",
-                       help="write a waveform (default name: the module's, in --build-dir or here): VCD with "
-                            "Verilator, FST with Icarus")
-    bench.add_argument("--build-dir", metavar="DIR", help="build here and keep it (default: a temporary folder)")
-    bench.add_argument("--no-cache", action="store_true",
-                       help="build anew (built simulations are kept in the user's cache folder, "
-                            "or under BMHW_CACHE_DIR)")
+    bench.add_argument(
+        "--simulator",
+        choices=("auto", *SIMULATORS),
+        help="(default: the variable SIM, else auto: Verilator if it is usable, else Icarus)",
+    )
+    bench.add_argument(
+        "--waves",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="write a waveform (default name: the module's, in --build-dir or here): VCD with "
+        "Verilator, FST with Icarus",
+    )
+    bench.add_argument(
+        "--build-dir", metavar="DIR", help="build here and keep it (default: a temporary folder)"
+    )
+    bench.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="build anew (built simulations are kept in the user's cache folder, or under BMHW_CACHE_DIR)",
+    )
     bench.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
     return parser
 
@@ -101,9 +141,16 @@ def _result(args, neuron: TrainedNeuron, design: Design, report: Report, seconds
     mean_real, first = float(np.abs(neuron.real).mean()), report.first_mismatch
     return {
         "passed": report.passed,
-        "model": neuron.model, "layer": neuron.layer, "channel": neuron.channel, "seed": args.seed,
-        "design": design.to_dict(), "module": design.name, "latency_cycles": report.latency,
-        "vectors": neuron.expected.size, "mismatches": report.mismatches, "error": report.error,
+        "model": neuron.model,
+        "layer": neuron.layer,
+        "channel": neuron.channel,
+        "seed": args.seed,
+        "design": design.to_dict(),
+        "module": design.name,
+        "latency_cycles": report.latency,
+        "vectors": neuron.expected.size,
+        "mismatches": report.mismatches,
+        "error": report.error,
         "first_mismatch": None if first is None else vars(first),
         "float_error_mean_abs_steps": float(error.mean()),
         "float_error_max_abs_steps": float(error.max()),
@@ -111,31 +158,45 @@ def _result(args, neuron: TrainedNeuron, design: Design, report: Report, seconds
         "float_error_max_relative": float(error.max()) / mean_real if mean_real else None,
         "float_output_mean_abs_steps": mean_real,
         "clock_cycles": report.cycles,
-        "simulator": report.simulator.name, "simulator_version": report.simulator.version,
-        "build_seconds": report.build_seconds, "run_seconds": report.run_seconds, "total_seconds": seconds,
+        "simulator": report.simulator.name,
+        "simulator_version": report.simulator.version,
+        "build_seconds": report.build_seconds,
+        "run_seconds": report.run_seconds,
+        "total_seconds": seconds,
         "waveform": None if report.waveform is None else str(report.waveform),
     }
 
 
 def _print(neuron: TrainedNeuron, design: Design, report: Report, result: dict[str, Any]) -> None:
     parameters = design.to_dict()
-    architecture = ", ".join(f"{name} {parameters[name]}" for name in ("form", "maximum", "multiplier", "adder")
-                             if name in parameters)
+    architecture = ", ".join(
+        f"{name} {parameters[name]}"
+        for name in ("form", "maximum", "multiplier", "adder")
+        if name in parameters
+    )
     vectors = result["vectors"]
-    equal = f"{len(report.outputs.ravel()) - report.mismatches} of {vectors}"
-    print(f"neuron      {neuron.model}, layer {neuron.layer}, channel {neuron.channel}: {design.name} ({architecture})")
-    print(f"simulation  {report.simulator}; built in {report.build_seconds:.1f} s, "
-          f"{vectors} vectors in {report.run_seconds:.1f} s")
-    print(f"outputs     {equal} equal the integer model in every bit: {'PASS' if report.passed else 'FAIL'}")
+    right = report.outputs.size - report.mismatches
+    print(f"neuron      {neuron}: {design.name} ({architecture})")
+    print(
+        f"simulation  {report.simulator}; built in {report.build_seconds:.1f} s, "
+        f"{vectors} vectors in {report.run_seconds:.1f} s"
+    )
+    verdict = "PASS" if report.passed else "FAIL"
+    print(f"outputs     {right} of {vectors} equal the integer model in every bit: {verdict}")
     if report.cycles:
         per_vector = report.cycles / (report.full_rate_vectors if design.form == "serial" else vectors)
         print(f"clock       latency {report.latency} cycles, {per_vector:.1f} cycles a vector at full rate")
-    relative = result["float_error_mean_relative"]
-    print(f"error       of the integers against the floating-point layer: mean {result['float_error_mean_abs_steps']:.2f}, "
-          f"largest {result['float_error_max_abs_steps']:.2f} steps of {design.format.output[0]}"
-          + ("" if relative is None else
-             f"; {relative:.2%} and {result['float_error_max_relative']:.2%} of the mean magnitude "
-             f"({result['float_output_mean_abs_steps']:.1f} steps)"))
+    mean, largest = result["float_error_mean_abs_steps"], result["float_error_max_abs_steps"]
+    print(
+        f"error       of the integers against the floating-point layer, in steps of "
+        f"{design.format.output[0]}: mean {mean:.2f}, largest {largest:.2f}"
+    )
+    if result["float_error_mean_relative"] is not None:
+        print(
+            f"            mean {result['float_error_mean_relative']:.2%}, largest "
+            f"{result['float_error_max_relative']:.2%} of the mean magnitude, "
+            f"{result['float_output_mean_abs_steps']:.1f} steps"
+        )
     if report.waveform is not None:
         print(f"waveform    {report.waveform}")
 

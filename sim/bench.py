@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bench inside the simulator: drives any neuron and compares every bit of every output.
 
-cocotb loads this module. A job file, named by the variable ``BMHW_SIM_JOB``, brings the vectors; what was seen
-goes into a result file (both: :mod:`bmhw.sim.job`). The test fails for a wrong output as well as for a broken
-protocol: an output withdrawn or changed, one too many, a wrong latency, no progress.
+cocotb loads this module. A job file, named by the variable ``BMHW_SIM_JOB``, brings the vectors; what was
+seen goes into a result file (both: :mod:`bmhw.sim.job`). The test fails for a wrong output as well as for a
+broken protocol: an output withdrawn or changed, one too many, a wrong latency, no progress.
 """
 
 import os
@@ -14,8 +14,9 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
+from bmhw.hdl.neuron_formats import SCALARS
 from bmhw.sim.job import JOB_VARIABLE, Job, Observation
-from bmhw.sim.vectors import SCALARS, port_values
+from bmhw.sim.vectors import port_values
 
 HALF_PERIOD = Timer(5, "ns")
 
@@ -31,7 +32,9 @@ async def outputs_equal_expected(dut):
         await _RUN[job.form](dut, job, observation)
         if job.expected is not None:
             wrong = np.flatnonzero(np.array(observation.outputs, dtype=np.bytes_) != job.expected)
-            assert not len(wrong), f"{len(wrong)} of {job.count} outputs differ, the first of vector {wrong[0]}"
+            assert not len(wrong), (
+                f"{len(wrong)} of {job.count} outputs differ, the first of vector {wrong[0]}"
+            )
     except Exception as error:
         observation.error = str(error) or type(error).__name__
         raise
@@ -115,11 +118,13 @@ async def run_serial(dut, job: Job, observation: Observation) -> None:
     accepted = cycle = idle = 0
     completed: list[int] = []  # for each vector the cycle in which its last element was accepted
     while len(observation.outputs) < job.count:
-        offered = offered or (element is not None and (accepted < full_rate * job.fan_in or generator.getrandbits(1)))
+        offered = offered or (
+            element is not None and (accepted < full_rate * job.fan_in or generator.getrandbits(1))
+        )
         ready = len(observation.outputs) < full_rate or generator.getrandbits(1)
         hidden = generator.choice(noise)
-        driver.drive(hidden if not offered else
-                     (other if value is None else value for value, other in zip(element, hidden, strict=True)))
+        shown = element if offered and element is not None else [None] * len(hidden)
+        driver.drive(other if value is None else value for value, other in zip(shown, hidden, strict=True))
         dut.in_valid.value, dut.out_ready.value = int(offered), int(ready)
         await HALF_PERIOD
 
@@ -128,12 +133,18 @@ async def run_serial(dut, job: Job, observation: Observation) -> None:
         idle += 1
         if waiting is not None:
             assert valid == "1", f"out_valid of vector {vector} fell before out_ready"
-            assert bits == waiting, f"{job.output} of vector {vector} changed from {waiting} to {bits} before out_ready"
+            assert bits == waiting, (
+                f"{job.output} of vector {vector} changed from {waiting} to {bits} before out_ready"
+            )
         if valid == "1":
-            assert vector < len(completed), f"out_valid of vector {vector} before its last element was accepted"
+            assert vector < len(completed), (
+                f"out_valid of vector {vector} before its last element was accepted"
+            )
             if waiting is None and vector < full_rate:
                 latency = cycle - completed[vector]
-                assert latency == job.latency, f"latency of vector {vector} is {latency} cycles, not {job.latency}"
+                assert latency == job.latency, (
+                    f"latency of vector {vector} is {latency} cycles, not {job.latency}"
+                )
             waiting = bits
             if ready:
                 observation.outputs.append(bits)
@@ -148,7 +159,8 @@ async def run_serial(dut, job: Job, observation: Observation) -> None:
         await rising_edge(dut)
         cycle += 1
         assert idle <= _PATIENCE + job.latency, (
-            f"no transfer in {idle} cycles after {accepted} elements and {len(observation.outputs)} outputs")
+            f"no transfer in {idle} cycles after {accepted} elements and {len(observation.outputs)} outputs"
+        )
 
     driver.drive(noise[0])
     dut.in_valid.value, dut.out_ready.value = 0, 1
@@ -176,7 +188,8 @@ def elements_of(job: Job) -> Iterator[tuple[int | None, ...]]:
         vector, element = divmod(index, job.fan_in)
         yield tuple(
             (of_port[vector] if element == 0 else None) if port in SCALARS else of_port[index]
-            for port, of_port in values.items())
+            for port, of_port in values.items()
+        )
 
 
 _RUN = {"parallel": run_parallel, "pipelined": run_pipelined, "serial": run_serial}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building and running a simulation through cocotb's runner, with a cache of what was built.
 
-The cache holds, in the folder ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations keyed
-by the Verilog text and the tools, and Verilator's own run-time library, compiled once for a compiler: it takes
-five of the six seconds that a small neuron takes.
+The cache holds, in the folder ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations
+keyed by the Verilog text and the tools, and Verilator's own run-time library, compiled once for a compiler:
+it takes five of the six seconds that a small neuron takes.
 """
 
 import base64
@@ -23,23 +23,40 @@ __all__ = ["build", "run"]
 
 _TIMESCALE = ("1ns", "1ns")
 
-# Warnings are a linter's business and must not end the build. cocotb's runner makes every signal public, which
-# triples the C++ of a neuron and keeps it from being optimised; the bench needs the ports alone (_public_ports).
+# Warnings are a linter's business and must not end the build. cocotb's runner makes every signal public,
+# which triples the C++ of a neuron; the bench needs the ports alone (_public_ports).
 _BUILD_ARGUMENTS = {"verilator": ["-Wno-fatal", "--no-public-flat-rw"], "icarus": []}
 
 # Variables by which cocotb's runner and cocotb itself take orders from outside; the caller decides here.
-_FOREIGN_VARIABLES = ("WAVES", "GUI", "PYTEST_CURRENT_TEST", "COCOTB_TEST_FILTER", "COCOTB_TEST_MODULES",
-                      "COCOTB_RANDOM_SEED", "COCOTB_RESULTS_FILE", "COCOTB_TOPLEVEL")
+_FOREIGN_VARIABLES = (
+    "WAVES",
+    "GUI",
+    "PYTEST_CURRENT_TEST",
+    "COCOTB_TEST_FILTER",
+    "COCOTB_TEST_MODULES",
+    "COCOTB_RANDOM_SEED",
+    "COCOTB_RESULTS_FILE",
+    "COCOTB_TOPLEVEL",
+)
 
 _environment_lock = threading.RLock()
 
 
-def build(verilog: str, top: str, ports: Iterable[str], folder: Path, simulator: Simulator, *, waves: bool,
-          cache: bool) -> None:
+def build(
+    verilog: str,
+    top: str,
+    ports: Iterable[str],
+    folder: Path,
+    simulator: Simulator,
+    *,
+    waves: bool,
+    cache: bool,
+) -> None:
     """Build the simulation of module ``top``, whose ``ports`` the bench uses, in ``folder``.
 
     :class:`RunError` with the tool's first error.
     """
+    check_cocotb()
     store = Cache(cache_folder() / "simulations" if cache else None)
     # with waveforms, what is built names its folder
     kept = None if waves else _key("simulation", simulator, verilog, top)
@@ -57,9 +74,17 @@ def build(verilog: str, top: str, ports: Iterable[str], folder: Path, simulator:
     with _environment(simulator):
         runner = _runner(simulator)
         try:
-            runner.build(sources=sources, hdl_toplevel=top, build_dir=folder, always=True, waves=waves,
-                         timescale=_TIMESCALE, build_args=_BUILD_ARGUMENTS[simulator.name], log_file=log)
-        except (RuntimeError, SystemExit) as error:
+            runner.build(
+                sources=sources,
+                hdl_toplevel=top,
+                build_dir=folder,
+                always=True,
+                waves=waves,
+                timescale=_TIMESCALE,
+                build_args=_BUILD_ARGUMENTS[simulator.name],
+                log_file=log,
+            )
+        except RuntimeError as error:
             raise RunError(f"{simulator} cannot build {top}: {_first_error(log, error)}") from None
     if kept is not None:
         _keep(store, kept, [folder / ("sim.vvp" if simulator.name == "icarus" else top)])
@@ -67,8 +92,14 @@ def build(verilog: str, top: str, ports: Iterable[str], folder: Path, simulator:
         _keep(store, runtime, folder.glob("verilated*.o"))
 
 
-def run(top: str, folder: Path, simulator: Simulator, *, variables: Mapping[str, str], waveform: Path | None,
-        ) -> bool:
+def run(
+    top: str,
+    folder: Path,
+    simulator: Simulator,
+    *,
+    variables: Mapping[str, str],
+    waveform: Path | None,
+) -> bool:
     """Run the bench in what :func:`build` left in ``folder``; whether all its tests passed.
 
     :class:`RunError` if the simulator ended without a result.
@@ -83,10 +114,21 @@ def run(top: str, folder: Path, simulator: Simulator, *, variables: Mapping[str,
     with _environment(simulator):
         runner = _runner(simulator)
         try:
-            runner.test("bmhw.sim.bench", top, hdl_toplevel_lang="verilog", build_dir=folder, test_dir=folder,
-                        results_xml=str(results), waves=waveform is not None, plusargs=plusargs,
-                        test_args=arguments, extra_env=variables, timescale=None, log_file=log)
-        except (RuntimeError, SystemExit) as error:
+            runner.test(
+                "bmhw.sim.bench",
+                top,
+                hdl_toplevel_lang="verilog",
+                build_dir=folder,
+                test_dir=folder,
+                results_xml=str(results),
+                waves=waveform is not None,
+                plusargs=plusargs,
+                test_args=arguments,
+                extra_env=variables,
+                timescale=None,
+                log_file=log,
+            )
+        except RuntimeError as error:
             raise RunError(f"{simulator} ended early: {_first_error(log, error)}") from None
         except ValueError as error:  # no shared libpython
             raise RunError(f"cocotb cannot run: {error}") from None
@@ -101,14 +143,23 @@ def run(top: str, folder: Path, simulator: Simulator, *, variables: Mapping[str,
 
 def _public_ports(top: str, ports: Iterable[str]) -> str:
     """Verilator's configuration that lets the bench see the ports."""
-    return "`verilator_config\n" + "".join(f'public_flat_rw -module "{top}" -var "{port}"\n' for port in ports)
+    return "`verilator_config\n" + "".join(
+        f'public_flat_rw -module "{top}" -var "{port}"\n' for port in ports
+    )
+
+
+def check_cocotb() -> None:
+    """:class:`RunError` that says how to get cocotb where it isn't installed."""
+    try:
+        import cocotb  # noqa: F401
+        import cocotb_tools.runner  # noqa: F401
+    except ImportError as error:
+        raise RunError(f'{error.name} is not installed; install it with: pip install "bmhw[sim]"') from None
 
 
 def _runner(simulator: Simulator):
-    try:
-        from cocotb_tools.runner import get_runner
-    except ImportError:
-        raise RunError("cocotb is not installed; install it with: pip install \"bmhw[sim]\"") from None
+    from cocotb_tools.runner import get_runner
+
     runner = get_runner(simulator.name)
     runner.log.disabled = True  # errors are raised, and the rest is in the logs
     return runner
@@ -133,8 +184,11 @@ def _environment(simulator: Simulator) -> Iterator[None]:
 
 def _first_error(log: Path, error: BaseException) -> str:
     """The first line of the log that reads like an error, else the last one, else the exception."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] \
-        if log.is_file() else []
+    lines = (
+        [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        if log.is_file()
+        else []
+    )
     for line in lines:
         if "error" in line.lower():
             return line
@@ -149,8 +203,15 @@ def _key(what: str, simulator: Simulator, *details: str) -> str:
     import cocotb
     import cocotb_tools.config
 
-    return digest(what, simulator.toolchain, _BUILD_ARGUMENTS[simulator.name], cocotb.__version__,
-                  str(cocotb_tools.config.libs_dir), sys.version, *details)
+    return digest(
+        what,
+        simulator.toolchain,
+        _BUILD_ARGUMENTS[simulator.name],
+        cocotb.__version__,
+        str(cocotb_tools.config.libs_dir),
+        sys.version,
+        *details,
+    )
 
 
 def _restore(store: Cache, key: str, folder: Path) -> bool:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,8 @@ class Job:
     output: name of the output port.
     seed, stalls: ``serial``: valid and ready are withheld at random in the second half of the vectors.
     widths: bits of each input port.
-    ports: each input port's packed bits (:func:`bmhw.sim.vectors.pack`), one row a vector; ``serial``: one row
-        an element of an array port.
+    ports: each input port's packed bits (:func:`bmhw.sim.vectors.pack`), one row a vector; ``serial``: one
+        row an element of an array port.
     expected: the output's bit strings, or None if nothing is compared.
     """
 
@@ -49,7 +50,7 @@ class Job:
         return (self.count + 1) // 2 if self.stalls else self.count
 
     def save(self, path: Path) -> None:
-        arrays = {f"port_{name}": packed for name, packed in self.ports.items()}
+        arrays: dict[str, Any] = {f"port_{name}": packed for name, packed in self.ports.items()}
         if self.expected is not None:
             arrays["expected"] = self.expected
         plain = {name: value for name, value in vars(self).items() if name not in ("ports", "expected")}
@@ -58,7 +59,9 @@ class Job:
     @classmethod
     def load(cls, path: str | Path) -> "Job":
         with np.load(path) as file:
-            ports = {name.removeprefix("port_"): file[name] for name in file.files if name.startswith("port_")}
+            ports = {
+                name.removeprefix("port_"): file[name] for name in file.files if name.startswith("port_")
+            }
             expected = file["expected"] if "expected" in file.files else None
             return cls(ports=ports, expected=expected, **json.loads(str(file["plain"])))
 

@@ -4,8 +4,8 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..hdl.neuron_formats import BmFormat, MacFormat
-from .vectors import SCALARS
+from ..hdl.neuron_formats import SCALARS, BmFormat, MacFormat
+from .vectors import value_range
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -33,7 +33,7 @@ _CONTROL_MEANINGS = {
 class Port:
     """A port: ``bits`` in all, ``elements`` of ``element_bits`` each, element 0 in the lowest bits.
 
-    ``minimum`` and ``maximum`` of an element's integer; ``value``: the real number that the integer stands for.
+    ``minimum`` and ``maximum`` of an element's integer; ``value``: the real number that it stands for.
     """
 
     name: str
@@ -53,29 +53,61 @@ class Port:
 
 def ports_of(design: "Design") -> list[Port]:
     """All ports of the generated module: clock and reset, inputs, output, streams."""
-    controls = [Port(name=name, bits=1, direction=_CONTROL_MEANINGS[name][0], meaning=_CONTROL_MEANINGS[name][1])
-                for name in CONTROLS[design.form]]
+    controls = [
+        Port(name=name, bits=1, direction=_CONTROL_MEANINGS[name][0], meaning=_CONTROL_MEANINGS[name][1])
+        for name in CONTROLS[design.form]
+    ]
     number_format = design.format
-    meanings = _mac_meanings(number_format) if isinstance(number_format, MacFormat) else _bm_meanings(number_format)
+    meanings = (
+        _mac_meanings(number_format) if isinstance(number_format, MacFormat) else _bm_meanings(number_format)
+    )
     data = []
     for name, (code, elements) in number_format.inputs_of.items():
         meaning, value = meanings[name]
         if design.form == "serial":
             meaning += ", sampled with the first element" if name in SCALARS else ", one element a cycle"
             elements = 1
-        maximum = number_format.full_scale if name in ("bias1", "bias2") else code.maximum
-        data.append(Port(name=name, direction="input", bits=code.bits * elements, elements=elements,
-                         element_bits=code.bits, signed=code.signed, minimum=code.minimum, maximum=maximum,
-                         meaning=meaning, value=value))
+        low, high = value_range(number_format, name)
+        data.append(
+            Port(
+                name=name,
+                direction="input",
+                bits=code.bits * elements,
+                elements=elements,
+                element_bits=code.bits,
+                signed=code.signed,
+                minimum=low,
+                maximum=high,
+                meaning=meaning,
+                value=value,
+            )
+        )
     name, code = number_format.output
-    data.append(Port(name=name, direction="output", bits=code.bits, element_bits=code.bits, signed=code.signed,
-                     minimum=code.minimum, maximum=code.maximum, meaning=meanings[name][0], value=meanings[name][1]))
+    data.append(
+        Port(
+            name=name,
+            direction="output",
+            bits=code.bits,
+            element_bits=code.bits,
+            signed=code.signed,
+            minimum=code.minimum,
+            maximum=code.maximum,
+            meaning=meanings[name][0],
+            value=meanings[name][1],
+        )
+    )
     return [*controls[:2], *data, *controls[2:]]
 
 
 def _mac_meanings(number_format: MacFormat) -> dict[str, tuple[str, str | None]]:
-    return {"x": ("inputs", None), "w": ("weights", None), "bias": ("bias", None),
-            "y": ("sum of x * w over the inputs, plus bias", None)}
+    return {
+        "x": ("inputs", None),
+        "w": ("weights", None),
+        "bias": ("bias", None),
+        "scale": ("factor of the requantisation", None),
+        "y": ("sum of x * w over the inputs, plus bias", None),
+        "z": ("the sum of x * w and the bias, behind ReLU and requantisation", None),
+    }
 
 
 def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
@@ -86,6 +118,8 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
     candidate = f"2^((code - {number_format.full_scale}) / 2^{fraction})"
     return {
         "x": ("inputs, linear", f"integer / 2^{number_format.x.magnitude_bits}"),
+        "c": ("log codes of the inputs' magnitudes", code),
+        "negative": ("signs of the inputs, 1 is negative", "-1 if negative else 1"),
         "k1": ("log codes of the weights' positive parts", weight),
         "k2": ("log codes of the weights' negative parts", weight),
         "k": ("log codes of the weights' magnitudes", weight),

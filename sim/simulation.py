@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import RunError
+from ..hdl.neuron_formats import SCALARS
 from . import build
 from .job import JOB_VARIABLE, Job, Observation
 from .ports import CONTROLS
 from .simulators import Simulator, find_simulator
-from .vectors import SCALARS, bit_strings, broadcast_inputs, integers, pack
+from .vectors import bit_strings, broadcast_inputs, integers, pack
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -38,8 +39,8 @@ _SHOWN_ELEMENTS = 16
 class Mismatch:
     """The first output that is not the expected one.
 
-    ``vector`` counts vectors from 0 (over flattened leading axes); ``got_bits`` may hold X or Z, in which case
-    ``got`` is None; ``wrong_bits`` are positions, 0 the lowest.
+    ``vector`` counts vectors from 0 (over flattened leading axes); ``got_bits`` may hold X or Z, and ``got``
+    is None then; ``wrong_bits`` are positions, 0 the lowest.
     """
 
     vector: int
@@ -54,8 +55,10 @@ class Mismatch:
         got = f"0b{self.got_bits}" if self.got is None else str(self.got)
         inputs = ", ".join(f"{name}={_shortened(value)}" for name, value in self.inputs.items())
         bits = ", ".join(map(str, self.wrong_bits))
-        return (f"vector {self.vector}: {self.output} is {got}, expected {self.expected} "
-                f"(bits {bits} differ); inputs {inputs}")
+        return (
+            f"vector {self.vector}: {self.output} is {got}, expected {self.expected} "
+            f"(bits {bits} differ); inputs {inputs}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +111,9 @@ def simulate(design: "Design", inputs: Mapping[str, ArrayLike], **options: Any) 
     return run.outputs.reshape(run.shape)
 
 
-def verify(design: "Design", inputs: Mapping[str, ArrayLike], expected: ArrayLike | None = None,
-           **options: Any) -> Report:
+def verify(
+    design: "Design", inputs: Mapping[str, ArrayLike], expected: ArrayLike | None = None, **options: Any
+) -> Report:
     """Simulate the design's Verilog and compare every output bit with ``expected``.
 
     Parameters
@@ -134,11 +138,18 @@ def verify(design: "Design", inputs: Mapping[str, ArrayLike], expected: ArrayLik
         raise RunError(f"{run.simulator} and the comparison of its outputs disagree")
     return Report(
         outputs=run.outputs.reshape(run.shape) if seen == len(expected) else run.outputs,
-        expected=expected.reshape(run.shape), mismatches=len(wrong),
+        expected=expected.reshape(run.shape),
+        mismatches=len(wrong),
         first_mismatch=_mismatch(run, expected, int(wrong[0])) if len(wrong) else None,
-        error=run.error, simulator=run.simulator, latency=run.job.latency, cycles=run.cycles,
-        full_rate_vectors=run.job.full_rate_vectors, build_seconds=run.build_seconds,
-        run_seconds=run.run_seconds, waveform=options.get("waveform"))
+        error=run.error,
+        simulator=run.simulator,
+        latency=run.job.latency,
+        cycles=run.cycles,
+        full_rate_vectors=run.job.full_rate_vectors,
+        build_seconds=run.build_seconds,
+        run_seconds=run.run_seconds,
+        waveform=options.get("waveform"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +169,19 @@ class _Run:
     run_seconds: float
 
 
-def _run(design: "Design", inputs: Mapping[str, ArrayLike], expected: Integers | None, *,
-         simulator: str | None = None, verilog: str | None = None, waveform: Path | None = None,
-         build_dir: str | os.PathLike | None = None, cache: bool = True, stalls: bool = True, seed: int = 0,
-         ) -> _Run:
+def _run(
+    design: "Design",
+    inputs: Mapping[str, ArrayLike],
+    expected: Integers | None,
+    *,
+    simulator: str | None = None,
+    verilog: str | None = None,
+    waveform: Path | None = None,
+    build_dir: str | os.PathLike | None = None,
+    cache: bool = True,
+    stalls: bool = True,
+    seed: int = 0,
+) -> _Run:
     arrays, shape = broadcast_inputs(design.format, inputs)
     name, code = design.format.output
     bits = None
@@ -172,12 +192,23 @@ def _run(design: "Design", inputs: Mapping[str, ArrayLike], expected: Integers |
     serial = design.form == "serial"
     ports = design.format.inputs_of
     job = Job(
-        form=design.form, count=len(arrays["x"]), fan_in=design.format.inputs, latency=design.create().latency,
-        output=name, seed=seed, stalls=stalls, expected=bits,
-        widths={port: port_code.bits * (1 if serial or port in SCALARS else elements)
-                for port, (port_code, elements) in ports.items()},
-        ports={port: pack(values.reshape(-1, 1) if serial else values, ports[port][0].bits)
-               for port, values in arrays.items()})
+        form=design.form,
+        count=len(next(iter(arrays.values()))),
+        fan_in=design.format.inputs,
+        latency=design.create().latency,
+        output=name,
+        seed=seed,
+        stalls=stalls,
+        expected=bits,
+        widths={
+            port: port_code.bits * (1 if serial or port in SCALARS else elements)
+            for port, (port_code, elements) in ports.items()
+        },
+        ports={
+            port: pack(values.reshape(-1, 1) if serial else values, ports[port][0].bits)
+            for port, values in arrays.items()
+        },
+    )
     if job.count == 0:
         raise ValueError("There must be 1 vector or more to simulate, not 0")
     found = find_simulator(simulator)
@@ -192,34 +223,66 @@ def _run(design: "Design", inputs: Mapping[str, ArrayLike], expected: Integers |
             folder = Path(build_dir).absolute()
             folder.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
-        build.build(verilog, design.name, [*ports, name, *CONTROLS[design.form]], folder, found, waves=waveform is not None, cache=cache)
+        build.build(
+            verilog,
+            design.name,
+            [*ports, name, *CONTROLS[design.form]],
+            folder,
+            found,
+            waves=waveform is not None,
+            cache=cache,
+        )
         built = time.perf_counter()
         job.result_path = str(folder / "result.npz")
         job.save(folder / "job.npz")
         Path(job.result_path).unlink(missing_ok=True)
         traced = folder / f"{design.name}{WAVEFORM_SUFFIXES[found.name]}" if waveform is not None else None
-        passed = build.run(design.name, folder, found, waveform=traced,
-                           variables={JOB_VARIABLE: str(folder / "job.npz")})
+        passed = build.run(
+            design.name, folder, found, waveform=traced, variables={JOB_VARIABLE: str(folder / "job.npz")}
+        )
         observation, strings = Observation.load(job.result_path)
         if traced is not None and waveform is not None:
             shutil.copyfile(traced, waveform)
     if passed != (observation.error is None):
         raise RunError(f"{found}: the bench {'passed' if passed else 'failed'} but says {observation.error}")
     outputs, unknown = integers(strings, code)
-    return _Run(job=job, inputs=arrays, shape=shape, outputs=outputs, unknown=unknown, bits=strings,
-                error=observation.error, cycles=observation.cycles, simulator=found,
-                build_seconds=built - started, run_seconds=time.perf_counter() - built)
+    return _Run(
+        job=job,
+        inputs=arrays,
+        shape=shape,
+        outputs=outputs,
+        unknown=unknown,
+        bits=strings,
+        error=observation.error,
+        cycles=observation.cycles,
+        simulator=found,
+        build_seconds=built - started,
+        run_seconds=time.perf_counter() - built,
+    )
 
 
 def _mismatch(run: _Run, expected: Integers, vector: int) -> Mismatch:
-    bits, wanted = run.bits[vector].decode(), bit_strings(expected[vector:vector + 1], len(run.bits[vector]))
-    wrong = [position for position, (a, b) in enumerate(zip(bits[::-1], wanted[0].decode()[::-1], strict=True))
-             if a != b]
+    bits, wanted = (
+        run.bits[vector].decode(),
+        bit_strings(expected[vector : vector + 1], len(run.bits[vector])),
+    )
+    wrong = [
+        position
+        for position, (a, b) in enumerate(zip(bits[::-1], wanted[0].decode()[::-1], strict=True))
+        if a != b
+    ]
     return Mismatch(
-        vector=vector, output=run.job.output, expected=int(expected[vector]),
-        got=None if run.unknown[vector] else int(run.outputs[vector]), got_bits=bits, wrong_bits=tuple(wrong),
-        inputs={port: int(values[vector, 0]) if port in SCALARS else values[vector].tolist()
-                for port, values in run.inputs.items()})
+        vector=vector,
+        output=run.job.output,
+        expected=int(expected[vector]),
+        got=None if run.unknown[vector] else int(run.outputs[vector]),
+        got_bits=bits,
+        wrong_bits=tuple(wrong),
+        inputs={
+            port: int(values[vector, 0]) if port in SCALARS else values[vector].tolist()
+            for port, values in run.inputs.items()
+        },
+    )
 
 
 def _shortened(value: int | list[int]) -> str:

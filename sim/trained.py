@@ -2,12 +2,13 @@
 """One neuron of a trained network, with the real activations that it meets."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
+from ..selection import AUTO, choose
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -35,17 +36,30 @@ class TrainedNeuron:
     expected: NDArray[np.int64]
     real: NDArray[np.float64]
 
-    def design(self, *, form: str, maximum: str | None = None, adder: str | None = None,
-               multiplier: str | None = None) -> "Design":
-        """The neuron to build; :class:`UsageError` for an architecture of the other kind of neuron."""
+    def __str__(self) -> str:
+        return f"{self.model}, layer {self.layer}, channel {self.channel}"
+
+    def design(
+        self,
+        *,
+        form: str,
+        objective: str,
+        **architecture: str | None,
+    ) -> "Design":
+        """The neuron to build; what ``architecture`` leaves open (None, ``auto``) is chosen by the objective.
+
+        :class:`UsageError` for an architecture of the other kind of neuron.
+        """
         from ..hdl.design import Design
 
-        given = {name: value for name, value in
-                 {"maximum": maximum, "adder": adder, "multiplier": multiplier}.items() if value is not None}
-        design = Design(format=self.format, form=form, **given)
+        given = {name: value for name, value in architecture.items() if value not in (None, AUTO)}
+        chosen: dict[str, Any] = choose(self.format, objective, given)
+        design = Design(format=self.format, form=form, **chosen)
         foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
         if foreign in given:
-            raise UsageError(f"--{foreign} {given[foreign]} needs a {other} layer; {self.layer} is {design.neuron}")
+            raise UsageError(
+                f"--{foreign} {given[foreign]} needs a {other} layer; {self.layer} is {design.neuron}"
+            )
         return design
 
 
@@ -58,8 +72,10 @@ def load_neuron(model: str, layer: str, channel: int, count: int, seed: int = 0)
     try:
         from .. import models
     except ImportError as error:
-        raise RunError(f"trained networks need {error.name or 'more packages'}; "
-                       "install them with: pip install \"bmhw[models]\"") from None
+        raise RunError(
+            f"trained networks need {error.name or 'more packages'}; "
+            'install them with: pip install "bmhw[models]"'
+        ) from None
     try:
         network = models.load(model)
     except models.ModelError as error:
@@ -69,5 +85,12 @@ def load_neuron(model: str, layer: str, channel: int, count: int, seed: int = 0)
         vectors = network.neuron_vectors(layer, channel, count, seed)
     except models.ModelError as error:
         raise UsageError(str(error)) from None
-    return TrainedNeuron(model=model, layer=layer, channel=channel, format=vectors.format,
-                         inputs=vectors.inputs, expected=vectors.expected, real=vectors.real)
+    return TrainedNeuron(
+        model=model,
+        layer=layer,
+        channel=channel,
+        format=vectors.format,
+        inputs=vectors.inputs,
+        expected=vectors.expected,
+        real=vectors.real,
+    )

@@ -11,34 +11,38 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..hdl.neuron_formats import SCALARS, BmFormat
+
 if TYPE_CHECKING:
     from ..hdl.formats import LinearCode
-    from ..hdl.neuron_formats import BmFormat, MacFormat
+    from ..hdl.neuron_formats import MacFormat
 
-__all__ = ["SCALARS", "bit_strings", "broadcast_inputs", "integers", "pack", "port_values"]
+__all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values", "value_range"]
 
 Bytes = NDArray[np.uint8]
 
-# Ports that carry one value a vector whatever the fan-in; every other port has one element an input.
-SCALARS = ("bias", "bias1", "bias2")
+# What `compute` takes for a port of one value that isn't given.
+_DEFAULTS = dict.fromkeys(SCALARS, 0) | {"scale": 1}
 
 
-def broadcast_inputs(number_format: "MacFormat | BmFormat", inputs: Mapping[str, ArrayLike],
-                     ) -> tuple[dict[str, NDArray[np.int64]], tuple[int, ...]]:
+def broadcast_inputs(
+    number_format: "MacFormat | BmFormat",
+    inputs: Mapping[str, ArrayLike],
+) -> tuple[dict[str, NDArray[np.int64]], tuple[int, ...]]:
     """Every input port's values as ``int64`` of shape (vectors, elements), and the shape of the vectors.
 
-    ``inputs`` holds for each port an array (..., n), for a port of one value (``bias``) an array (...);
-    the leading axes broadcast, biases default to 0. ``ValueError`` for unknown or missing ports, wrong
-    shapes and values that the port can't carry.
+    ``inputs`` holds for each port an array (..., n), for a port of one value (``bias``, ``scale``) an array
+    (...); the leading axes broadcast, biases default to 0 and a scale to 1. ``ValueError`` for unknown or
+    missing ports, wrong shapes and values that the port can't carry.
     """
     ports = number_format.inputs_of
     if unknown := set(inputs) - set(ports):
         raise ValueError(f"Inputs must be {', '.join(ports)}, not {sorted(unknown)[0]!r}")
     arrays, shapes = {}, []
     for name, (code, elements) in ports.items():
-        if name not in inputs and name not in SCALARS:
+        if name not in inputs and name not in _DEFAULTS:
             raise ValueError(f"Inputs must hold {name!r}, an array of {elements} elements a vector")
-        values = code.check(name, inputs.get(name, 0))
+        values = code.check(name, inputs[name] if name in inputs else _DEFAULTS[name])
         if name in SCALARS:
             values = values[..., np.newaxis]
         if values.shape[-1:] != (elements,):
@@ -46,8 +50,21 @@ def broadcast_inputs(number_format: "MacFormat | BmFormat", inputs: Mapping[str,
         arrays[name] = values
         shapes.append(values.shape[:-1])
     shape = np.broadcast_shapes(*shapes)
-    return {name: np.ascontiguousarray(np.broadcast_to(values, shape + values.shape[-1:]))
-            .reshape(-1, values.shape[-1]) for name, values in arrays.items()}, shape
+    return {
+        name: np.ascontiguousarray(np.broadcast_to(values, shape + values.shape[-1:])).reshape(
+            -1, values.shape[-1]
+        )
+        for name, values in arrays.items()
+    }, shape
+
+
+def value_range(number_format: "MacFormat | BmFormat", port: str) -> tuple[int, int]:
+    """The smallest and the largest value of an element of an input port."""
+    code, _ = number_format.inputs_of[port]
+    if port in ("bias1", "bias2") and isinstance(number_format, BmFormat):
+        # they are sums, which reach full scale but not the largest number of their width
+        return 0, number_format.full_scale
+    return code.minimum, code.maximum
 
 
 def pack(values: NDArray[np.int64], bits: int) -> Bytes:
@@ -62,11 +79,11 @@ def pack(values: NDArray[np.int64], bits: int) -> Bytes:
 def port_values(packed: Bytes) -> list[int]:
     """The packed bits of each vector as one integer."""
     width, data = packed.shape[1], packed.tobytes()
-    return [int.from_bytes(data[start:start + width], "little") for start in range(0, len(data), width)]
+    return [int.from_bytes(data[start : start + width], "little") for start in range(0, len(data), width)]
 
 
 def bit_strings(values: NDArray[np.int64], bits: int) -> NDArray[np.bytes_]:
-    """Each integer as its ``bits`` characters ``0`` and ``1``, highest bit first, as a simulator prints it."""
+    """Each integer as ``bits`` characters ``0`` and ``1``, highest bit first, as a simulator prints it."""
     raw = np.unpackbits(pack(values.reshape(-1, 1), bits), axis=-1, bitorder="little")[:, :bits]
     return np.ascontiguousarray(raw[:, ::-1] + np.uint8(ord("0"))).view(f"S{bits}").ravel()
 
@@ -79,7 +96,7 @@ def integers(strings: NDArray[np.bytes_], code: "LinearCode") -> tuple[NDArray[n
     characters = strings.astype(f"S{code.bits}").view(np.uint8).reshape(len(strings), code.bits)
     unknown = ~((characters == ord("0")) | (characters == ord("1"))).all(axis=1)
     bits = np.zeros((len(strings), 64), dtype=np.uint8)
-    bits[:, :code.bits] = (characters == ord("1"))[:, ::-1]
+    bits[:, : code.bits] = (characters == ord("1"))[:, ::-1]
     if code.signed:
-        bits[:, code.bits:] = bits[:, code.bits - 1:code.bits]
+        bits[:, code.bits :] = bits[:, code.bits - 1 : code.bits]
     return np.packbits(bits, axis=1, bitorder="little").view("<i8").ravel().astype(np.int64), unknown

@@ -6,20 +6,30 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
+from ..hdl.neuron_formats import SCALARS
 from .ports import ports_of
-from .vectors import SCALARS, broadcast_inputs, pack, port_values
+from .vectors import broadcast_inputs, pack, port_values
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
 
 __all__ = ["verilog_bench"]
 
-def verilog_bench(design: "Design", name: str, inputs: Mapping[str, ArrayLike], expected: ArrayLike, *,
-                  latency: int, comment: str = "") -> str:
+
+def verilog_bench(
+    design: "Design",
+    name: str,
+    inputs: Mapping[str, ArrayLike],
+    expected: ArrayLike,
+    *,
+    latency: int,
+    comment: str = "",
+) -> str:
     """Module ``NAME_tb``: drives module ``name`` with the vectors and compares every output bit.
 
-    Prints ``PASS`` or ``FAIL`` in its last line; a failure ends with a status that is not 0 where the simulator
-    allows it. ``inputs`` and ``expected`` as for :func:`bmhw.sim.verify`; ``comment``: lines for the head.
+    Prints ``PASS`` or ``FAIL`` in its last line; a failure ends with a status that is not 0 where the
+    simulator allows it. ``inputs`` and ``expected`` as for :func:`bmhw.sim.verify`; ``comment``: lines for
+    the head.
     """
     return _Bench(design, name, inputs, expected, latency).text(comment)
 
@@ -36,16 +46,26 @@ class _Bench:
             raise ValueError(f"Expected {self.output} must have shape {shape}, not {expected.shape}")
         self.count = expected.size
         # each port: bits of an element, elements in a vector
-        self.ports = {port: (port_code.bits, elements)
-                      for port, (port_code, elements) in design.format.inputs_of.items()}
-        self.values = {port: port_values(pack(values, self.ports[port][0])) for port, values in arrays.items()}
+        self.ports = {
+            port: (port_code.bits, elements)
+            for port, (port_code, elements) in design.format.inputs_of.items()
+        }
+        self.values = {
+            port: port_values(pack(values, self.ports[port][0])) for port, values in arrays.items()
+        }
         self.expected = port_values(pack(expected.reshape(-1, 1), code.bits))
 
     def text(self, comment: str) -> str:
         head = "".join(f"// {line}".rstrip() + "\n" for line in comment.splitlines())
-        return (head + f"`default_nettype none\n\nmodule {self.name}_tb;\n"
-                + self._declarations() + self._checks() + _LOOPS[self.form](self) + self._vectors()
-                + "endmodule\n\n`default_nettype wire\n")
+        return (
+            head
+            + f"`default_nettype none\n\nmodule {self.name}_tb;\n"
+            + self._declarations()
+            + self._checks()
+            + _LOOPS[self.form](self)
+            + self._vectors()
+            + "endmodule\n\n`default_nettype wire\n"
+        )
 
     def _vector_bits(self, port: str) -> int:
         bits, elements = self.ports[port]
@@ -58,14 +78,23 @@ class _Bench:
         if self.form == "serial":
             lines.append(f"  localparam FAN_IN = {self.fan_in};  // elements, one a cycle")
             lines.append("  localparam FULL_RATE = (VECTORS + 1) / 2;  // vectors before stalls begin")
-        lines += [f"  {'reg' if port.direction == 'input' else 'wire'} {_range(port.bits)}{port.name};"
-                  for port in self.pins]
+        lines += [
+            f"  {'reg' if port.direction == 'input' else 'wire'} {_range(port.bits)}{port.name};"
+            for port in self.pins
+        ]
         connections = ",\n".join(f"    .{port.name}({port.name})" for port in self.pins)
-        lines += ["", f"  {self.name} dut (\n{connections}\n  );", "",
-                  "  // One vector a place: inputs with element 0 in the lowest bits, and the expected output."]
+        lines += [
+            "",
+            f"  {self.name} dut (\n{connections}\n  );",
+            "",
+            "  // One vector a place: inputs with element 0 in the lowest bits, and the expected output.",
+        ]
         lines += [f"  reg {_range(self._vector_bits(port))}{port}_of [0:VECTORS-1];" for port in self.ports]
-        lines += [f"  reg {_range(self.output_bits)}expected [0:VECTORS-1];",
-                  "", "  integer vector, errors, checked;"]
+        lines += [
+            f"  reg {_range(self.output_bits)}expected [0:VECTORS-1];",
+            "",
+            "  integer vector, errors, checked;",
+        ]
         return "\n".join(lines) + "\n"
 
     def _checks(self) -> str:
@@ -80,7 +109,7 @@ class _Bench:
         if (errors <= 10)
           $display("vector %0d: {self.output} = %0d (%b), expected %0d (%b)", of_vector,
                    {show.format(self.output)}, {self.output}, \
-{show.format('expected[of_vector]')}, expected[of_vector]);
+{show.format("expected[of_vector]")}, expected[of_vector]);
       end
     end
   endtask
@@ -140,7 +169,9 @@ class _Bench:
 """
 
     def _pipelined(self) -> str:
-        return self._reset() + f"""
+        return (
+            self._reset()
+            + f"""
   // A new vector every cycle; its output is checked LATENCY cycles later.
   integer cycle;
   initial begin
@@ -159,13 +190,19 @@ class _Bench:
     finish;
   end
 """
+        )
 
     def _serial(self) -> str:
         drive = "\n".join(
-            f"        {port} = element == 0 ? {port}_of[vector] : ~{port}_of[vector];" if port in SCALARS else
-            f"        {port} = {port}_of[vector] >> {'element' if bits == 1 else f'({bits} * element)'};" for port, (bits, _) in self.ports.items())
+            f"        {port} = element == 0 ? {port}_of[vector] : ~{port}_of[vector];"
+            if port in SCALARS
+            else f"        {port} = {port}_of[vector] >> {'element' if bits == 1 else f'({bits} * element)'};"
+            for port, (bits, _) in self.ports.items()
+        )
         hide = "\n".join(f"        {port} = ~{port};" for port in self.ports)
-        return self._reset() + f"""
+        return (
+            self._reset()
+            + f"""
   // One element a cycle: FULL_RATE vectors without a stall, the others with in_valid and out_ready withheld
   // at random. Data that the neuron must not look at is inverted: all of it while in_valid is 0, and the
   // biases behind a vector's first element.
@@ -237,13 +274,18 @@ class _Bench:
     finish;
   end
 """
+        )
 
     def _vectors(self) -> str:
         lines = []
         for index in range(self.count):
-            inputs = " ".join(f"{port}_of[{index}] = {_literal(self._vector_bits(port), values[index])};"
-                              for port, values in self.values.items())
-            lines.append(f"      {inputs} expected[{index}] = {_literal(self.output_bits, self.expected[index])};\n")
+            inputs = " ".join(
+                f"{port}_of[{index}] = {_literal(self._vector_bits(port), values[index])};"
+                for port, values in self.values.items()
+            )
+            lines.append(
+                f"      {inputs} expected[{index}] = {_literal(self.output_bits, self.expected[index])};\n"
+            )
         return "\n  task load_vectors;\n    begin\n" + "".join(lines) + "    end\n  endtask\n"
 
 

@@ -123,12 +123,12 @@ class Engine:
     def _message(self, status: int, log: str) -> str:
         if self._stopped:
             return "synthesis was stopped"
-        errors = re.findall(r"^(?:\S+: )?ERROR: (.*(?:\n  .*)*)", log, re.MULTILINE)
+        errors = re.findall(r"^((?:\S+: )?ERROR: .*(?:\n  .*)*)", log, re.MULTILINE)
         if errors:
             # what abc said last is in the log, not in the message
             abc = re.findall(r"^ABC: (?!\+ |Warning|Aborted)(.*\S)", log, re.MULTILINE)
-            reason = f" (abc: {abc[-1]})" if abc and errors[-1].startswith("ABC: execution") else ""
-            return f"{self.name}: {' '.join(errors[-1].split())}{reason}"
+            reason = f" (abc: {abc[-1]})" if abc and "ABC: execution" in errors[-1] else ""
+            return f"{self.name}: {' '.join(errors[-1].replace('ERROR: ', '').split())}{reason}"
         if status < 0:
             return f"{self.name} was ended by signal {-status} ({signal.Signals(-status).name})"
         last = log.strip().splitlines()[-1:] or ["it said nothing"]

@@ -5,8 +5,10 @@ import gzip
 import hashlib
 import itertools
 import json
+import threading
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from ..errors import RunError
 from .cache import Cache, digest
 from .engine import Engine
+from .liberty_timing import CellTiming, read_timing
 from .netlist import Cell
 
 __all__ = ["Library", "load_library"]
@@ -31,6 +34,8 @@ class Library:
     outputs: dict[str, list[str]]
     flip_flops: list[str]
     nand2: str
+    _timing: dict[str, CellTiming] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -40,6 +45,14 @@ class Library:
     def nand2_area(self) -> float:
         """The area of one gate equivalent."""
         return self.areas[self.nand2]
+
+    def timing(self, kinds: Iterable[str]) -> dict[str, CellTiming]:
+        """Delay tables of these kinds of cells; read once each."""
+        with self._lock:
+            missing = [kind for kind in kinds if kind not in self._timing]
+            if missing:
+                self._timing.update(read_timing(self.content, missing))
+            return {kind: self._timing[kind] for kind in kinds}
 
     def cell(self, kind: str) -> Cell | None:
         if kind not in self.outputs:

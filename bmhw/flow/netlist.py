@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mapped netlists as NumPy arrays: read from Yosys's JSON, joined across modules, counted, timed in gates.
+"""Mapped netlists as NumPy arrays: read from Yosys's JSON, joined across modules, counted.
 
 The parts of a neuron are mapped one by one, each once however often it is used; :func:`join` puts them
 together again, so that the critical path is found across all of them.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import RunError
 
-__all__ = ["Block", "Cell", "Netlist", "PathStep", "join", "read_blocks"]
+__all__ = ["Block", "Cell", "Netlist", "join", "read_blocks"]
 
 Integers = NDArray[np.int64]
 
@@ -31,17 +31,23 @@ class Cell(NamedTuple):
 
 @dataclass
 class Block:
-    """One mapped module: cells in arrays, instances of other modules by name. Net 0 is every constant."""
+    """One mapped module: cells in arrays, instances of other modules by name. Net 0 is every constant.
+
+    ``pin_*`` and ``output_*``: one row for each pin of a cell; ``*_name`` is an index into ``pin_names``.
+    """
 
     name: str
     ports: dict[str, tuple[str, Integers]]
     nets: int
     kinds: list[str]
+    pin_names: list[str]
     cell_kind: Integers
     pin_cell: Integers
     pin_net: Integers
+    pin_name: Integers
     output_cell: Integers
     output_net: Integers
+    output_name: Integers
     instances: list[tuple[str, str, dict[str, Integers]]]
 
     def counts(self) -> dict[str, int]:
@@ -65,8 +71,9 @@ def _read_block(name: str, module: Mapping[str, Any], modules: Mapping[str, Any]
 
     kinds: dict[str, int] = {}
     cell_kind: list[int] = []
-    pins: list[tuple[int, int]] = []
-    outputs: list[tuple[int, int]] = []
+    names: dict[str, int] = {}
+    pins: list[tuple[int, int, int]] = []
+    outputs: list[tuple[int, int, int]] = []
     instances = []
     ports = {port: (description["direction"], _integers([net(bit) for bit in description["bits"]]))
              for port, description in module["ports"].items()}
@@ -82,41 +89,35 @@ def _read_block(name: str, module: Mapping[str, Any], modules: Mapping[str, Any]
         index = len(cell_kind)
         cell_kind.append(kinds.setdefault(kind, len(kinds)))
         for pin, wires in connections.items():
-            (outputs if pin in known.outputs else pins).extend((index, net(bit)) for bit in wires)
-    pin_cell, pin_net = _columns(pins)
-    output_cell, output_net = _columns(outputs)
-    return Block(name, ports, max(local.values()) + 1, list(kinds), _integers(cell_kind), pin_cell, pin_net,
-                 output_cell, output_net, instances)
-
-
-class PathStep(NamedTuple):
-    """A stretch of a path inside one part: ``gates`` cells one behind the other."""
-
-    part: str
-    gates: int
+            pin_name = names.setdefault(pin, len(names))
+            (outputs if pin in known.outputs else pins).extend((index, net(bit), pin_name) for bit in wires)
+    return Block(name, ports, max(local.values()) + 1, list(kinds), list(names), _integers(cell_kind),
+                 *_columns(pins), *_columns(outputs), instances)
 
 
 @dataclass
 class Netlist:
     """A flat netlist. Cell ``i`` has kind ``kinds[cell_kind[i]]`` and lies in part ``parts[cell_part[i]]``.
 
-    ``pin_*`` hold the inputs and ``output_*`` the outputs of cells, one row a pin. An alias is a net that has
-    another one's signal without a cell between.
+    ``pin_*`` hold the inputs and ``output_*`` the outputs of cells, one row a pin, ``*_name`` as index into
+    ``pin_names``. ``inputs`` and ``outputs``: net -> name of a port's bit. Net 0 is every constant.
     """
 
     kinds: list[str]
+    pin_names: list[str]
     parts: list[str]
     nets: int
     cell_kind: Integers
     cell_part: Integers
     pin_cell: Integers
     pin_net: Integers
+    pin_name: Integers
     output_cell: Integers
     output_net: Integers
-    alias_from: Integers
-    alias_to: Integers
+    output_name: Integers
     flip_flop_kinds: frozenset[str] = frozenset()
-    net_names: dict[int, str] = field(default_factory=dict)
+    inputs: dict[int, str] = field(default_factory=dict)
+    outputs: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def is_flip_flop(self) -> NDArray[np.bool_]:
@@ -138,121 +139,15 @@ class Netlist:
     def _in_part(self, part: str) -> NDArray[np.bool_]:
         return self.cell_part == (self.parts.index(part) if part in self.parts else -1)
 
-    @cached_property
-    def critical_path(self) -> Integers:
-        """The gates of a longest path, first to last; ties by the order of the cells."""
-        return self._levels_and_path()[1]
-
-    @property
-    def depth(self) -> int:
-        """Gates on the longest path from an input or a flip-flop to an output or a flip-flop."""
-        return len(self.critical_path)
-
-    def path_steps(self) -> list[PathStep]:
-        """The critical path as stretches within one part each."""
-        steps: list[PathStep] = []
-        for part in (self.parts[index] for index in self.cell_part[self.critical_path]):
-            if steps and steps[-1].part == part:
-                steps[-1] = PathStep(part, steps[-1].gates + 1)
-            else:
-                steps.append(PathStep(part, 1))
-        return steps
-
-    def path_ends(self) -> tuple[str, str]:
-        """Names of the ports' bits where the critical path begins and ends; ``register`` for a flip-flop."""
-        path = self.critical_path
-        if not len(path):
-            return "", ""
-        level = self._levels_and_path()[0]
-        first_pins = self.pin_net[self.pin_cell == path[0]]
-        starts = sorted(self.net_names[net] for net in first_pins.tolist()
-                        if level[net] == 0 and net in self.net_names)
-        outputs = set(self.output_net[self.output_cell == path[-1]].tolist())
-        for source, target in zip(self.alias_from.tolist(), self.alias_to.tolist(), strict=True):
-            if source in outputs:
-                outputs.add(target)
-        ends = sorted(self.net_names[net] for net in outputs if net in self.net_names)
-        return (starts or ["register"])[0], (ends or ["register"])[0]
-
-    def _levels_and_path(self) -> tuple[Integers, Integers]:
-        if "_timing" not in self.__dict__:
-            self.__dict__["_timing"] = self._longest_path()
-        return self.__dict__["_timing"]
-
-    def _longest_path(self) -> tuple[Integers, Integers]:
-        """Level of each net, and the gates of a longest path: levels in waves, each wave at once.
-
-        An alias counts as a cell of weight 0 behind the real ones.
-        """
-        cells = len(self.cell_kind)
-        aliases = len(self.alias_from)
-        weight = np.concatenate([np.where(self.is_flip_flop, 0, 1), np.zeros(aliases, np.int64)])
-        alias_cell = np.arange(cells, cells + aliases)
-        combinational = ~np.concatenate([self.is_flip_flop, np.zeros(aliases, bool)])
-
-        pin_cell = np.concatenate([self.pin_cell, alias_cell])
-        pin_net = np.concatenate([self.pin_net, self.alias_from])
-        output_cell = np.concatenate([self.output_cell, alias_cell])
-        output_net = np.concatenate([self.output_net, self.alias_to])
-        used = combinational[pin_cell]
-        pin_cell, pin_net = pin_cell[used], pin_net[used]
-        driving = combinational[output_cell]
-        driver = np.full(self.nets, -1, np.int64)
-        driver[output_net[driving]] = output_cell[driving]
-        driver[_CONSTANT] = -1
-
-        # waiting: inputs of a cell whose level isn't known yet
-        inner = driver[pin_net] >= 0
-        waiting = np.bincount(pin_cell[inner], minlength=cells + aliases)
-        order = np.argsort(driver[pin_net[inner]], kind="stable")
-        sink = pin_cell[inner][order]
-        first = np.searchsorted(driver[pin_net[inner]][order], np.arange(cells + aliases + 1))
-
-        arrival = np.zeros(cells + aliases, np.int64)  # of the latest input so far
-        latest = np.full(cells + aliases, -1, np.int64)  # the cell that it comes from
-        ready = np.nonzero(combinational & (waiting == 0))[0]
-        known = 0
-        while len(ready):
-            known += len(ready)
-            lengths = first[ready + 1] - first[ready]
-            sources = np.repeat(ready, lengths)
-            offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            sinks = sink[np.repeat(first[ready], lengths) + offsets]
-            reached = arrival[sources] + weight[sources]
-            # descending by arrival, then the lowest cell: the first row of each sink is its latest input
-            rows = np.lexsort((sources, -reached, sinks))
-            sinks, sources, reached = sinks[rows], sources[rows], reached[rows]
-            leading = np.ones(len(sinks), bool)
-            leading[1:] = sinks[1:] != sinks[:-1]
-            targets = sinks[leading]
-            better = (reached[leading] > arrival[targets]) | (latest[targets] < 0)
-            arrival[targets[better]] = reached[leading][better]
-            latest[targets[better]] = sources[leading][better]
-            starts = np.nonzero(leading)[0]
-            waiting[targets] -= np.diff(np.append(starts, len(sinks)))
-            ready = targets[waiting[targets] == 0]
-        if known < int(combinational.sum()):
-            raise RunError("the mapped netlist has a combinational loop")
-
-        level = np.zeros(self.nets, np.int64)
-        driven = driver >= 0
-        level[driven] = (arrival + weight)[driver[driven]]
-        path = []
-        leaving = np.where(combinational, arrival + weight, -1)
-        cell = int(np.argmax(leaving)) if known else -1
-        while cell >= 0:
-            if weight[cell]:
-                path.append(cell)
-            cell = int(latest[cell])
-        return level, _integers(path[::-1])
-
 
 def join(blocks: Mapping[str, Block], top: str, cell_of: Callable[[str], Cell | None]) -> Netlist:
     """The flat netlist of ``top``: each instance in it is a part; what lies in none is part ``""``."""
     rows: dict[str, list[Integers]] = {name: [] for name in (
-        "cell_kind", "cell_part", "pin_cell", "pin_net", "output_cell", "output_net",
-        "alias_from", "alias_to")}
+        "cell_kind", "cell_part", "pin_cell", "pin_net", "pin_name",
+        "output_cell", "output_net", "output_name")}
+    same: list[tuple[int, int]] = []  # a net, and one that has its signal without a cell between
     kinds: dict[str, int] = {}
+    pin_names: dict[str, int] = {}
     parts = [""]
     size = {"nets": 1, "cells": 0}
 
@@ -264,11 +159,13 @@ def join(blocks: Mapping[str, Block], top: str, cell_of: Callable[[str], Cell | 
         base = size["cells"]
         size["cells"] += len(block.cell_kind)
         of_kind = _integers([kinds.setdefault(kind, len(kinds)) for kind in block.kinds])
+        of_pin = _integers([pin_names.setdefault(name, len(pin_names)) for name in block.pin_names])
         rows["cell_kind"].append(of_kind[block.cell_kind])
         rows["cell_part"].append(np.full(len(block.cell_kind), part, np.int64))
         for side in ("pin", "output"):
             rows[f"{side}_cell"].append(getattr(block, f"{side}_cell") + base)
             rows[f"{side}_net"].append(nets[getattr(block, f"{side}_net")])
+            rows[f"{side}_name"].append(of_pin[getattr(block, f"{side}_name")])
         for name, module, connections in block.instances:
             child = blocks[module]
             child_part = part
@@ -289,27 +186,39 @@ def join(blocks: Mapping[str, Block], top: str, cell_of: Callable[[str], Cell | 
                     if inside[net] < 0:
                         inside[net] = target
                     elif inside[net] != target:
-                        rows["alias_from"].append(inside[net : net + 1].copy())
-                        rows["alias_to"].append(_integers([target]))
+                        same.append((int(inside[net]), target))
             place(child, inside, child_part)
 
     block = blocks[top]
     nets = np.full(block.nets, -1, np.int64)
     nets[_CONSTANT] = _CONSTANT
     place(block, nets, 0)
-    names: dict[int, str] = {}
-    for port, (_direction, bits) in block.ports.items():
-        for index, net in enumerate(nets[bits].tolist()):
-            names.setdefault(net, port if len(bits) == 1 else f"{port}[{index}]")
-    columns = {name: np.concatenate(arrays) if arrays else _integers([]) for name, arrays in rows.items()}
+    source = _sources(size["nets"], same)
+    names: dict[str, dict[int, str]] = {"input": {}, "output": {}}
+    for port, (direction, bits) in block.ports.items():
+        for index, net in enumerate(source[nets[bits]].tolist()):
+            names[direction].setdefault(net, port if len(bits) == 1 else f"{port}[{index}]")
+    columns = {name: np.concatenate(arrays) for name, arrays in rows.items()}
+    for side in ("pin_net", "output_net"):
+        columns[side] = source[columns[side]]
     flip_flops = frozenset(kind for kind in kinds if (cell := cell_of(kind)) and cell.flip_flop)
-    return Netlist(kinds=list(kinds), parts=parts, nets=size["nets"], flip_flop_kinds=flip_flops,
-                   net_names=names, **columns)
+    return Netlist(kinds=list(kinds), pin_names=list(pin_names), parts=parts, nets=size["nets"],
+                   flip_flop_kinds=flip_flops, inputs=names["input"], outputs=names["output"], **columns)
 
 
-def _columns(pairs: list[tuple[int, int]]) -> tuple[Integers, Integers]:
-    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
+def _sources(nets: int, same: list[tuple[int, int]]) -> Integers:
+    """For each net the one that its signal comes from."""
+    source = np.arange(nets)
+    for origin, net in same:
+        source[net] = origin
+    while not np.array_equal(source[source], source):
+        source = source[source]
+    return source
+
+
+def _columns(rows: list[tuple[int, int, int]]) -> tuple[Integers, Integers, Integers]:
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
 
 
 def _integers(values: Any) -> Integers:

@@ -5,16 +5,19 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .cache import Cache, digest
 from .engine import Engine
 from .liberty import Library
 from .netlist import Cell, Netlist, join, read_blocks
-from .scripts import ABC_GATES, ABC_LIBERTY, GATES, MODULE_MARK, OBJECTIVES, yosys_script
+from .paths import Path, PathStep, longest_path
+from .scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES, yosys_script
+from .timing import timed_path
 
 __all__ = [
     "OBJECTIVES", "Figures", "PartFigures", "Synthesis", "in_parallel", "instances", "map_design",
@@ -22,7 +25,7 @@ __all__ = [
 ]
 
 # Part of everything in the cache: to be raised when figures of the same netlist change their meaning.
-_REVISION = 1
+_REVISION = 2
 
 _UNIT_CELLS = {f"$_{gate}_": Cell(frozenset("Y")) for gate in ("NOT", *GATES)}
 _UNIT_CELLS["$_DFF_P_"] = Cell(frozenset("Q"), flip_flop=True)
@@ -32,39 +35,43 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PartFigures:
-    """A part of a design, mapped on its own. ``critical_path_gates``: its share of the joined parts' path."""
+    """A part of a design, mapped on its own. ``critical_path_*``: its share of the joined parts' path.
+
+    With a library, gates are its cells, and ``depth`` those on the path with the longest delay.
+    """
 
     gates: int
     flip_flops: int
     depth: int | None
+    delay_ns: float | None
     critical_path_gates: int
-    area: float | None = None
-    delay_ns: float | None = None
+    critical_path_ns: float | None
+    area: float | None
 
 
 @dataclass(frozen=True)
 class Figures:
     """What one mapping of a design gave; areas in the library's unit, None without a library.
 
-    ``cells`` counts each kind, ``parts`` is empty when everything was mapped as one. ``depth`` is None after
-    mapping to a library.
+    ``cells`` counts each kind, ``parts`` is empty when everything was mapped as one. ``path`` is the longest
+    one: in gates, or with a library in ns.
     """
 
     gates: int
     flip_flops: int
-    depth: int | None
+    depth: int
     cells: dict[str, int]
     parts: dict[str, PartFigures]
-    path: list[tuple[str, int]]
+    path: list[PathStep]
     path_ends: tuple[str, str]
-    area: float | None
     delay_ns: float | None
+    area: float | None
     yosys: str
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Figures":
         parts = {name: PartFigures(**part) for name, part in values["parts"].items()}
-        path = [(part, gates) for part, gates in values["path"]]
+        path = [PathStep(*step) for step in values["path"]]
         return cls(**{**values, "parts": parts, "path": path, "path_ends": tuple(values["path_ends"])})
 
 
@@ -89,25 +96,28 @@ def instances(verilog: str, top: str) -> dict[str, str]:
     return {name: module for module, name in found if module in modules and module != top}
 
 
-def synthesize(sources: Sequence[tuple[str, str]], objective: str, engine: Engine, cache: Cache,
+def synthesize(sources: Iterable[tuple[str, str]], objective: str, engine: Engine, cache: Cache,
                library: Library | None = None, jobs: int | None = None) -> list[Synthesis]:
     """Measure designs, each given as Verilog and name of the top module, on ``jobs`` processors at once.
 
-    The instances in a top module are the design's parts. ``objective``: one of ``OBJECTIVES``.
+    The instances in a top module are the design's parts. ``objective``: one of ``OBJECTIVES``. ``sources``
+    may make its items one by one: the first ones are mapped meanwhile.
     """
-    # the longest runs first: as one netlist, to cells
+    # the longest runs of a design first: as one netlist, to cells
     variants = [(by_parts, to_cells) for to_cells in ((True, False) if library else (False,))
                 for by_parts in (False, True)]
-    order = [(index, *variant) for variant in variants for index in range(len(sources))]
 
-    def mapping(index: int, by_parts: bool, to_cells: bool) -> Callable[[], Figures]:
-        return lambda: map_design(*sources[index], by_parts=by_parts, objective=objective, engine=engine,
-                                  cache=cache, library=library if to_cells else None)
+    def mappings() -> Iterator[Callable[[], Figures]]:
+        for verilog, top in sources:
+            for by_parts, to_cells in variants:
+                yield partial(map_design, verilog, top, by_parts=by_parts, objective=objective, engine=engine,
+                              cache=cache, library=library if to_cells else None)
 
-    results = in_parallel(engine, [mapping(*which) for which in order], jobs)
-    found = dict(zip(order, results, strict=True))
-    return [Synthesis(found[index, False, False], found[index, True, False], found.get((index, False, True)),
-                      found.get((index, True, True)), library) for index in range(len(sources))]
+    results = in_parallel(engine, mappings(), jobs)
+    found = [dict(zip(variants, results[first:], strict=False))
+             for first in range(0, len(results), len(variants))]
+    return [Synthesis(of[False, False], of[True, False], of.get((False, True)), of.get((True, True)), library)
+            for of in found]
 
 
 def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine: Engine, cache: Cache,
@@ -127,36 +137,40 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
     if library:
         inputs["cells.lib"] = library.content
     files = engine.run(script, inputs, ("netlist.json",))
-    figures = _measure(json.loads(files["netlist.json"]), top, parts, library, files["log"])
+    figures = _measure(json.loads(files["netlist.json"]), top, parts, library)
     cache.set(key, dataclasses.asdict(figures))
     return figures
 
 
-def _measure(document: dict[str, Any], top: str, parts: dict[str, str], library: Library | None,
-             log: str) -> Figures:
+def _measure(document: dict[str, Any], top: str, parts: dict[str, str], library: Library | None) -> Figures:
     cell_of = library.cell if library else _UNIT_CELLS.get
     blocks = read_blocks(document, cell_of)
     whole = join(blocks, top, cell_of)
-    delays = _delays(log) if library else {}
-    path = [(step.part, step.gates) for step in whole.path_steps()]
+
+    def path_of(netlist: Netlist) -> Path:
+        return timed_path(netlist, library.timing(netlist.kinds)) if library else longest_path(netlist)
+
+    path = path_of(whole)
 
     def figures_of(part: str, module: str) -> PartFigures:
         gates, flip_flops = whole.count(part)
-        alone = join(blocks, module, cell_of) if module else None
+        on_path = [step for step in path.steps if step.part == part]
+        alone = path_of(join(blocks, module, cell_of)) if module else None
         return PartFigures(
-            gates=gates, flip_flops=flip_flops, depth=None if library or alone is None else alone.depth,
-            critical_path_gates=0 if library else sum(gates for name, gates in path if name == part),
-            area=whole.total(library.areas, part) if library else None, delay_ns=delays.get(module))
+            gates=gates, flip_flops=flip_flops, depth=alone.gates if alone else None,
+            delay_ns=alone.delay if alone and library else None,
+            critical_path_gates=sum(step.gates for step in on_path),
+            critical_path_ns=sum(step.delay for step in on_path) if library else None,
+            area=whole.total(library.areas, part) if library else None)
 
     gates, flip_flops = whole.count()
-    names = {name: figures_of(name, module) for name, module in parts.items()}
+    figures = {name: figures_of(name, module) for name, module in parts.items()}
     if parts and whole.count("") != (0, 0):
-        names[""] = figures_of("", "")
+        figures[""] = figures_of("", "")
     return Figures(
-        gates=gates, flip_flops=flip_flops, depth=None if library else whole.depth, cells=_cell_counts(whole),
-        parts=names, path=[] if library else path, path_ends=("", "") if library else whole.path_ends(),
-        area=whole.total(library.areas) if library else None,
-        delay_ns=delays.get(top, 0.0) if library and not parts else None, yosys=document["creator"])
+        gates=gates, flip_flops=flip_flops, depth=path.gates, cells=_cell_counts(whole), parts=figures,
+        path=path.steps, path_ends=(path.begin, path.end), delay_ns=path.delay if library else None,
+        area=whole.total(library.areas) if library else None, yosys=document["creator"])
 
 
 def _cell_counts(netlist: Netlist) -> dict[str, int]:
@@ -165,18 +179,6 @@ def _cell_counts(netlist: Netlist) -> dict[str, int]:
         name = netlist.kinds[kind]
         numbers[name] = numbers.get(name, 0) + 1
     return dict(sorted(numbers.items()))
-
-
-def _delays(log: str) -> dict[str, float]:
-    """Module -> delay in ns of its combinational logic, from what abc's ``stime`` said."""
-    delays: dict[str, float] = {}
-    module = ""
-    for line in log.splitlines():
-        if line.startswith(MODULE_MARK):
-            module = line.split()[-1]
-        elif found := re.search(r"ABC: .*\bDelay\s*=\s*([\d.]+) ps", line):
-            delays[module] = max(delays.get(module, 0.0), float(found.group(1)) / 1000)
-    return delays
 
 
 def processors() -> int:
@@ -188,8 +190,10 @@ def in_parallel(engine: Engine, tasks: Iterable[Callable[[], Result]],
                 jobs: int | None = None) -> list[Result]:
     """The results of the tasks, run in threads; the first error or Ctrl-C ends the engine's children."""
     with ThreadPoolExecutor(jobs or processors()) as pool, engine.stopping():
-        futures = [pool.submit(task) for task in tasks]
+        futures: list[Future[Result]] = []
         try:
+            for task in tasks:
+                futures.append(pool.submit(task))
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
             return [future.result() for future in futures]

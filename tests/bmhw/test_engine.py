@@ -56,8 +56,8 @@ def sleeper(tmp_path):
     program.chmod(0o755)
 
     def running() -> int:
-        listing = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        return sum(str(program) in line and "ps -ww" not in line for line in listing.splitlines())
+        listing = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
+        return sum(str(program) in line for line in listing.stdout.splitlines())
 
     return program, running
 

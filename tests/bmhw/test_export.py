@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.export``: reproducible files, a bench that fails when it must, clean errors."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from bmhw.errors import RunError, UsageError
+from bmhw.export import main
+from bmhw.export_files import write_together
+from bmhw.sim import find_simulator, usable_simulators
+
+SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
+DESIGNS = {
+    "bm_relu_4bit_3in": [],
+    "bm_signed_4bit_3in_pipelined": [
+        "--branches",
+        "signed",
+        "--signed-inputs",
+        "--combine",
+        "logarithmic",
+        "--form",
+        "pipelined",
+    ],
+    "bm_bipolar_4bit_3in_serial": ["--branches", "bipolar", "--form", "serial"],
+    "mac_4bit_3in_serial": ["--neuron", "mac", "--form", "serial"],
+}
+
+
+@pytest.fixture(scope="session")
+def run_bench(tmp_path_factory):
+    """Runs the exported bench as a user does, in Verilator where Icarus is missing: its status and output."""
+    runtime = tmp_path_factory.mktemp("runtime")
+
+    def build_with_verilator(folder: Path, name: str) -> None:
+        (folder / "build").mkdir()
+        tomorrow = time.time() + 86400
+        for compiled in runtime.iterdir():  # the run-time library of an earlier build; a later date keeps it
+            os.utime(shutil.copy(compiled, folder / "build"), (tomorrow, tomorrow))
+        options = [
+            "--binary",
+            "--timing",
+            "-CFLAGS",
+            "-std=c++20 -fcoroutines",
+            "-Wno-fatal",
+            "--Mdir",
+            "build",
+        ]
+        environment = {**os.environ, **find_simulator("verilator").environment}
+        subprocess.run(
+            ["verilator", *options, "--top-module", f"{name}_tb", f"{name}.v", f"{name}_tb.v"],
+            cwd=folder,
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        )
+        for compiled in (folder / "build").glob("verilated*.o"):
+            shutil.copy(compiled, runtime)
+
+    def run_bench(folder: Path, name: str) -> tuple[int, str]:
+        if "icarus" in usable_simulators():
+            subprocess.run(["iverilog", "-g2005", f"{name}.v", f"{name}_tb.v"], cwd=folder, check=True)
+            program = folder / "a.out"
+        else:
+            build_with_verilator(folder, name)
+            program = folder / "build" / f"V{name}_tb"
+        result = subprocess.run([program], cwd=folder, capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout
+
+    return run_bench
+
+
+def change(path: Path, pattern: str, replacement) -> None:
+    """Replace the one place that the pattern names."""
+    text, count = re.subn(pattern, replacement, path.read_text(), count=1)
+    assert count == 1
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+class TestBench:
+    @pytest.fixture(autouse=True)
+    def exported(self, name, tmp_path):
+        assert main([*SMALL, *DESIGNS[name], "--out", str(tmp_path)]) == 0
+        self.folder = tmp_path
+
+    def test_passes(self, name, run_bench):
+        status, printed = run_bench(self.folder, name)
+        assert status == 0 and printed.startswith(f"PASS: {name}, 70 vectors")
+
+    def test_fails_if_one_expected_value_is_changed(self, name, run_bench):
+        # the lowest bit of the last vector's output
+        change(
+            self.folder / f"{name}_tb.v",
+            r"(expected\[69\] = \d+'h[0-9a-f]*)([0-9a-f]);",
+            lambda match: f"{match[1]}{int(match[2], 16) ^ 1:x};",
+        )
+        status, printed = run_bench(self.folder, name)
+        assert status != 0 and f"FAIL: {name}, 1 errors in 70 vectors" in printed
+        assert "vector 69: " in printed and "PASS" not in printed
+
+    def test_fails_if_the_hardware_is_changed(self, name, run_bench):
+        """One bit of the first constant in a table, or one operator of the multiply-accumulate neuron."""
+        pattern = r"(value = 4'h)([1-9a-f])(;)" if name.startswith("bm") else r"( \^ )()(\w)"
+        replacement = (
+            (lambda match: f"{match[1]}{int(match[2], 16) ^ 8:x};") if name.startswith("bm") else r" & \3"
+        )
+        change(self.folder / f"{name}.v", pattern, replacement)
+        status, printed = run_bench(self.folder, name)
+        assert status != 0 and "FAIL" in printed
+
+
+@pytest.mark.skipif("verilator" not in usable_simulators(), reason="needs Verilator's linter")
+@pytest.mark.parametrize("name", DESIGNS)
+def test_lint(name, tmp_path):
+    """No warning but those of unused bits and of widths, which are zero-extended on purpose."""
+    main([*SMALL, *DESIGNS[name], "--out", str(tmp_path)])
+    waived = ["UNUSEDSIGNAL", "WIDTHTRUNC", "WIDTHEXPAND", "VARHIDDEN", "DECLFILENAME"]
+    result = subprocess.run(
+        ["verilator", "--lint-only", "-Wall", *(f"-Wno-{warning}" for warning in waived), f"{name}.v"],
+        cwd=tmp_path,
+        env={**os.environ, **find_simulator("verilator").environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+class TestFiles:
+    def test_same_parameters_same_bytes(self, tmp_path, capsys):
+        for folder in ("one", "two"):
+            main([*SMALL, "--form", "serial", "--out", str(tmp_path / folder)])
+        printed = capsys.readouterr().out.split()
+        names = sorted(path.name for path in (tmp_path / "one").iterdir())
+        assert names == [f"bm_relu_4bit_3in_serial{end}" for end in (".core", ".json", ".v", "_tb.v")]
+        assert sorted(printed) == sorted(
+            str(tmp_path / folder / name) for folder in ("one", "two") for name in names
+        )
+        for name in names:
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+    def test_defaults_and_order_of_options_change_nothing(self, tmp_path):
+        main(["--bits", "4", "--inputs", "3", "--form", "parallel", "--out", str(tmp_path / "one")])
+        main(["--out", str(tmp_path / "two"), "--inputs", "3", "--seed", "0", "--bits", "4"])
+        for path in (tmp_path / "one").iterdir():
+            assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+    def test_description(self, tmp_path):
+        main([*SMALL, "--form", "pipelined", "--maximum", "digits", "--name", "mine", "--out", str(tmp_path)])
+        description = json.loads((tmp_path / "mine.json").read_text())
+        ports = {port["name"]: port for port in description["ports"]}
+        assert list(ports) == ["clk", "rst", "x", "k1", "k2", "bias", "y"]
+        assert (ports["x"]["bits"], ports["x"]["elements"], ports["x"]["element_bits"]) == (12, 3, 4)
+        assert ports["y"]["signed"] and ports["y"]["direction"] == "output" and not ports["x"]["signed"]
+        assert ports["k1"]["value"] == "2^((code - 15) / 2^2)"
+        assert description["latency_cycles"] == 5
+        assert description["design"]["maximum"] == "digits"
+        verilog = (tmp_path / "mine.v").read_text()
+        for name, port in ports.items():
+            high = f"[{port['bits'] - 1}:0] " if port["bits"] > 1 else ""
+            assert re.search(
+                rf"module mine \(.*\b{port['direction']} (wire|reg) {re.escape(high)}{name}\b", verilog, re.S
+            )
+        assert description["command"] in verilog and "--name mine" in description["command"]
+        assert str(tmp_path) not in verilog + json.dumps(description)
+        core = (tmp_path / "mine.core").read_text()
+        assert core.startswith("CAPI=2:\n") and "toplevel: mine_tb" in core
+
+    def test_only_its_own_files_are_overwritten(self, tmp_path):
+        main([*SMALL, "--out", str(tmp_path), "--name", "mine"])
+        (tmp_path / "other.txt").write_text("other")
+        main([*SMALL, "--out", str(tmp_path), "--name", "mine", "--seed", "3"])
+        assert "--seed 3" in (tmp_path / "mine.v").read_text()
+        (tmp_path / "theirs.json").write_text("{}")
+        with pytest.raises(RunError, match=r"theirs\.json: it exists"):
+            main([*SMALL, "--out", str(tmp_path), "--name", "theirs"])
+        assert (tmp_path / "theirs.json").read_text() == "{}"
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "mine.core",
+            "mine.json",
+            "mine.v",
+            "mine_tb.v",
+            "other.txt",
+            "theirs.json",
+        ]
+
+    @pytest.mark.parametrize("existing", [{}, {"a": "bmhw.export, before"}])
+    def test_failure_leaves_everything_as_it_was(self, existing, tmp_path, monkeypatch):
+        folder, replace = tmp_path / "folder", os.replace
+        if existing:
+            write_together(folder, existing)
+
+        def fail(source, target):
+            if target == folder / "b":
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(RunError, match="No space left on device"):
+            write_together(folder, {"a": "a", "b": "b"})
+        if existing:
+            assert {path.name: path.read_text() for path in folder.iterdir()} == existing
+        else:
+            assert not folder.exists()
+
+    def test_a_folder_that_cannot_be_written_is_named(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        for out in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises(RunError, match=str(out)) as error:
+                main([*SMALL, "--out", str(out)])
+            assert error.value.exit_status == 1 and "\n" not in str(error.value)
+
+
+class TestTrained:
+    @pytest.fixture
+    def network(self, monkeypatch):
+        import bmhw.models
+        from bmhw.hdl.neuron_formats import BmFormat
+        from bmhw.models import ModelError, NeuronVectors
+        from bmhw.sim import vectors
+
+        number_format = BmFormat(inputs=3, bits=4)
+
+        class Network:
+            def neuron_vectors(self, layer, channel, count, seed=0):
+                if layer != "conv":
+                    raise ModelError(f"Layer must be one of conv, not {layer!r}")
+                inputs = vectors(number_format, count, seed + channel)
+                expected = number_format.compute(**inputs)
+                return NeuronVectors(number_format, inputs, expected, expected + 0.5)
+
+        monkeypatch.setattr(bmhw.models, "load", lambda name: Network())
+
+    OPTIONS = ["--model", "some", "--layer", "conv", "--channel", "2"]
+
+    def test_format_and_vectors_come_from_the_network(self, network, tmp_path, run_bench):
+        main([*self.OPTIONS, "--vectors", "60", "--out", str(tmp_path)])
+        description = json.loads((tmp_path / "bm_relu_4bit_3in.json").read_text())
+        assert description["bench_vectors"] == "60 activations of some, layer conv, channel 2"
+        assert run_bench(tmp_path, "bm_relu_4bit_3in")[0] == 0
+
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            (["--bits", "8"], "--bits contradicts --model some"),
+            (["--neuron", "mac"], "--neuron contradicts --model some"),
+            (["--layer", "nope"], "Layer must be one of conv, not 'nope'"),
+            (["--multiplier", "dadda"], "--multiplier dadda needs a mac layer"),
+        ],
+    )
+    def test_bad_options(self, network, tmp_path, options, message):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            main([*self.OPTIONS, *options, "--out", str(tmp_path)])
+        assert list(tmp_path.iterdir()) == []
+
+    def test_model_needs_layer_and_channel(self, tmp_path):
+        with pytest.raises(UsageError, match="--model needs --layer as well"):
+            main(["--model", "some", "--out", str(tmp_path)])
+        with pytest.raises(UsageError, match="--layer needs --model as well"):
+            main(["--layer", "conv", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--bits", "1"], "from 2 to 16, not 1"),
+        (["--inputs", "0"], "not 0"),
+        (["--vectors", "0"], "from 1 to 100000, not 0"),
+        (["--seed", "-1"], "0 or more, not -1"),
+        (["--name", "module"], "not 'module'"),
+        (["--name", "a b"], "not 'a b'"),
+        (["--neuron", "mac", "--maximum", "tree"], "--maximum tree needs --neuron bm"),
+    ],
+)
+def test_bad_options_are_one_line_and_write_nothing(options, message, tmp_path):
+    with pytest.raises(UsageError, match=message) as error:
+        main([*options, "--out", str(tmp_path / "new")])
+    assert error.value.exit_status == 2 and "\n" not in str(error.value)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packing against plain Python integers, and what the vectors must reach."""
+
+import numpy as np
+import pytest
+
+from bmhw.hdl.formats import LinearCode
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.sim import corner_vectors, random_vectors, vectors
+from bmhw.sim.vectors import bit_strings, broadcast_inputs, integers, pack, port_values
+
+FORMATS = [
+    MacFormat(inputs=3, bits=4),
+    MacFormat(inputs=1, bits=2, signed_inputs=True, weight_bits=7),
+    MacFormat(inputs=4, bits=4, boundary="layer"),
+    BmFormat(inputs=5, bits=4),
+    BmFormat(inputs=20, bits=3, layout="bipolar"),
+    BmFormat(inputs=2, bits=5, layout="signed", combine="logarithmic"),
+    BmFormat(inputs=3, bits=5, layout="signed", signed_inputs=True, boundary="layer"),
+]
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8, 9, 17, 40, 63, 64])
+@pytest.mark.parametrize("signed", [False, True])
+class TestPacking:
+    def values(self, bits, signed):
+        if bits == 64 and not signed:
+            bits = 63  # what an int64 holds
+        code = LinearCode(bits=bits, signed=signed)
+        values = np.random.default_rng(bits).integers(
+            code.minimum, code.maximum, (7, 5), dtype=np.int64, endpoint=True
+        )
+        values[0], values[1] = code.minimum, code.maximum
+        return values
+
+    def test_element_0_lies_lowest(self, bits, signed):
+        values, mask = self.values(bits, signed), (1 << bits) - 1
+        expected = [sum((int(v) & mask) << (bits * i) for i, v in enumerate(row)) for row in values]
+        assert port_values(pack(values, bits)) == expected
+
+    def test_bit_strings_and_back(self, bits, signed):
+        values = self.values(bits, signed).ravel()
+        strings = bit_strings(values, bits)
+        assert [s.decode() for s in strings] == [
+            format(int(v) & ((1 << bits) - 1), f"0{bits}b") for v in values
+        ]
+        back, unknown = integers(strings, LinearCode(bits=bits, signed=signed))
+        assert not unknown.any()
+        np.testing.assert_array_equal(back, values)
+
+
+def test_unknown_bits_are_marked():
+    back, unknown = integers(np.array([b"0101", b"01x1", b"zzzz"]), LinearCode(bits=4))
+    np.testing.assert_array_equal(back, [5, 5, 0])
+    np.testing.assert_array_equal(unknown, [False, True, True])
+
+
+def test_inputs_broadcast():
+    number_format = BmFormat(inputs=3, bits=4)
+    arrays, shape = broadcast_inputs(
+        number_format, {"x": np.ones((2, 4, 3), int), "k1": [1, 2, 3], "k2": np.zeros((4, 3), int)}
+    )
+    assert shape == (2, 4)
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "x": (8, 3),
+        "k1": (8, 3),
+        "k2": (8, 3),
+        "bias": (8, 1),
+    }
+    np.testing.assert_array_equal(arrays["k1"][5], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({"x": [1, 2, 3], "k1": [0, 0, 0]}, "'k2'"),
+        ({"x": [1, 2, 3], "k1": [0, 0, 0], "k2": [0, 0, 0], "w": [1]}, "'w'"),
+        ({"x": [1, 2], "k1": [0, 0, 0], "k2": [0, 0, 0]}, "3 elements"),
+        ({"x": [1, 2, 16], "k1": [0, 0, 0], "k2": [0, 0, 0]}, "0 to 15, not 16"),
+    ],
+)
+def test_wrong_inputs_are_named(inputs, message):
+    with pytest.raises(ValueError, match=message):
+        broadcast_inputs(BmFormat(inputs=3, bits=4), inputs)
+
+
+@pytest.mark.parametrize("number_format", FORMATS, ids=str)
+class TestStimulus:
+    def test_values_are_valid(self, number_format):
+        inputs = vectors(number_format, 150, seed=3)
+        outputs = number_format.compute(**inputs)  # checks every range
+        assert outputs.shape == (150,)
+
+    def test_corners_reach_every_extreme(self, number_format):
+        corners = corner_vectors(number_format)
+        for port, (code, _) in number_format.inputs_of.items():
+            highest = number_format.full_scale if port in ("bias1", "bias2") else code.maximum
+            flat = corners[port].reshape(len(corners[port]), -1)
+            assert (flat == code.minimum).all(axis=1).any(), port
+            assert (flat == highest).all(axis=1).any(), port
+
+    def test_corners_let_each_input_stand_out(self, number_format):
+        x = corner_vectors(number_format)[next(iter(number_format.inputs_of))]
+        alone = (x == x.max()).sum(axis=1) == 1
+        winners = set(x[alone].argmax(axis=1))
+        assert len(winners) == min(number_format.inputs, 16)
+
+    def test_random_vectors_are_seeded(self, number_format):
+        first, again, other = (random_vectors(number_format, 20, seed) for seed in (1, 1, 2))
+        assert all((first[port] == again[port]).all() for port in first)
+        assert any((first[port] != other[port]).any() for port in first)
