@@ -109,7 +109,10 @@ def test_stop_ends_runs_of_other_threads_and_starts_no_more(sleeper):
 def test_an_interrupted_command_leaves_nothing_running(sleeper, tmp_path, signal_number):
     program, running = sleeper
     pyosys()
+    # a shell without job control starts its background jobs, this test too then, with SIGINT ignored
     script = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from bmhw.command_line import run
 from bmhw.flow.engine import Engine
 from bmhw.flow.synthesis import in_parallel
