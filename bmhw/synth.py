@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
@@ -128,10 +128,5 @@ def _advice(args: Any, argv: Sequence[str]) -> str:
     return "the Verilog with its bench: python -m bmhw.export --out DIR, with the same design options"
 
 
-def command() -> NoReturn:
-    """The installed program ``bmhw-synth``."""
-    run(main)
-
-
 if __name__ == "__main__":
-    command()
+    run(main)
