@@ -111,11 +111,14 @@ def table(figures: dict[str, Any]) -> Table:
     seen = ", ".join(map(str, figures["maximum_bits"]))
     as_trained = all(figures[key] == figures[f"trained_{key}"] for key in ("log_bits", "maximum_bits"))
     how = "trained at this width" if as_trained else "rounded, not trained again"
-    for row, key in (
+    rows = [
         ("classical, floating point", "classical"),
         ("BM, floating point", "bm_float"),
         (f"BM, integer, log codes of {log_bits} bits, maxima of {seen} bits, {how}", "bm_integer"),
-    ):
+    ]
+    if not figures["log_bits"]:
+        rows = [rows[0], ("classical, integer", "bm_integer")]
+    for row, key in rows:
         result.add_row(row, f"{figures[f'{key}_accuracy']:.2f}")
     return result
 

@@ -11,8 +11,9 @@ import dataclasses
 import math
 
 import torch
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from torch import Tensor, nn
+
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 
 from .architecture import Node
 from .errors import ModelError

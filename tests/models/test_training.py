@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from bmhw.models import ModelError, load  # noqa: E402
 from bmhw.models.architecture import ARCHITECTURES, resnet_small  # noqa: E402
 from bmhw.models.network import Network, convert  # noqa: E402
+from bmhw.models.store import WEIGHTS  # noqa: E402
 from bmhw.models.training import Settings, Stopped, Trainer, accuracy, translated  # noqa: E402
 
 SETTINGS = Settings(
@@ -192,6 +193,33 @@ class TestCommands:
         assert result.returncode == 0 and figures["log_bits"] == [6] and figures["trained_log_bits"] == [8]
         assert figures["classical_accuracy"] > 99 and figures["bm_float_accuracy"] > 97
 
+    def test_a_quantised_classical_network(self, tmp_path):
+        """The same command, ``--layout mac``: what BM networks of equal accuracy are compared with."""
+        epochs = ["--classical-epochs", "8", "--quantised-epochs", "1"]
+        out = ["--name", "twin", "--out", str(tmp_path)]
+        trained = self.run("bmhw.train", "--layout", "mac", "--bits", "6", *epochs, *out)
+        assert trained.returncode == 0, trained.stderr
+        listed = self.run("bmhw.models", "list", str(tmp_path), "--json", "-")
+        assert listed.returncode == 0, listed.stderr
+        (row,) = json.loads(listed.stdout)
+        assert (row["name"], row["layouts"], row["bits"]) == ("twin", ["mac"], [6])
+        assert row["bm_integer_accuracy"] > 80 and "bm_float_accuracy" not in row
+        shown = self.run("bmhw.evaluate", "--model", str(tmp_path / "twin.json"))
+        assert "classical, integer" in shown.stdout and "BM" not in shown.stdout
+
+    def test_logarithmic_combination(self, tmp_path):
+        start = ["--init-from", str(WEIGHTS / "digits-float.safetensors"), "--name", "codes"]
+        options = ["--combine", "logarithmic", "--quantised-epochs", "3", "--out", str(tmp_path)]
+        trained = self.run("bmhw.train", *start, *options)
+        assert trained.returncode == 0, trained.stderr
+        layers = load(tmp_path / "codes.json").layers
+        assert {name for name, layer in layers.items() if layer.gives_codes} == {
+            "stage0_conv1",
+            "stage1_conv1",
+        }
+        measured = self.run("bmhw.evaluate", "--model", str(tmp_path / "codes.json"), "--trace", "--json", "-")
+        assert json.loads(measured.stdout)["bm_integer_accuracy"] > 90
+
     def test_list(self):
         result = self.run("bmhw.models", "list")
         assert result.returncode == 0 and "digits" in result.stdout
@@ -229,6 +257,7 @@ class TestCommands:
             (["bmhw.evaluate", "--model", "letters"], 2, "not 'letters'"),
             (["bmhw.evaluate", "--bits", "1"], 2, "from 2 to 16, not 1"),
             (["bmhw.evaluate", "--json", "/nowhere/x.json"], 1, "/nowhere"),
+            (["bmhw.models", "list", "OUT"], 1, "must hold cards"),
             (["bmhw.models", "show"], 2, "must be one of list, not 'show'"),
         ],
     )

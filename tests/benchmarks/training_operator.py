@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python tests/benchmarks/operator.py``: the training operator against a convolution, as ratios.
+"""``python tests/benchmarks/training_operator.py``: the training operator against a convolution, as ratios.
 
 For every convolution of ResNet20v2 on 28x28 images and for all of them together: forward plus backward of a
 ``signed`` and a ``relu`` layer in units of ``torch.nn.functional.conv2d``, the unfold-and-broadcast
