@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from amaranth._toolchain.yosys import find_yosys
 from numpy.typing import ArrayLike
 
 from . import __version__
 from .command_line import RunError, write_atomically
 from .hdl.design import Design
 from .hdl.neuron_formats import BmFormat, MacFormat
-from .hdl.verilog import to_verilog
+from .hdl.verilog import converter, to_verilog
 from .sim.ports import ports_of
 from .sim.verilog_bench import verilog_bench
 
@@ -91,7 +90,7 @@ def describe(design: Design, name: str, latency: int) -> dict[str, Any]:
         "versions": {
             "bmhw": __version__,
             "amaranth": importlib.metadata.version("amaranth"),
-            "yosys": ".".join(map(str, find_yosys(lambda version: version >= (0, 40)).version())),
+            "yosys": ".".join(map(str, converter().version())),
         },
     }
 

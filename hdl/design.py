@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks import check_choice
+from .formats import default_fraction
 from .neuron_formats import BmFormat, MacFormat
 
 __all__ = ["FORMS", "Design"]
@@ -72,11 +73,22 @@ class Design:
 
     @property
     def name(self) -> str:
-        """A Verilog module name, such as ``bm_relu_8bit_9in``; the same for the same format and form."""
-        layout = f"_{self.format.layout}" if self.neuron == "bm" else ""
-        form = "" if self.form == "parallel" else f"_{self.form}"
-        layer = "_layer" if self.format.boundary == "layer" else ""
-        return f"{self.neuron}{layout}{layer}_{self.format.bits}bit_{self.format.inputs}in{form}"
+        """A Verilog module name, such as ``bm_relu_8bit_9in``: what it computes where that isn't the default."""
+        fmt, words = self.format, [self.neuron]
+        if isinstance(fmt, BmFormat):
+            words.append(fmt.layout)
+        if fmt.boundary == "layer":
+            words.append("layer")
+        words += [f"{fmt.bits}bit", f"{fmt.inputs}in"]
+        if isinstance(fmt, BmFormat):
+            if (fmt.log_bits, fmt.log_fraction) != (fmt.bits, default_fraction(fmt.bits, fmt.bits)):
+                words.append(f"log{fmt.log_bits}_{fmt.log_fraction}")
+            words += [word for word in (fmt.sums, fmt.combine) if word in ("clamped", "logarithmic")]
+        if fmt.signed_inputs and not (isinstance(fmt, BmFormat) and fmt.layout == "bipolar"):
+            words.append("signed_inputs")
+        if self.form != "parallel":
+            words.append(self.form)
+        return "_".join(words)
 
     def create(self) -> Any:
         """The neuron as an Amaranth component (see :mod:`bmhw.hdl.neuron`)."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verilog of a block: one module for each kind of block, in a form that a person can read."""
 
+import os
 import re
 
 from amaranth._toolchain.yosys import find_yosys
@@ -9,7 +10,7 @@ from .block import Block, Hierarchy
 from .design import Design
 from .verilog_tidy import tidy
 
-__all__ = ["block_to_verilog", "to_verilog"]
+__all__ = ["block_to_verilog", "converter", "to_verilog"]
 
 # Amaranth's own back end does the same and keeps attributes that serve only Amaranth.
 _SCRIPT = """
@@ -26,6 +27,15 @@ def to_verilog(design: Design, name: str | None = None) -> str:
     return block_to_verilog(design.create(), name or design.name)
 
 
+def converter():
+    """The Yosys that writes the Verilog: Amaranth's own, unless the variable AMARANTH_USE_YOSYS says otherwise.
+
+    One that happens to be installed on a machine would write other bytes.
+    """
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    return find_yosys(lambda version: version >= (0, 40))
+
+
 def block_to_verilog(block: Block, name: str) -> str:
     """Self-contained Verilog-2001 of a block, its top module called ``name``.
 
@@ -34,10 +44,9 @@ def block_to_verilog(block: Block, name: str) -> str:
     """
     hierarchy = Hierarchy(name)
     hierarchy.add(block, name)
-    yosys = find_yosys(lambda version: version >= (0, 40))
     script = _SCRIPT.format(rtlil="\n".join(hierarchy.modules.values()))
     # write_verilog warns on every process, though these ones are of the kind that it can write
-    text = yosys.run(["-q", "-"], script, ignore_warnings=True)
+    text = converter().run(["-q", "-"], script, ignore_warnings=True)
     modules = {match[1]: match[0] for match in re.finditer(r"^module (\S+?)\s*\(.*?^endmodule\n", text, re.M | re.S)}
     missing = hierarchy.modules.keys() - modules.keys()
     if missing:

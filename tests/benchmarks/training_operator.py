@@ -12,12 +12,13 @@ import time
 from collections import Counter
 
 import torch
-from bmhw.models import native
-from bmhw.models.architecture import resnet_v2
-from bmhw.models.layers import combine_layout
 from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import conv2d, unfold
+
+from bmhw.models import native
+from bmhw.models.architecture import resnet_v2
+from bmhw.models.layers import combine_layout
 
 
 def broadcast(x, w, stride, padding):

@@ -19,7 +19,7 @@ from bmhw.sim import find_simulator, usable_simulators
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
 DESIGNS = {
     "bm_relu_4bit_3in": [],
-    "bm_signed_4bit_3in_pipelined": [
+    "bm_signed_4bit_3in_logarithmic_signed_inputs_pipelined": [
         "--branches",
         "signed",
         "--signed-inputs",
