@@ -10,13 +10,21 @@ from .compressors import Columns, Compressor
 from .multipliers import MULTIPLIERS, Multiplier, partial_products
 from .neuron_formats import MacFormat
 
-__all__ = ["Compression", "FinalAdder", "Products", "Requantize"]
+__all__ = ["Compression", "CompressionGroup", "FinalAdder", "Products", "Requantize"]
+
+GROUP = 64
+"""Inputs beyond which the products are compressed in groups of so many first: equal groups are one module, which
+synthesis maps once."""
+
+
+def _unit_parameters(fmt: MacFormat) -> dict[str, int]:
+    """Of one input's partial products: the weight is the recoded operand of Booth."""
+    return {"a_bits": fmt.bits, "b_bits": fmt.weight_bits, "a_signed": fmt.signed_inputs, "b_signed": True}
 
 
 def _unit(fmt: MacFormat, multiplier: str) -> Block:
-    """One input's partial products: the weight is the recoded operand of Booth."""
-    return partial_products(multiplier, a_bits=fmt.bits, b_bits=fmt.weight_bits,
-                            a_signed=fmt.signed_inputs, b_signed=True)
+    """One input's partial products."""
+    return partial_products(multiplier, **_unit_parameters(fmt))
 
 
 class Products(Block):
@@ -49,16 +57,61 @@ class Products(Block):
         return m
 
 
+class CompressionGroup(Block):
+    """The partial products of some inputs, reduced to two rows of their sum.
+
+    Latency: combinational. Bits of negative weight enter inverted, and the constant that belongs to them is left to
+    whoever adds the rows (:attr:`constant`): so the sum is never negative, the rows need no sign, and the group is
+    the same in a neuron of any fan-in.
+
+    Parameters
+    ----------
+    unit: parameters of one input's partial products, as (name, value) pairs; see ``multipliers.partial_products``.
+    multiplier: its architecture.
+    inputs: how many products.
+
+    Members
+    -------
+    products : In(inputs * bits of one input's partial products)
+    row0, row1 : Out(width); ``row0 + row1 + constant`` is the sum
+    """
+
+    def __init__(self, *, unit: tuple[tuple[str, int], ...], multiplier: str, inputs: int):
+        self.multiplier, self.inputs = multiplier, inputs
+        self.weights = partial_products(multiplier, **dict(unit)).weights
+        # wide enough for every bit set: no carry leaves the top column
+        self.width = (inputs * sum(1 << column for column, _ in self.weights)).bit_length()
+        self.constant = -inputs * sum(1 << column for column, negative in self.weights if negative)
+        super().__init__({"products": In(inputs * len(self.weights)), "row0": Out(self.width),
+                          "row1": Out(self.width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        columns = Columns(width=self.width)
+        for i in range(self.inputs):
+            for bit, (column, negative) in enumerate(self.weights):
+                columns.add_bit(column, self.products[i * len(self.weights) + bit], negative=negative)
+        compressor = place(m, platform, "compressor", Compressor(
+            heights=columns.heights, compression=MULTIPLIERS[self.multiplier][1]))
+        m.d.comb += [
+            compressor.bits.eq(columns.packed()),
+            self.row0.eq(compressor.row0),
+            self.row1.eq(compressor.row1),
+        ]
+        return m
+
+
 class Compression(Block):
     """All partial products and one addend (bias or running sum), reduced to two rows.
 
-    Latency: combinational.
+    Latency: combinational. More than ``group`` inputs are compressed in groups first, the groups' rows then.
 
     Parameters
     ----------
     format, multiplier: of the neuron.
     inputs: how many products.
     addend_bits: width of the signed addend.
+    group: inputs of a group.
 
     Members
     -------
@@ -67,8 +120,10 @@ class Compression(Block):
     row0, row1 : Out(width of y)
     """
 
-    def __init__(self, *, format: MacFormat, multiplier: str, inputs: int, addend: str, addend_bits: int):
+    def __init__(self, *, format: MacFormat, multiplier: str, inputs: int, addend: str, addend_bits: int,
+                 group: int = GROUP):
         self.format, self.multiplier, self.inputs, self.addend = format, multiplier, inputs, addend
+        self.group = group
         self.product_bits = len(_unit(format, multiplier).bits)
         super().__init__({"products": In(inputs * self.product_bits), addend: In(addend_bits),
                           "row0": Out(format.y.bits), "row1": Out(format.y.bits)})
@@ -76,10 +131,13 @@ class Compression(Block):
     def elaborate(self, platform):
         m = Module()
         columns = Columns(width=self.format.y.bits)
-        weights = _unit(self.format, self.multiplier).weights
-        for i in range(self.inputs):
-            for bit, (column, negative) in enumerate(weights):
-                columns.add_bit(column, self.products[i * self.product_bits + bit], negative=negative)
+        if self.inputs > self.group:
+            self._add_groups(m, platform, columns)
+        else:
+            weights = _unit(self.format, self.multiplier).weights
+            for i in range(self.inputs):
+                for bit, (column, negative) in enumerate(weights):
+                    columns.add_bit(column, self.products[i * self.product_bits + bit], negative=negative)
         columns.add(getattr(self, self.addend), signed=True)
         compressor = place(m, platform, "compressor", Compressor(
             heights=columns.heights, constant=columns.constant, compression=MULTIPLIERS[self.multiplier][1]))
@@ -89,6 +147,17 @@ class Compression(Block):
             self.row1.eq(compressor.row1),
         ]
         return m
+
+    def _add_groups(self, m: Module, platform, columns: Columns) -> None:
+        unit = tuple(_unit_parameters(self.format).items())
+        for start in range(0, self.inputs, self.group):
+            inputs = min(self.group, self.inputs - start)
+            group = place(m, platform, f"group_{start // self.group}", CompressionGroup(
+                unit=unit, multiplier=self.multiplier, inputs=inputs))
+            m.d.comb += group.products.eq(self.products[start * self.product_bits:][:inputs * self.product_bits])
+            columns.add(group.row0, signed=False)
+            columns.add(group.row1, signed=False)
+            columns.constant += group.constant
 
 
 class FinalAdder(Block):
