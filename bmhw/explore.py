@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="widths to measure (default: %(default)s)")
     parser.add_argument("--inputs", type=number, nargs="+", default=list(INPUTS), metavar="N",
                         help="fan-ins to measure (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE", help="the table (default: the package's own)")
+    parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE",
+                        help="the table (default: the package's own)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
     parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
                         help="runs at once (default: one a processor)")

@@ -4,7 +4,7 @@
 import argparse
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,8 @@ Write a neuron for an FPGA or ASIC flow: NAME.v (the Verilog), NAME.json (ports,
 (FuseSoC) and NAME_tb.v (a bench with vectors; iverilog -g2005 NAME.v NAME_tb.v && ./a.out prints PASS).
 The same parameters give the same bytes."""
 
-# Options that describe the number format: a trained network brings its own.
-_FORMAT_OPTIONS = (
-    "neuron",
-    "bits",
-    "inputs",
-    "signed_inputs",
-    "weight_bits",
-    "branches",
-    "log_bits",
-    "log_fraction",
-    "log",
-    "exp",
-    "maximum_bits",
-    "combine",
-)
+# Of the options that describe a design, those that a trained network leaves open; it brings its own format.
+_ARCHITECTURE = ("form", "objective", "adder", "maximum", "multiplier")
 # Options that don't change what is in the files.
 _PLACE_OPTIONS = ("out",)
 
@@ -43,18 +30,16 @@ _PLACE_OPTIONS = ("out",)
 def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     # without defaults, to tell whether an option was given that a trained network contradicts
-    format_defaults = {option: parser.get_default(option) for option in _FORMAT_OPTIONS}
-    parser.set_defaults(**dict.fromkeys(_FORMAT_OPTIONS))
+    format_defaults = _format_defaults()
+    parser.set_defaults(**dict.fromkeys(format_defaults))
     args = parser.parse_args(argv)
-    trained = _trained(args)
+    trained = _trained(args, format_defaults)
     defaults = {option: parser.get_default(option) for option in vars(args)} | format_defaults
     for option, value in format_defaults.items():
         if getattr(args, option) is None:
             setattr(args, option, value)
     if trained is not None:
-        design = trained.design(
-            form=args.form, maximum=args.maximum, adder=args.adder, multiplier=args.multiplier
-        )
+        design = trained.design(**{option: getattr(args, option) for option in _ARCHITECTURE})
     else:
         design = design_from(args)
     name = args.name or design.name
@@ -93,7 +78,14 @@ def _parser() -> Parser:
     return parser
 
 
-def _trained(args: argparse.Namespace) -> TrainedNeuron | None:
+def _format_defaults() -> dict[str, Any]:
+    """The options that describe a design's format, and their defaults."""
+    parser = Parser()
+    design_options(parser)
+    return {name: value for name, value in vars(parser.parse_args([])).items() if name not in _ARCHITECTURE}
+
+
+def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> TrainedNeuron | None:
     try:
         check_range("Number of vectors", args.vectors, 1, MOST_VECTORS)
         check_range("Seed", args.seed, 0)
@@ -108,7 +100,7 @@ def _trained(args: argparse.Namespace) -> TrainedNeuron | None:
     for name in names:
         if name not in given:
             raise UsageError(f"--{next(iter(given))} needs --{name} as well")
-    for option in _FORMAT_OPTIONS:
+    for option in format_options:
         if getattr(args, option):
             raise UsageError(f"{_flag(option)} contradicts --model {args.model}, which brings its own format")
     return load_neuron(**given, count=args.vectors, seed=args.seed)

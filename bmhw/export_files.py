@@ -105,6 +105,7 @@ def _formats(number_format: MacFormat | BmFormat) -> dict[str, Any]:
         "activation_log_code": {"bits": number_format.log_bits, **fraction, "log2": number_format.log2},
         "weight_log_code": {"bits": number_format.weight_bits, **fraction},
         "sum": {
+            "kind": number_format.sums,
             "bits": number_format.sum_bits,
             **fraction,
             "full_scale": number_format.full_scale,

@@ -3,13 +3,16 @@
 
 from collections.abc import Iterator
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import In, Out
 
 from .block import Block
 from .checks import check_range
 
-__all__ = ["ADDERS", "Adder", "BrentKungAdder", "CarrySkipAdder", "KoggeStoneAdder", "OperatorAdder", "RippleAdder", "SklanskyAdder"]
+__all__ = [
+    "ADDERS", "Adder", "BrentKungAdder", "CarrySkipAdder", "KoggeStoneAdder", "OperatorAdder", "RippleAdder",
+    "SklanskyAdder",
+]
 
 
 class Adder(Block):
@@ -114,7 +117,9 @@ class CarrySkipAdder(Adder):
 
 
 class SklanskyAdder(Adder):
-    """A parallel-prefix adder (Sklansky 1960): depth log2(width), width/2 * log2(width) nodes, fan-out up to width/2."""
+    """A parallel-prefix adder (Sklansky 1960): depth log2(width), width/2 * log2(width)
+    nodes, fan-out up to width/2.
+    """
 
     def prefix_network(self):
         distance = 1

@@ -17,8 +17,10 @@ from .lookup import Lookup
 from .maxima import MAXIMA
 from .neuron_formats import BmFormat
 
-__all__ = ["Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
-           "SumsPart"]
+__all__ = [
+    "Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
+    "SumsPart",
+]
 
 
 class Magnitude(Block):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from .block import Block, place
 from .checks import check_range
 
-__all__ = ["CompareSelect", "Comparator"]
+__all__ = ["Comparator", "CompareSelect"]
 
 
 class Comparator(Block):

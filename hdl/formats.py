@@ -213,13 +213,14 @@ class Log2:
     def compute(self, magnitudes: ArrayLike) -> Integers:
         """Codes of magnitudes 0..2^bits, any shape."""
         x = np.asarray(magnitudes, dtype=np.int64)
-        if ((x < 0) | (x > 1 << self.bits)).any():
-            raise ValueError(f"log2 input must be from 0 to {1 << self.bits}, not {x[(x < 0) | (x > 1 << self.bits)].flat[0]}")
+        outside = (x < 0) | (x > 1 << self.bits)
+        if outside.any():
+            raise ValueError(f"log2 input must be from 0 to {1 << self.bits}, not {x[outside].flat[0]}")
         positive = np.maximum(x, 1)
         exponent = np.frexp(positive.astype(np.float64))[1].astype(np.int64) - 1
         # the most significant bits behind the leading one; full scale itself has exponent `bits`, mantissa 0
-        mantissa = np.where(exponent <= self.mantissa_bits,
-                            positive << np.maximum(self.mantissa_bits - exponent, 0), 0) & ((1 << self.mantissa_bits) - 1)
+        aligned = positive << np.maximum(self.mantissa_bits - exponent, 0)
+        mantissa = np.where(exponent <= self.mantissa_bits, aligned, 0) & ((1 << self.mantissa_bits) - 1)
         codes = self.offset + (exponent << self.log.fraction) + self.fraction_table[mantissa]
         return np.where(x > 0, np.clip(codes, 0, self.log.maximum), 0)
 
@@ -291,9 +292,9 @@ class Exp2:
     def compute(self, sums: ArrayLike) -> Integers:
         """Linear codes (0..2^out_fraction) of sums 0..full_scale, any shape."""
         m = np.asarray(sums, dtype=np.int64)
-        if ((m < 0) | (m > self.full_scale)).any():
-            raise ValueError(f"exp2 input must be from 0 to {self.full_scale}, "
-                             f"not {m[(m < 0) | (m > self.full_scale)].flat[0]}")
+        outside = (m < 0) | (m > self.full_scale)
+        if outside.any():
+            raise ValueError(f"exp2 input must be from 0 to {self.full_scale}, not {m[outside].flat[0]}")
         distance = m - self.full_scale
         shift = np.minimum(-(distance >> self.fraction), 62)
         mantissa = self.mantissa_table[distance & ((1 << self.fraction) - 1)]

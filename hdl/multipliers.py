@@ -147,7 +147,8 @@ class Multiplier(Block):
         for bit, (column, negative) in zip(products.bits, products.weights, strict=True):
             columns.add_bit(column, bit, negative=negative)
         compressor = place(m, platform, "compressor", Compressor(
-            heights=columns.heights, constant=columns.constant + self.addend, compression=MULTIPLIERS[self.architecture][1]))
+            heights=columns.heights, constant=columns.constant + self.addend,
+            compression=MULTIPLIERS[self.architecture][1]))
         adder = place(m, platform, "adder", ADDERS[self.adder](width=self.width))
         m.d.comb += [
             products.a.eq(self.a),

@@ -14,10 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from .checks import check_choice, check_range
 from .formats import (
-    EXACT_EXP2_FRACTION, EXACT_LIMIT, Exp2, Integers, LinearCode, Log2, LogCode, default_fraction, default_method,
+    EXACT_EXP2_FRACTION,
+    EXACT_LIMIT,
+    Exp2,
+    Integers,
+    LinearCode,
+    Log2,
+    LogCode,
+    default_fraction,
+    default_method,
 )
 
-__all__ = ["BOUNDARIES", "COMBINES", "LAYOUTS", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "BmFormat", "LogSubtract", "MacFormat"]
+__all__ = [
+    "BOUNDARIES", "COMBINES", "LAYOUTS", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "BmFormat", "LogSubtract",
+    "MacFormat",
+]
 
 Booleans = NDArray[np.bool_]
 
@@ -312,8 +323,8 @@ class BmFormat:
 
     @cached_property
     def log_subtract(self) -> LogSubtract:
-        return LogSubtract(full_scale=self.full_scale, log=self.activation, origin=self.weight.maximum - self.sum_origin,
-                           offset=self.offset)
+        return LogSubtract(full_scale=self.full_scale, log=self.activation,
+                           origin=self.weight.maximum - self.sum_origin, offset=self.offset)
 
     @property
     def end_shift(self) -> int:

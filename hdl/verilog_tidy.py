@@ -183,11 +183,9 @@ def _write(module: _Module, ports: Sequence[tuple[str, str]]) -> str:
         for direction, name in ports)
     helpers = {name: f"t{number}" for number, name in enumerate(
         sorted((n for n in module.widths if _HELPER.fullmatch(n)), key=_natural))}
-    taken = module.widths.keys()
+    helpers = {name: short for name, short in helpers.items() if short not in module.widths}
     body = "".join(_ordered(module.statements))
-    for name, short in helpers.items():
-        if short not in taken:
-            body = body.replace(name, short)
+    body = re.sub(r"\\\$\d+ ", lambda match: helpers.get(match[0], match[0]), body)
     body = _repeat(body)
     # one line for each entry of a table
     body = re.sub(r"^( +)(\S+|default):\n +(\S+ = [^\n;]+;)\n(?= +(?:\S+:\n|endcase))", r"\1\2: \3\n", body, flags=re.M)

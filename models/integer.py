@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from numpy.typing import ArrayLike, NDArray
+
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 
 from .architecture import Architecture, Node
 from .errors import ModelError, ModelUsageError

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from bmhw.hdl.neuron_formats import BmFormat
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+from bmhw.hdl.neuron_formats import BmFormat
 
 from .integer import IntegerLayer, IntegerNetwork, per_channel, round_shift
 from .layers import combine_layout

@@ -5,9 +5,10 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
+
 from bmhw.hdl.checks import check_choice
 from bmhw.hdl.neuron_formats import LAYOUTS
-from torch import Tensor, nn
 
 from .operators import max_product_difference
 

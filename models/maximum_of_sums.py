@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from bmhw.hdl.neuron_formats import BmFormat
 from numpy.typing import NDArray
+
+from bmhw.hdl.neuron_formats import BmFormat
 
 from .native_build import library
 

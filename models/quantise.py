@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from torch import Tensor, nn
+
 from bmhw.hdl.formats import LinearCode
 from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-from torch import Tensor, nn
 
 from .architecture import Architecture, Node
 from .integer import IntegerLayer, IntegerNetwork, Threshold

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from numpy.typing import NDArray
+
+from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 
 from .architecture import Architecture
 from .errors import ModelError, ModelUsageError

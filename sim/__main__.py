@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..command_line import Parser, RunError, UsageError, check_writable, number, run, write_atomically
+from ..flow.scripts import OBJECTIVES
 from ..hdl.adders import ADDERS
 from ..hdl.checks import check_range
 from ..hdl.design import FORMS, Design
 from ..hdl.maxima import MAXIMA
 from ..hdl.multipliers import MULTIPLIERS
+from ..selection import AUTO
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator
 from .trained import MOST_VECTORS, TrainedNeuron, load_neuron
@@ -33,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
-    design = neuron.design(form=args.form, maximum=args.maximum, adder=args.adder, multiplier=args.multiplier)
+    options = ("form", "objective", "adder", "maximum", "multiplier")
+    design = neuron.design(**{option: getattr(args, option) for option in options})
     waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
     report = verify(
         design,
@@ -77,10 +80,16 @@ def _parser() -> Parser:
         help="which activations, and the stalls of a serial neuron (default: 0)",
     )
     trained.add_argument("--form", choices=FORMS, default="parallel", help="(default: parallel)")
-    trained.add_argument("--maximum", choices=tuple(MAXIMA), help="architecture of the maxima (BM layers)")
-    trained.add_argument("--adder", choices=tuple(ADDERS), help="architecture of the adders")
     trained.add_argument(
-        "--multiplier", choices=tuple(MULTIPLIERS), help="architecture of the multiplier (MAC layers)"
+        "--objective",
+        choices=OBJECTIVES,
+        default="area",
+        help="what chooses the architecture (default: area)",
+    )
+    trained.add_argument("--adder", choices=(AUTO, *ADDERS), help="architecture of the adders")
+    trained.add_argument("--maximum", choices=(AUTO, *MAXIMA), help="architecture of a BM layer's maxima")
+    trained.add_argument(
+        "--multiplier", choices=(AUTO, *MULTIPLIERS), help="architecture of a MAC layer's multiplier"
     )
     bench = parser.add_argument_group("bench")
     bench.add_argument(

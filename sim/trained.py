@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError, UsageError
+from ..selection import AUTO, choose
 
 if TYPE_CHECKING:
     from ..hdl.design import Design
@@ -42,16 +43,18 @@ class TrainedNeuron:
         self,
         *,
         form: str,
-        maximum: str | None = None,
-        adder: str | None = None,
-        multiplier: str | None = None,
+        objective: str,
+        **architecture: str | None,
     ) -> "Design":
-        """The neuron to build; :class:`UsageError` for an architecture of the other kind of neuron."""
+        """The neuron to build; what ``architecture`` leaves open (None, ``auto``) is chosen by the objective.
+
+        :class:`UsageError` for an architecture of the other kind of neuron.
+        """
         from ..hdl.design import Design
 
-        chosen = {"maximum": maximum, "adder": adder, "multiplier": multiplier}
-        given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-        design = Design(format=self.format, form=form, **given)
+        given = {name: value for name, value in architecture.items() if value not in (None, AUTO)}
+        chosen: dict[str, Any] = choose(self.format, objective, given)
+        design = Design(format=self.format, form=form, **chosen)
         foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
         if foreign in given:
             raise UsageError(

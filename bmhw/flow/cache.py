@@ -18,7 +18,7 @@ import platformdirs
 __all__ = ["Cache", "cache_folder", "digest"]
 
 _SIZE_LIMIT = 1 << 30  # bytes; the results used longest ago go first
-_BUSY = 5.0  # seconds to wait for another process that writes
+_BUSY = 5  # seconds to wait for another process that writes
 
 
 def cache_folder() -> Path:
@@ -82,9 +82,11 @@ class Cache:
 
     def _drop(self, key: str) -> None:
         """An entry that can't be read or written must not stand in the way for good."""
+        store, self._store = self._store, None
+        if store is None:
+            return
         try:
-            self._store.delete(key)
+            store.delete(key)
+            self._store = store
         except Exception:
-            folder = self._store.directory
-            self._store = None
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(store.directory, ignore_errors=True)

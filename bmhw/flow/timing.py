@@ -100,8 +100,9 @@ class _Arcs:
         gate = topology.combinational[topology.pin_cell[pin]]
         columns: list[list[Integers]] = [[] for _ in range(7)]
         for value in np.unique(key[gate]).tolist():
-            k, rest = divmod(value, len(names) * len(names))
-            pattern = patterns.get((k, *divmod(rest, len(names))), [])
+            rest, output_name = divmod(value, len(names))
+            of_kind, input_name = divmod(rest, len(names))
+            pattern = patterns.get((of_kind, input_name, output_name), [])
             where = np.nonzero((key == value) & gate)[0]
             for edges in pattern:
                 way = pin[where]

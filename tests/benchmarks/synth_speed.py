@@ -11,13 +11,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import BmFormat
-
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
 from bmhw.flow.scripts import ABC_GATES, yosys_script
+from bmhw.hdl.design import Design
+from bmhw.hdl.neuron_formats import BmFormat
 
 RUNS = 3  # the best of so many: what else the machine does only makes a run slower
 

@@ -43,7 +43,15 @@ def run_bench(tmp_path_factory):
         tomorrow = time.time() + 86400
         for compiled in runtime.iterdir():  # the run-time library of an earlier build; a later date keeps it
             os.utime(shutil.copy(compiled, folder / "build"), (tomorrow, tomorrow))
-        options = ["--binary", "--timing", "-CFLAGS", "-std=c++20 -fcoroutines", "-Wno-fatal", "--Mdir", "build"]
+        options = [
+            "--binary",
+            "--timing",
+            "-CFLAGS",
+            "-std=c++20 -fcoroutines",
+            "-Wno-fatal",
+            "--Mdir",
+            "build",
+        ]
         environment = {**os.environ, **find_simulator("verilator").environment}
         subprocess.run(
             ["verilator", *options, "--top-module", f"{name}_tb", f"{name}.v", f"{name}_tb.v"],

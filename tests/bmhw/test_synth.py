@@ -8,10 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from bmhw.hdl.design import FORMS, Design
-from bmhw.hdl.maxima import MAXIMA
-from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import LAYOUTS, BmFormat, MacFormat
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw import synth
@@ -20,6 +16,10 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
 from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, yosys_script
 from bmhw.flow.synthesis import instances
+from bmhw.hdl.design import FORMS, Design
+from bmhw.hdl.maxima import MAXIMA
+from bmhw.hdl.multipliers import MULTIPLIERS
+from bmhw.hdl.neuron_formats import LAYOUTS, BmFormat, MacFormat
 from bmhw.measurement import measure
 
 SMALL = ("--bits", "3", "--inputs", "2")
@@ -112,6 +112,7 @@ def test_a_library_adds_area_and_delay(capsys, tmp_path):
     *(["--neuron", "mac", "--multiplier", multiplier] for multiplier in MULTIPLIERS),
     ["--branches", "signed", "--signed-inputs"],
     ["--combine", "logarithmic"],
+    ["--sums", "clamped"],
     ["--objective", "delay"],
     ["--bits", "2"],
     ["--bits", "16", "--inputs", "1"],
@@ -161,7 +162,7 @@ def test_json_goes_to_a_file_beside_the_table(tmp_path):
 @pytest.mark.parametrize("arguments, status, words", [
     (["--bits", "17"], 2, ["2 to 16", "17"]),
     (["--neuron", "maac"], 2, ["maac", "did you mean mac?"]),
-    (["--objective", "speed"], 2, ["area, delay", "speed"]),
+    (["--objective", "speed"], 2, ["area, balanced, delay", "speed"]),
     (["--engine", "vivado"], 2, ["auto, pyosys, yowasp", "vivado"]),
     (["--mac-bits", "8"], 2, ["--mac-bits 8", "--compare"]),
     (["--compare", "--bm-bits", "1"], 2, ["2 to 16", "1"]),

@@ -58,8 +58,8 @@ class TestComparators:
 
 class TestMaxima:
     @pytest.mark.parametrize("masked", [False, True])
-    @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 17])
-    @pytest.mark.parametrize("width", [1, 2, 3, 8, 9])
+    @pytest.mark.parametrize("count", [1, 2, 5, 17])
+    @pytest.mark.parametrize("width", [1, 3, 9])
     @pytest.mark.parametrize("maximum", MAXIMA)
     def test_maximum(self, maximum, width, count, masked):
         rng = np.random.default_rng(SEED + width * count)

@@ -28,7 +28,7 @@ class TestRounding:
     @pytest.mark.parametrize("fraction", [0, 1, 3, 5, 8])
     def test_log2_is_exact(self, fraction):
         """r = floor(2^F log2(v) + 1/2) means 2^((2r - 1) / 2^(F+1)) <= v < 2^((2r + 1) / 2^(F+1))."""
-        values = list(range(1, 300)) + [2**15 - 1, 2**15, 2**15 + 1, 46341, 46340]
+        values = [*range(1, 300), 2**15 - 1, 2**15, 2**15 + 1, 46341, 46340]
         for value, rounded in zip(values, log2_rounded(values, fraction).tolist(), strict=True):
             assert at_least_power(Fraction(value), 2 * rounded - 1, 2 << fraction)
             assert not at_least_power(Fraction(value), 2 * rounded + 1, 2 << fraction)
@@ -37,7 +37,8 @@ class TestRounding:
     def test_exp2_is_exact(self, fraction, out_fraction):
         """r = floor(2^(of + e / 2^F) + 1/2) means r - 1/2 <= 2^(of + e / 2^F) < r + 1/2."""
         exponents = np.unique(np.linspace(-(out_fraction + 3) << fraction, 0, 200).astype(int))
-        for e, rounded in zip(exponents.tolist(), exp2_rounded(exponents, fraction, out_fraction).tolist(), strict=True):
+        results = exp2_rounded(exponents, fraction, out_fraction).tolist()
+        for e, rounded in zip(exponents.tolist(), results, strict=True):
             numerator = (out_fraction << fraction) + e
             if rounded:
                 assert not (Fraction(2 * rounded - 1, 2) ** (1 << fraction) > Fraction(2) ** numerator)

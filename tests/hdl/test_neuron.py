@@ -46,7 +46,8 @@ class TestNeuron:
     @pytest.mark.parametrize("bits", range(2, 17))
     def test_widths(self, bits):
         rng = np.random.default_rng(SEED + bits)
-        for fmt in formats(bits, inputs=3):
+        # the tables of a wide neuron take the simulator long to compile: there one input, and fan-in on its own
+        for fmt in formats(bits, inputs=3 if bits <= 8 else 1):
             check(Design(format=fmt), random_vectors(fmt, 40, rng))
 
     @pytest.mark.parametrize("inputs", [1, 2, 5, 9, 17])
@@ -74,7 +75,8 @@ class TestNeuron:
         {"log_bits": 6, "log_fraction": 3}, {"log_bits": 9, "log_fraction": 2}, {"weight_bits": 7},
         {"weight_bits": 4, "log_fraction": 2}, {"maximum_bits": 5}, {"maximum_bits": 3, "combine": "logarithmic"},
         {"log2": "mitchell", "exp2": "schraudolph"}, {"log2": "piecewise", "exp2": "piecewise"},
-        {"sums": "clamped"}, {"sums": "clamped", "combine": "logarithmic", "maximum_bits": 4}, {"out_fraction": 4}, {"combine": "logarithmic", "offset": 9}, {"combine": "logarithmic", "offset": -40},
+        {"sums": "clamped"}, {"sums": "clamped", "combine": "logarithmic", "maximum_bits": 4},
+        {"out_fraction": 4}, {"combine": "logarithmic", "offset": 9}, {"combine": "logarithmic", "offset": -40},
     ], ids=str)
     def test_format_parameters(self, parameters):
         rng = np.random.default_rng(SEED)

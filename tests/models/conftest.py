@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+
 from bmhw.models.architecture import Builder
 from bmhw.models.datasets import load_dataset
 
@@ -28,6 +29,7 @@ def tiny_architecture():
 def random_network(architecture, layouts, seed=0):
     """A network with random normalisations, of both signs of gamma."""
     import torch
+
     from bmhw.models.network import Network, estimate_statistics
 
     torch.manual_seed(seed)

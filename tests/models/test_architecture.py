@@ -4,6 +4,7 @@
 import json
 
 import pytest
+
 from bmhw.models.architecture import ARCHITECTURES, Architecture, Builder, lenet, resnet_v2
 from bmhw.models.errors import ModelError
 

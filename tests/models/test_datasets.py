@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from bmhw.models import ModelError, image_files
 from bmhw.models.datasets import load_dataset
 from bmhw.models.files import sha256

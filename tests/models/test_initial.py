@@ -5,14 +5,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import save_file  # noqa: E402
+from torch import nn  # noqa: E402
+
 from bmhw.models import ModelError  # noqa: E402
 from bmhw.models.architecture import lenet, resnet_small  # noqa: E402
 from bmhw.models.float_weights import load_float, save_float  # noqa: E402
 from bmhw.models.initial import initial_states  # noqa: E402
 from bmhw.models.network import Network  # noqa: E402
 from bmhw.models.store import WEIGHTS  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from torch import nn  # noqa: E402
 
 
 def users_lenet():

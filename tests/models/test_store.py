@@ -10,11 +10,12 @@ import pytest
 
 pytest.importorskip("safetensors")
 
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialise
+
 from bmhw.models import ModelError, list_models, load
 from bmhw.models.files import sha256
 from bmhw.models.store import WEIGHTS, save
-from safetensors.numpy import load as parse
-from safetensors.numpy import save as serialise
 
 
 @pytest.fixture
