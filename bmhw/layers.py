@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -148,27 +149,24 @@ def _seconds(text: str | float) -> float:
 
 def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)  # a file has no margin
     title = (f"{result['network']}: MAC {result['mac_bits']} bits, requantised by {result['requantize']}, against "
              f"BM {result['bm_bits']} bits, {result['branches']}; objective {result['objective']}")
-    console.print(Text(title, style="bold"), soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("layer", "layout", "output"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading)
     extra = ["GE", "ns"] if cells else []
     figures = ["gates", "depth", *extra]
     for heading in ("fan-in", "outputs", *(f"{n} {f}" for n in ("MAC", "BM") for f in figures),
                     "layer MAC gates", "layer BM gates", "gates ratio", "path ratio",
                     *(["GE ratio", "ns ratio"] if cells else [])):
         table.add_column(heading, justify="right")
-    table.add_column("MAC")
-    table.add_column("BM")
+    table.add_column("MAC architecture")
+    table.add_column("BM architecture")
     for row in result["layers"]:
         start = [row["name"], row["layout"], row["output"], f"{row['fan_in']:,}", str(row["outputs"])]
         if row["ratio"] is None:
-            table.add_row(*start, row["error"])
+            # behind the figures, where the table has room for words
+            table.add_row(*start, *[""] * (len(table.columns) - len(start) - 1), row["error"])
             continue
         mac, bm = row["mac"], row["bm"]
         table.add_row(*start, *_figures(mac, cells), *_figures(bm, cells), f"{mac['layer']['gates']:,}",
@@ -191,7 +189,12 @@ def _print(result: dict[str, Any]) -> None:
     claim = result["claim"]
     gates, depth = ("{:.2f} to {:.2f}".format(*claim[name]) for name in ("gates", "depth"))
     table.add_row(f"claim of {claim['source']}", *[""] * (4 + 2 * len(figures) + 2), gates, depth, style="italic")
-    console.print(table)
+    # a row is one line even where a terminal is too narrow for it
+    wide = Console(width=1000)
+    width = Measurement.get(wide, wide.options, table).maximum
+    console = Console(highlight=False)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    Console(highlight=False, width=max(width, console.width)).print(table)
     method, tool = result["method"], result["tools"]
     for line in (f"Ratios: {method['ratio']}. Boundary: {method['boundary']}.",
                  f"Gates: {method['gates']}. Mapping: {method['mapping']}. Depth: {method['depth']}.",

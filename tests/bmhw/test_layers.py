@@ -7,8 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import COMBINES, BmFormat, MacFormat
 from liberty_text import liberty_text
 
 from bmhw import layers
@@ -17,8 +15,9 @@ from bmhw.flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper, Modules
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
-from bmhw.flow.scripts import OBJECTIVES
 from bmhw.flow.synthesis import map_design
+from bmhw.hdl.design import Design
+from bmhw.hdl.neuron_formats import COMBINES, BmFormat, MacFormat
 from bmhw.layer_measurement import Neurons, totals
 from bmhw.networks import NETWORKS
 
@@ -98,9 +97,11 @@ DESIGNS = [
 ]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+# The script for delay gives up area only where one netlist is critical. In a block apart all is, so that blocks
+# differ more, to either side.
+@pytest.mark.parametrize("objective, tolerance", [("area", 0.05), ("delay", 0.15)])
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: f"{design.name}_{design.format.result}")
-def test_blocks_agree_with_one_netlist(design, objective):
+def test_blocks_agree_with_one_netlist(design, objective, tolerance):
     engine, cache = Engine(), Cache(None)
     source = generate(design, cache)
     whole = map_design(source.verilog, source.name, by_parts=False, objective=objective, engine=engine, cache=cache,
@@ -112,26 +113,28 @@ def test_blocks_agree_with_one_netlist(design, objective):
     limit = Modules(source.verilog).sizes[source.name] / 2
     assert len(Modules(source.verilog).blocks(source.name, limit)) > 3
     blocks = mapper.figures(source.verilog, source.name, objective=objective, limit=limit)
-    assert blocks.gates == pytest.approx(whole.gates, rel=0.05)
+    assert blocks.gates == pytest.approx(whole.gates, rel=tolerance)
+    assert blocks.depth == pytest.approx(whole.depth, rel=tolerance)
     assert sum(step.gates for step in blocks.path) == blocks.depth
     assert {step.part for step in blocks.path} <= set(design.parts)
 
 
 def test_the_path_crosses_blocks_and_copies_are_counted():
     verilog = "\n".join((
-        "module chain_inverter (\n  input wire a,\n  input wire b,\n  output wire y\n);\n  assign y = a ^ b;\nendmodule",
+        "module chain_link (\n  input wire a,\n  input wire b,\n  output wire y\n);",
+        "  assign y = a ^ b;\nendmodule",
         "module chain (\n  input wire a,\n  input wire [2:0] b,\n  output wire y\n);\n  wire [2:0] t;",
-        "  chain_inverter one (\n    .a(a),\n    .b(b[0]),\n    .y(t[0])\n  );",
-        "  chain_inverter two (\n    .a(t[0]),\n    .b(b[1]),\n    .y(t[1])\n  );",
-        "  chain_inverter three (\n    .a(t[1]),\n    .b(b[2]),\n    .y(t[2])\n  );",
+        "  chain_link one (\n    .a(a),\n    .b(b[0]),\n    .y(t[0])\n  );",
+        "  chain_link two (\n    .a(t[0]),\n    .b(b[1]),\n    .y(t[1])\n  );",
+        "  chain_link three (\n    .a(t[1]),\n    .b(b[2]),\n    .y(t[2])\n  );",
         "  assign y = t[2];\nendmodule\n"))
-    assert Modules(verilog).blocks("chain", 2) == ["chain_inverter", "chain"]
+    assert Modules(verilog).blocks("chain", 2) == ["chain_link", "chain"]
     found = BlockMapper(Engine(), Cache(None)).figures(verilog, "chain", objective="area", limit=2)
     assert (found.gates, found.depth) == (3, 3)
     assert [step.part for step in found.path] == ["one", "two", "three"]
 
 
-def test_blocks_are_shared_between_fan_ins(tmp_path):
+def test_blocks_are_shared_between_fan_ins():
     """A larger neuron maps only what the smaller one had not."""
 
     class CountingEngine(Engine):
@@ -180,8 +183,7 @@ def test_the_json_has_layers_ratios_and_totals(small):
         assert (mac["architecture"]["multiplier"], mac["architecture"]["adder"]) in tried
         assert [c["combine"] for c in bm["candidates"]] == (
             ["linear", "logarithmic"] if row["output"] == "code" else ["linear"])
-        assert "scale" not in row["mac"]["design"]["requantize"] or row["output"] == "linear" or \
-            row["mac"]["design"]["scale_bits"] >= 8
+        assert mac["design"]["requantize"] == "scale" and mac["design"]["scale_bits"] >= 8
     total = small["total"]
     for neuron in ("mac", "bm"):
         assert total[neuron]["gates"] == sum(row[neuron]["layer"]["gates"] for row in small["layers"])
@@ -235,9 +237,11 @@ def test_a_layer_that_takes_too_long_says_so_and_the_table_goes_on(small, monkey
 def test_the_table_names_winners_and_the_claim(small, capsys):
     assert layers.main(SMALL) == 0
     said = capsys.readouterr().out
-    for word in ("stage0_block1_conv3", "linear", "dadda", "logarithmic", "total, 4 of 4 layers",
-                 "2.10 to 2.90", "0.70 to 0.85", "arXiv 2009.07190", "flat up to 64 inputs"):
-        assert word in said or word in ("dadda",)
+    winners = {row[neuron]["architecture"][part] for row in small["layers"]
+               for neuron, part in (("mac", "multiplier"), ("bm", "combine"))}
+    for word in ("stage0_block1_conv3", "total, 4 of 4 layers", "2.10 to 2.90", "0.70 to 0.85",
+                 "arXiv 2009.07190", "flat up to 64 inputs", *winners):
+        assert word in said
 
 
 @pytest.mark.parametrize("arguments, words", [
