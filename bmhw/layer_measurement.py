@@ -86,6 +86,8 @@ class LayerMeasurement:
                  time_limit: float = FLAT):
         self.neurons, self.mapper, self.cache, self.library = neurons, mapper, cache, library
         self.time_limit = time_limit
+        self.yosys = ""
+        """Version of the Yosys that mapped the layers, once one is mapped."""
 
     def measure(self, layers: Sequence[Layer], jobs: int,
                 progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
@@ -169,8 +171,10 @@ class LayerMeasurement:
 
     def _map(self, design: Design, limit: float, deadline: float, library: Library | None = None) -> Figures:
         generated = generate(design, self.cache)
-        return self.mapper.figures(generated.verilog, generated.name, objective=self.neurons.objective,
-                                   library=library, limit=limit, deadline=deadline)
+        figures = self.mapper.figures(generated.verilog, generated.name, objective=self.neurons.objective,
+                                      library=library, limit=limit, deadline=deadline)
+        self.yosys = figures.yosys
+        return figures
 
     def _row(self, layer: Layer, pair: dict[str, Any] | str) -> dict[str, Any]:
         row: dict[str, Any] = {

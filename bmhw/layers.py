@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "layers": rows, "total": totals(rows), "claim": CLAIM,
         "method": {**_METHOD, "abc_script": ABC_GATES[neurons.objective],
                    **({"abc_liberty_script": ABC_LIBERTY[neurons.objective]} if library else {})},
-        "tools": tools(engine, ""),
+        "tools": tools(engine, measurement.yosys),
     }
     result["total"] = result["total"] and {
         **result["total"], "by_output": {output: totals(row for row in rows if row["output"] == output)
@@ -198,7 +198,7 @@ def _print(result: dict[str, Any]) -> None:
     method, tool = result["method"], result["tools"]
     for line in (f"Ratios: {method['ratio']}. Boundary: {method['boundary']}.",
                  f"Gates: {method['gates']}. Mapping: {method['mapping']}. Depth: {method['depth']}.",
-                 f"bmhw {tool['bmhw']}, {tool['engine']}, amaranth {tool['amaranth']}, Python {tool['python']}."):
+                 f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}, Python {tool['python']}."):
         console.print(Text(line, style="dim"))
 
 
