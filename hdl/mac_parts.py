@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a multiply-accumulate neuron: products, compression, final adder."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from .adders import ADDERS
@@ -25,36 +25,6 @@ def _unit_parameters(fmt: MacFormat) -> dict[str, int]:
 def _unit(fmt: MacFormat, multiplier: str) -> Block:
     """One input's partial products."""
     return partial_products(multiplier, **_unit_parameters(fmt))
-
-
-class Products(Block):
-    """The partial products of all inputs.
-
-    Latency: combinational.
-
-    Members
-    -------
-    x : In(n * bits)
-    w : In(n * weight_bits)
-    products : Out(n * bits of one input's partial products)
-    """
-
-    def __init__(self, *, format: MacFormat, multiplier: str):
-        self.format, self.multiplier = format, multiplier
-        self.product_bits = len(_unit(format, multiplier).bits)
-        super().__init__({"x": In(format.inputs * format.bits), "w": In(format.inputs * format.weight_bits),
-                          "products": Out(format.inputs * self.product_bits)})
-
-    def elaborate(self, platform):
-        m = Module()
-        for i in range(self.format.inputs):
-            unit = place(m, platform, f"input_{i}", _unit(self.format, self.multiplier))
-            m.d.comb += [
-                unit.a.eq(self.x.word_select(i, self.format.bits)),
-                unit.b.eq(self.w.word_select(i, self.format.weight_bits)),
-                self.products.word_select(i, self.product_bits).eq(unit.bits),
-            ]
-        return m
 
 
 class CompressionGroup(Block):
@@ -101,10 +71,60 @@ class CompressionGroup(Block):
         return m
 
 
+def _groups(fmt: MacFormat, multiplier: str, inputs: int, group: int) -> list[CompressionGroup]:
+    """The groups that the products of more than ``group`` inputs are compressed in; none for fewer."""
+    unit = tuple(_unit_parameters(fmt).items())
+    starts = range(0, inputs, group) if inputs > group else ()
+    return [CompressionGroup(unit=unit, multiplier=multiplier, inputs=min(group, inputs - start)) for start in starts]
+
+
+def _product_bits(fmt: MacFormat, multiplier: str, inputs: int, group: int) -> int:
+    """Width of the port between products and compression: partial products, or the rows of their groups."""
+    groups = _groups(fmt, multiplier, inputs, group)
+    return sum(2 * g.width for g in groups) if groups else inputs * len(_unit(fmt, multiplier).bits)
+
+
+class Products(Block):
+    """The partial products of all inputs; of more than ``group`` inputs the two rows of each group's sum.
+
+    Latency: combinational.
+
+    Members
+    -------
+    x : In(n * bits)
+    w : In(n * weight_bits)
+    products : Out(n * bits of one input's partial products, or row0 and row1 of each group)
+    """
+
+    def __init__(self, *, format: MacFormat, multiplier: str, group: int = GROUP):
+        self.format, self.multiplier, self.group = format, multiplier, group
+        super().__init__({"x": In(format.inputs * format.bits), "w": In(format.inputs * format.weight_bits),
+                          "products": Out(_product_bits(format, multiplier, format.inputs, group))})
+
+    def elaborate(self, platform):
+        m = Module()
+        units = []
+        for i in range(self.format.inputs):
+            unit = place(m, platform, f"input_{i}", _unit(self.format, self.multiplier))
+            m.d.comb += [
+                unit.a.eq(self.x.word_select(i, self.format.bits)),
+                unit.b.eq(self.w.word_select(i, self.format.weight_bits)),
+            ]
+            units.append(unit.bits)
+        rows = []
+        for number, group in enumerate(_groups(self.format, self.multiplier, self.format.inputs, self.group)):
+            place(m, platform, f"group_{number}", group)
+            start = number * self.group
+            m.d.comb += group.products.eq(Cat(units[start:start + group.inputs]))
+            rows += [group.row0, group.row1]
+        m.d.comb += self.products.eq(Cat(rows or units))
+        return m
+
+
 class Compression(Block):
     """All partial products and one addend (bias or running sum), reduced to two rows.
 
-    Latency: combinational. More than ``group`` inputs are compressed in groups first, the groups' rows then.
+    Latency: combinational. Of more than ``group`` inputs the rows of the groups.
 
     Parameters
     ----------
@@ -115,7 +135,7 @@ class Compression(Block):
 
     Members
     -------
-    products : In(inputs * bits of one input's partial products)
+    products : In, as :class:`Products` gives it
     addend : In(addend_bits); called as ``addend`` says
     row0, row1 : Out(width of y)
     """
@@ -124,20 +144,22 @@ class Compression(Block):
                  group: int = GROUP):
         self.format, self.multiplier, self.inputs, self.addend = format, multiplier, inputs, addend
         self.group = group
-        self.product_bits = len(_unit(format, multiplier).bits)
-        super().__init__({"products": In(inputs * self.product_bits), addend: In(addend_bits),
+        super().__init__({"products": In(_product_bits(format, multiplier, inputs, group)), addend: In(addend_bits),
                           "row0": Out(format.y.bits), "row1": Out(format.y.bits)})
 
     def elaborate(self, platform):
         m = Module()
         columns = Columns(width=self.format.y.bits)
-        if self.inputs > self.group:
-            self._add_groups(m, platform, columns)
-        else:
-            weights = _unit(self.format, self.multiplier).weights
-            for i in range(self.inputs):
-                for bit, (column, negative) in enumerate(weights):
-                    columns.add_bit(column, self.products[i * self.product_bits + bit], negative=negative)
+        weights, position = _unit(self.format, self.multiplier).weights, 0
+        groups = _groups(self.format, self.multiplier, self.inputs, self.group)
+        for group in groups:
+            for _ in range(2):
+                columns.add(self.products[position:position + group.width], signed=False)
+                position += group.width
+            columns.constant += group.constant
+        for i in range(0 if groups else self.inputs):
+            for bit, (column, negative) in enumerate(weights):
+                columns.add_bit(column, self.products[i * len(weights) + bit], negative=negative)
         columns.add(getattr(self, self.addend), signed=True)
         compressor = place(m, platform, "compressor", Compressor(
             heights=columns.heights, constant=columns.constant, compression=MULTIPLIERS[self.multiplier][1]))
@@ -147,17 +169,6 @@ class Compression(Block):
             self.row1.eq(compressor.row1),
         ]
         return m
-
-    def _add_groups(self, m: Module, platform, columns: Columns) -> None:
-        unit = tuple(_unit_parameters(self.format).items())
-        for start in range(0, self.inputs, self.group):
-            inputs = min(self.group, self.inputs - start)
-            group = place(m, platform, f"group_{start // self.group}", CompressionGroup(
-                unit=unit, multiplier=self.multiplier, inputs=inputs))
-            m.d.comb += group.products.eq(self.products[start * self.product_bits:][:inputs * self.product_bits])
-            columns.add(group.row0, signed=False)
-            columns.add(group.row1, signed=False)
-            columns.constant += group.constant
 
 
 class FinalAdder(Block):

@@ -14,7 +14,7 @@ SEED = 20090719
 
 def sums(fmt, multiplier, group, vectors):
     """``row0 + row1`` modulo the width of y, of the products and the bias in ``vectors``."""
-    products = simulate(Products(format=fmt, multiplier=multiplier),
+    products = simulate(Products(format=fmt, multiplier=multiplier, group=group),
                         x=pack(vectors["x"], fmt.bits), w=pack(vectors["w"], fmt.weight_bits))["products"]
     rows = simulate(Compression(format=fmt, multiplier=multiplier, inputs=fmt.inputs, addend="bias",
                                 addend_bits=fmt.bias_bits, group=group),
