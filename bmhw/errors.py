@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a command line shows as one line, without a traceback."""
 
-__all__ = ["BmhwError", "RunError", "UsageError"]
+__all__ = ["BmhwError", "RunError", "TimeLimitError", "UsageError"]
 
 
 class BmhwError(Exception):
@@ -12,6 +12,10 @@ class BmhwError(Exception):
 
 class RunError(BmhwError):
     """Something went wrong in a run: a tool, a file, a time limit. Exit status 1."""
+
+
+class TimeLimitError(RunError):
+    """A tool took longer than it may."""
 
 
 class UsageError(BmhwError):

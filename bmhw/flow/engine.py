@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RunError, UsageError
+from ..errors import RunError, TimeLimitError, UsageError
 
 __all__ = ["ENGINES", "TIME_LIMIT", "Engine"]
 
@@ -62,17 +62,19 @@ class Engine:
         distribution = _BUILDS[self.name][1]
         return f"{distribution} {importlib.metadata.version(distribution)}"
 
-    def run(self, script: str, inputs: Mapping[str, str | bytes], outputs: tuple[str, ...]) -> dict[str, str]:
+    def run(self, script: str, inputs: Mapping[str, str | bytes], outputs: tuple[str, ...],
+            time_limit: float | None = None) -> dict[str, str]:
         """Run a Yosys script in a folder of its own that holds the ``inputs`` (name -> content).
 
         Returns the text of each file named in ``outputs`` and of ``log``. Thread safe. ``RunError`` with
-        Yosys's own message if it fails or takes more than :attr:`time_limit` seconds.
+        Yosys's own message if it fails, ``TimeLimitError`` if it takes more than ``time_limit`` seconds (default:
+        :attr:`time_limit`).
         """
         with tempfile.TemporaryDirectory(prefix="bmhw-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             for file, content in {**inputs, "run.ys": script}.items():
                 (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-            status = self._child(folder)
+            status = self._child(folder, self.time_limit if time_limit is None else time_limit)
             log = (folder / "log").read_text(errors="replace")
             if status:
                 raise RunError(self._message(status, log))
@@ -97,7 +99,7 @@ class Engine:
             self.stop()
             raise
 
-    def _child(self, folder: Path) -> int:
+    def _child(self, folder: Path, time_limit: float) -> int:
         """Exit status of one child that ran ``run.ys`` in ``folder``, all it said in the file ``log``."""
         # abc puts its files under TMPDIR: in our folder nothing stays behind when it is ended
         environment = {**os.environ, "TMPDIR": str(folder)}
@@ -110,10 +112,10 @@ class Engine:
                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
                 self._children.add(child)
             try:
-                return child.wait(self.time_limit)
+                return child.wait(time_limit)
             except subprocess.TimeoutExpired:
-                limit = f"{self.time_limit:g} s"
-                raise RunError(f"{self.name} took more than the time limit of {limit}") from None
+                limit = f"{time_limit:g} s"
+                raise TimeLimitError(f"{self.name} took more than the time limit of {limit}") from None
             finally:
                 with self._lock:
                     self._children.discard(child)

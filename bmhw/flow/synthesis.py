@@ -20,12 +20,12 @@ from .scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES, yosys_script
 from .timing import timed_path
 
 __all__ = [
-    "OBJECTIVES", "Figures", "PartFigures", "Synthesis", "in_parallel", "instances", "map_design",
-    "processors", "synthesize",
+    "OBJECTIVES", "REVISION", "Figures", "PartFigures", "Synthesis", "in_parallel", "instances", "map_design",
+    "measure_netlist", "processors", "synthesize",
 ]
 
 # Part of everything in the cache: to be raised when figures of the same netlist change their meaning.
-_REVISION = 2
+REVISION = 2
 
 _UNIT_CELLS = {f"$_{gate}_": Cell(frozenset("Y")) for gate in ("NOT", *GATES)}
 _UNIT_CELLS["$_DFF_P_"] = Cell(frozenset("Q"), flip_flop=True)
@@ -127,7 +127,7 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
     script = yosys_script(top, sorted(set(parts.values())), library is not None)
     abc = (ABC_LIBERTY if library else ABC_GATES)[objective].replace("; ", "\n") + "\n"
     library_digest = library.digest if library else None
-    key = digest("figures", _REVISION, verilog, script, abc, engine.version, library_digest)
+    key = digest("figures", REVISION, verilog, script, abc, engine.version, library_digest)
     if stored := cache.get(key):
         try:
             return Figures.from_dict(stored)
@@ -137,12 +137,14 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
     if library:
         inputs["cells.lib"] = library.content
     files = engine.run(script, inputs, ("netlist.json",))
-    figures = _measure(json.loads(files["netlist.json"]), top, parts, library)
+    figures = measure_netlist(json.loads(files["netlist.json"]), top, parts, library)
     cache.set(key, dataclasses.asdict(figures))
     return figures
 
 
-def _measure(document: dict[str, Any], top: str, parts: dict[str, str], library: Library | None) -> Figures:
+def measure_netlist(document: dict[str, Any], top: str, parts: dict[str, str],
+                    library: Library | None) -> Figures:
+    """Figures of a mapped netlist, as ``write_json`` gives it; of the ``parts`` (instance -> module) also alone."""
     cell_of = library.cell if library else _UNIT_CELLS.get
     blocks = read_blocks(document, cell_of)
     whole = join(blocks, top, cell_of)

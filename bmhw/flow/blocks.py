@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large designs mapped block by block: each kind of block once, the critical path across all of them.
+
+A module that is too large to be mapped as one is opened: the modules in it are mapped apart, and it keeps only
+what lies between them. Each is a run of its own, kept in the cache under what it consists of, so that neurons of
+different fan-in share their blocks. In the end :func:`~bmhw.flow.netlist.join` puts all copies together: gates are
+counted and the critical path is found in the whole netlist.
+"""
+
+import base64
+import dataclasses
+import json
+import math
+import re
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..errors import TimeLimitError
+from .cache import Cache, digest
+from .engine import Engine
+from .liberty import Library
+from .scripts import ABC_GATES, ABC_LIBERTY, yosys_script
+from .synthesis import REVISION, Figures, measure_netlist
+
+__all__ = ["BLOCK_LIMIT", "FLAT", "BlockMapper", "Modules"]
+
+BLOCK_LIMIT = 4000
+"""Bits of signals, up to which a module is mapped as one; gates are two to four times as many."""
+
+FLAT = math.inf
+"""The limit with which a design is never opened."""
+
+
+@dataclass(frozen=True)
+class Modules:
+    """The modules of a Verilog text as the generators write it: one instance or signal a line."""
+
+    verilog: str
+
+    @cached_property
+    def text(self) -> dict[str, str]:
+        """Module name -> its text."""
+        found = re.finditer(r"^module (\w+)\s*\(.*?^endmodule$", self.verilog, re.MULTILINE | re.DOTALL)
+        return {match[1]: match[0] for match in found}
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        """Module name -> the modules of its instances, one entry an instance."""
+        return {name: [word for word in re.findall(r"^\s*(\w+) \w+ \($", text, re.MULTILINE) if word in self.text]
+                for name, text in self.text.items()}
+
+    def header(self, module: str) -> str:
+        """The module without its contents, for whoever only connects it."""
+        return re.match(r".*?^\);", self.text[module], re.MULTILINE | re.DOTALL)[0] + "\nendmodule"
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Module name -> bits of signals in it and in all instances in it."""
+        sizes: dict[str, int] = {}
+        for name in self.text:  # children come first
+            wires = re.findall(r"^\s*(?:output )?(?:wire|reg) (?:\[(\d+):0\] )?\w+[;,]?$", self.text[name],
+                               re.MULTILINE)
+            sizes[name] = sum(int(high or 0) + 1 for high in wires)
+            sizes[name] += sum(sizes[child] for child in self.children[name])
+        return sizes
+
+    def blocks(self, top: str, limit: float) -> list[str]:
+        """The modules to be mapped apart, ``top`` last."""
+        apart: dict[str, None] = {}
+
+        def visit(module: str) -> None:
+            if module in apart:
+                return
+            if self.sizes[module] > limit:
+                for child in dict.fromkeys(self.children[module]):
+                    visit(child)
+            apart[module] = None
+
+        visit(top)
+        return list(apart)
+
+    def source(self, block: str, limit: float) -> str:
+        """Verilog of one block: all that is in it, or the headers of the modules in it if it is opened."""
+        opened = self.sizes[block] > limit
+        inside: dict[str, str] = {}
+
+        def visit(module: str) -> None:
+            for child in dict.fromkeys(self.children[module]):
+                if child in inside:
+                    continue
+                if opened:
+                    inside[child] = f"(* blackbox *)\n{self.header(child)}"
+                else:
+                    visit(child)
+            inside[module] = self.text[module]
+
+        visit(block)
+        return "\n".join(inside.values()) + "\n"
+
+
+class BlockMapper:
+    """Maps designs block by block, each kind of block once however many designs and threads ask for it.
+
+    Parameters: ``engine``, ``cache`` as for :func:`~bmhw.flow.synthesis.map_design`.
+    """
+
+    def __init__(self, engine: Engine, cache: Cache):
+        self.engine, self.cache = engine, cache
+        self._netlists: dict[str, bytes] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def figures(self, verilog: str, top: str, *, objective: str, library: Library | None = None,
+                limit: float = BLOCK_LIMIT, deadline: float | None = None) -> Figures:
+        """Figures of a design whose modules above ``limit`` bits of signals are opened; the path's steps name parts.
+
+        ``deadline``: of ``time.monotonic()``; :class:`~bmhw.errors.TimeLimitError` when it passes.
+        """
+        # the same block of two designs gets the same text
+        source = Modules(re.sub(rf"\b{top}(?=_|\b)", "neuron", verilog))
+        key = digest("blocks", REVISION, source.verilog, str(limit), *self._method("neuron", objective, library))
+        if stored := self.cache.get(key):
+            try:
+                return Figures.from_dict(stored)
+            except (KeyError, TypeError, ValueError):
+                pass  # not ours: it is overwritten below
+        apart = source.blocks("neuron", limit)
+        netlists = [self._netlist(source.source(block, limit), block, objective, library, deadline)
+                    for block in apart]
+        modules: dict[str, Any] = {}
+        for block, netlist in zip(apart, netlists, strict=True):
+            document = json.loads(zlib.decompress(netlist))
+            modules[block] = document["modules"][block]
+            creator = document["creator"]
+        figures = measure_netlist({"creator": creator, "modules": modules}, "neuron", {}, library)
+        self.cache.set(key, dataclasses.asdict(figures))
+        return figures
+
+    def _method(self, block: str, objective: str, library: Library | None) -> tuple[str, str, str, str | None]:
+        """What beside the Verilog decides the result: Yosys's and abc's scripts, version, library."""
+        abc = (ABC_LIBERTY if library else ABC_GATES)[objective].replace("; ", "\n") + "\n"
+        return (yosys_script(block, [], library is not None), abc, self.engine.version,
+                library.digest if library else None)
+
+    def _netlist(self, verilog: str, block: str, objective: str, library: Library | None,
+                 deadline: float | None) -> bytes:
+        """The mapped netlist of one block, as compressed JSON."""
+        script, abc, *rest = self._method(block, objective, library)
+        key = digest("netlist", verilog, script, abc, *rest)
+        with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            if key in self._netlists:
+                return self._netlists[key]
+            stored = self.cache.get(key)
+            if stored and isinstance(stored.get("netlist"), str):
+                netlist = base64.b64decode(stored["netlist"])
+            else:
+                inputs: dict[str, str | bytes] = {"design.v": verilog, "abc.script": abc}
+                if library:
+                    inputs["cells.lib"] = library.content
+                files = self.engine.run(script, inputs, ("netlist.json",), _remaining(deadline))
+                netlist = zlib.compress(files["netlist.json"].encode())
+                self.cache.set(key, {"netlist": base64.b64encode(netlist).decode()})
+            self._netlists[key] = netlist
+            return netlist
+
+
+def _remaining(deadline: float | None) -> float | None:
+    """Seconds until the deadline."""
+    if deadline is None:
+        return None
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeLimitError("no time left")
+    return seconds

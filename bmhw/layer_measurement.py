@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers measured: the best MAC and the best BM neuron of each, from activation code to activation code.
+
+Layers whose neurons have the same parameters are measured once. A layer's outputs stand beside each other: all its
+figures are one output's, times the number of outputs for its gates.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from .errors import TimeLimitError
+from .flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper
+from .flow.cache import Cache
+from .flow.generation import generate
+from .flow.liberty import Library
+from .flow.synthesis import Figures, in_parallel
+from .hdl.design import Design
+from .hdl.multipliers import MULTIPLIERS
+from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
+from .networks import Layer
+from .selection import SCRIPT_OF, choose, cost
+
+__all__ = ["CLAIM", "FLAT_INPUTS", "LayerMeasurement", "Neurons", "totals"]
+
+FLAT_INPUTS = 64
+"""Fan-in up to which a neuron is mapped as one netlist; above it block by block."""
+
+CLAIM = {"source": "arXiv 2009.07190", "gates": [2.1, 2.9], "depth": [0.70, 0.85]}
+"""What the paper estimates for most layers: MAC / BM gates, and BM / MAC latency."""
+
+_CHOICE = 0.4  # share of the work that is the choice of MAC architectures
+
+# An array's path grows with the fan-in: no candidate.
+_MULTIPLIERS = tuple(name for name, (_, compression) in MULTIPLIERS.items() if compression != "linear")
+_ADDERS = ("brent_kung", "sklansky")
+
+_Kind = tuple[int, bool, str]
+_Candidate = tuple[Design, Figures]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neurons:
+    """What is compared in each layer.
+
+    ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``) or ``signed``. ``objective``: see
+    :func:`~bmhw.selection.cost`. ``requantize``: of the MAC layers with a code as output.
+    """
+
+    mac_bits: int = 8
+    bm_bits: int = 8
+    branches: str = "relu"
+    objective: str = "area"
+    requantize: str = "scale"
+
+    def layout(self, layer: Layer) -> str:
+        """The BM layout that the layer's inputs allow."""
+        return "signed" if self.branches == "signed" else "relu" if layer.nonnegative else "bipolar"
+
+    def mac(self, layer: Layer) -> MacFormat:
+        return MacFormat(inputs=layer.fan_in, bits=self.mac_bits, signed_inputs=not layer.nonnegative,
+                         boundary="layer", result=layer.output, requantize=self.requantize)
+
+    def bm(self, layer: Layer) -> list[BmFormat]:
+        """The formats that may be built: a linear end, and where a code follows and its table stays small a
+        logarithmic one."""
+        common = {"inputs": layer.fan_in, "bits": self.bm_bits, "layout": self.layout(layer),
+                  "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output}
+        linear = BmFormat(**common)
+        fits = (layer.output == "code" and linear.layout != "bipolar"
+                and linear.log_fraction <= LOG_SUBTRACT_FRACTION)
+        return [linear, BmFormat(**common, combine="logarithmic")] if fits else [linear]
+
+
+class LayerMeasurement:
+    """Measures layers of a network, each kind of neuron once.
+
+    Parameters: ``mapper`` and ``cache``; ``library`` adds gate equivalents and ns; ``time_limit`` in seconds for
+    each kind of layer.
+    """
+
+    def __init__(self, neurons: Neurons, mapper: BlockMapper, cache: Cache, library: Library | None = None,
+                 time_limit: float = FLAT):
+        self.neurons, self.mapper, self.cache, self.library = neurons, mapper, cache, library
+        self.time_limit = time_limit
+        self.yosys = ""
+        """Version of the Yosys that mapped the layers, once one is mapped."""
+
+    def measure(self, layers: Sequence[Layer], jobs: int,
+                progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
+        """One row of JSON values a layer; ``progress`` is told each finished share of all work, 1 together."""
+        # MAC architectures are tried at 64 inputs at most: larger fan-in is made of the same blocks
+        samples = self._run(self._mac_candidates, {_kind(layer): layer for layer in map(_sample, layers)}, jobs,
+                            lambda share: progress(share * _CHOICE))
+        kinds = {_kind(layer): layer for layer in layers}
+        pairs = self._run(lambda layer: self._pair(layer, samples[_kind(_sample(layer))]), kinds, jobs,
+                          lambda share: progress(share * (1 - _CHOICE)))
+        return [self._row(layer, pairs[_kind(layer)]) for layer in layers]
+
+    def _run(self, task: Callable[[Layer], Any], layers: dict[_Kind, Layer], jobs: int,
+             progress: Callable[[float], None]) -> dict[_Kind, Any]:
+        """``task`` of each layer, or in words why it took too long."""
+        # generating and mapping take a time of their own, beside what grows with the fan-in
+        work = {kind: layer.fan_in + 30 for kind, layer in layers.items()}
+
+        def one(kind: _Kind) -> Any:
+            try:
+                return task(layers[kind])
+            except TimeLimitError:
+                return f"not synthesised within {self.time_limit:g} s"
+            finally:
+                progress(work[kind] / sum(work.values()))
+
+        # the longest first: what is left for the end is short
+        ordered = sorted(layers, key=lambda kind: -work[kind])
+        results = in_parallel(self.mapper.engine, [partial(one, kind) for kind in ordered], jobs)
+        return dict(zip(ordered, results, strict=True))
+
+    def _mac_candidates(self, layer: Layer) -> list[_Candidate]:
+        """Every compression with one adder, then the best one with the other adders."""
+        fmt, deadline = self.neurons.mac(layer), self._deadline()
+        found = [self._candidate(Design(format=fmt, multiplier=name, adder=_ADDERS[0]), deadline)
+                 for name in _MULTIPLIERS]
+        best = self._best(found)[0]
+        return found + [self._candidate(dataclasses.replace(best, adder=name), deadline) for name in _ADDERS[1:]]
+
+    def _pair(self, layer: Layer, sampled: list[_Candidate] | str) -> dict[str, Any] | str:
+        """Both neurons of a layer, or why there are none."""
+        if isinstance(sampled, str):
+            return sampled
+        deadline, neurons = self._deadline(), self.neurons
+        ends = [self._candidate(Design(format=fmt, **choose(fmt, neurons.objective)), deadline)
+                for fmt in neurons.bm(layer)]
+        bm = self._neuron(self._best(ends)[0], ends, deadline)
+        mac = dataclasses.replace(self._best(sampled)[0], format=neurons.mac(layer))
+        return {"mac": self._neuron(mac, sampled, deadline), "bm": bm}
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.time_limit
+
+    def _candidate(self, design: Design, deadline: float) -> _Candidate:
+        # Blocks differ from one netlist by up to 4 % with the script for area, but by 13 % with the one for delay,
+        # and not alike for all architectures: too much to choose by.
+        flat = SCRIPT_OF[self.neurons.objective] == "delay" and design.format.inputs <= FLAT_INPUTS
+        return design, self._map(design, FLAT if flat else BLOCK_LIMIT, deadline)
+
+    def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
+        return min(candidates, key=lambda item: cost(self.neurons.objective,
+                                                     {"gates": item[1].gates, "depth": item[1].depth}))
+
+    def _neuron(self, design: Design, candidates: Sequence[_Candidate], deadline: float) -> dict[str, Any]:
+        """One output's figures, and what was tried."""
+        inputs = design.format.inputs
+        limit = FLAT if inputs <= FLAT_INPUTS else BLOCK_LIMIT
+        figures = self._map(design, limit, deadline)
+        values = {
+            "gates": figures.gates, "gates_per_input": figures.gates / inputs, "depth": figures.depth,
+            "architecture": _architecture(design), "mapping": "flat" if limit == FLAT else "blocks",
+            "design": design.to_dict(),
+            "candidates": [{**_architecture(candidate), "inputs": candidate.format.inputs, "gates": mapped.gates,
+                            "depth": mapped.depth} for candidate, mapped in candidates],
+        }
+        if self.library:
+            cells = self._map(design, limit, deadline, self.library)
+            values["area_gate_equivalents"] = (cells.area or 0.0) / self.library.nand2_area
+            values["delay_ns"] = cells.delay_ns
+        return values
+
+    def _map(self, design: Design, limit: float, deadline: float, library: Library | None = None) -> Figures:
+        generated = generate(design, self.cache)
+        figures = self.mapper.figures(generated.verilog, generated.name, objective=self.neurons.objective,
+                                      library=library, limit=limit, deadline=deadline)
+        self.yosys = figures.yosys
+        return figures
+
+    def _row(self, layer: Layer, pair: dict[str, Any] | str) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "name": layer.name, "fan_in": layer.fan_in, "kernel": layer.kernel, "inputs": layer.inputs,
+            "outputs": layer.outputs, "stride": layer.stride, "layout": self.neurons.layout(layer),
+            "output": layer.output,
+        }
+        if isinstance(pair, str):
+            return {**row, "mac": None, "bm": None, "ratio": None, "error": pair}
+        mac, bm = (_whole_layer(pair[neuron], layer.outputs) for neuron in ("mac", "bm"))
+        return {**row, "mac": mac, "bm": bm, "ratio": _ratios(mac, bm)}
+
+
+def _kind(layer: Layer) -> _Kind:
+    """What of a layer its neurons depend on."""
+    return layer.fan_in, layer.nonnegative, layer.output
+
+
+def _sample(layer: Layer) -> Layer:
+    """The layer, or one of 64 inputs that is like it."""
+    return layer if layer.fan_in <= FLAT_INPUTS else dataclasses.replace(layer, kernel=1, inputs=FLAT_INPUTS)
+
+
+def _architecture(design: Design) -> dict[str, str]:
+    if isinstance(design.format, MacFormat):
+        return {"multiplier": design.multiplier, "adder": design.adder}
+    return {"maximum": design.maximum, "adder": design.adder, "combine": design.format.combine}
+
+
+def _whole_layer(neuron: dict[str, Any], outputs: int) -> dict[str, Any]:
+    """One output's figures, and those of the layer with all its outputs in parallel."""
+    layer = {name: neuron[name] * outputs for name in ("gates", "area_gate_equivalents") if name in neuron}
+    return {**neuron, "layer": layer}
+
+
+def _ratios(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, float]:
+    """MAC / BM for gates and area, BM / MAC for depth and delay."""
+    ratio = {"gates": mac["gates"] / bm["gates"], "depth": bm["depth"] / mac["depth"]}
+    if "delay_ns" in mac:
+        ratio["area_gate_equivalents"] = mac["area_gate_equivalents"] / bm["area_gate_equivalents"]
+        ratio["delay_ns"] = bm["delay_ns"] / mac["delay_ns"]
+    return ratio
+
+
+def totals(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """All measured layers together: every output of each built in parallel, their paths one behind the other."""
+    measured = [row for row in rows if row["ratio"]]
+    if not measured:
+        return None
+    total: dict[str, Any] = {"layers_measured": len(measured)}
+    for neuron in ("mac", "bm"):
+        total[neuron] = {name: sum(row[neuron]["layer"][name] for row in measured)
+                         for name in measured[0][neuron]["layer"]}
+        for name in ("depth", "delay_ns"):
+            if name in measured[0][neuron]:
+                total[neuron][name] = sum(row[neuron][name] for row in measured)
+    return {**total, "ratio": _ratios(total["mac"], total["bm"])}

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.layers``: a network's convolutions as MAC and as BM hardware, measured, with the ratios."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from .command_line import Parser, UsageError, check_writable, number, run, write_atomically
+from .flow.blocks import BlockMapper
+from .flow.cache import Cache, cache_folder
+from .flow.engine import ENGINES, TIME_LIMIT, Engine
+from .flow.liberty import load_library
+from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES
+from .flow.synthesis import processors
+from .hdl.neuron_formats import REQUANTIZATIONS
+from .layer_measurement import CLAIM, FLAT_INPUTS, LayerMeasurement, Neurons, totals
+from .measurement import tools
+from .networks import NETWORKS, Layer
+
+__all__ = ["main"]
+
+_EXAMPLES = """
+examples:
+  python -m bmhw.layers --network resnet20v2 --objective balanced
+      the 22 convolutions at 8 bits, gates x depth as small as possible
+  python -m bmhw.layers --bm-bits 5 --branches signed --liberty cells.lib.gz --json layers.json
+      5-bit log codes against 8-bit multipliers, also in gate equivalents and ns
+"""
+
+_METHOD = {
+    "boundary": "from activation code to the next layer's activation code (output code), or to the linear result "
+                "that a residual sum takes (output linear: no requantisation, no log2); the residual sum and what "
+                "turns it into a code are part of neither",
+    "gates": f"mapped to NOT, {', '.join(GATES)}, each counted once; one output's, and those of a layer with all "
+             "its outputs in parallel",
+    "depth": "gates on the longest path; total: the paths of all layers one behind the other",
+    "mapping": f"flat up to {FLAT_INPUTS} inputs, above block by block with the critical path across all blocks",
+    "ratio": "MAC / BM for gates and area, BM / MAC for depth and delay",
+}
+
+
+def parser() -> Parser:
+    result = Parser(description="A network's convolutions, as multiply-accumulate and as bipolar morphological\n"
+                                "hardware: gates, depth and ratios, layer by layer.", epilog=_EXAMPLES)
+    result.add_argument("--network", choices=tuple(NETWORKS), default="resnet20v2", help="(default: resnet20v2)")
+    result.add_argument("--bits", type=number, default=8, metavar="B", help="width of both neurons, 2..16 (default: 8)")
+    for neuron in ("mac", "bm"):
+        result.add_argument(f"--{neuron}-bits", type=number, metavar="B",
+                            help=f"width of the {neuron.upper()} neurons (default: --bits)")
+    result.add_argument("--branches", choices=("relu", "signed"), default="relu",
+                        help="BM layout: relu where the inputs allow it, else bipolar; or signed (default: relu)")
+    result.add_argument("--objective", choices=OBJECTIVES, default="area",
+                        help="few gates, few gates x depth, or a short path (default: area)")
+    result.add_argument("--requantize", choices=REQUANTIZATIONS, default="scale",
+                        help="MAC layers: a multiplication by a scale, or a power of two (default: scale)")
+    result.add_argument("--layers", metavar="NAME,...", help="only these layers (default: all)")
+    result.add_argument("--liberty", metavar="FILE", help="cell library, .lib or .lib.gz: adds GE and ns")
+    result.add_argument("--json", metavar="FILE", help="write the figures as JSON; -: to standard output, no table")
+    result.add_argument("--jobs", type=number, default=processors(), metavar="N",
+                        help="layers at once (default: one a processor)")
+    result.add_argument("--engine", choices=ENGINES, default="auto",
+                        help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
+    result.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
+                        help=f"for each layer (default: {TIME_LIMIT:g})")
+    result.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(sys.argv[1:] if argv is None else argv)
+    layers = _chosen(NETWORKS[args.network](), args.layers)
+    neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
+                      bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
+                      branches=args.branches, objective=args.objective, requantize=args.requantize)
+    try:
+        for layer in layers:
+            neurons.mac(layer), neurons.bm(layer)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(args.jobs, int) or args.jobs < 1:
+        raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
+    time_limit = _seconds(args.time_limit)
+    if args.json:
+        check_writable(args.json)
+    engine = Engine(args.engine, time_limit)
+    cache = Cache(None if args.no_cache else cache_folder())
+    library = load_library(args.liberty, engine, cache) if args.liberty else None
+    measurement = LayerMeasurement(neurons, BlockMapper(engine, cache), cache, library, time_limit)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+               TextColumn("left:"), TimeRemainingColumn())
+    stderr = Console(stderr=True)
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
+        task = progress.add_task("measuring layers", total=1.0)
+        rows = measurement.measure(layers, args.jobs, lambda share: progress.advance(task, share))
+    result = {
+        "network": args.network, "mac_bits": neurons.mac_bits, "bm_bits": neurons.bm_bits,
+        "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
+        "layers": rows, "total": totals(rows), "claim": CLAIM,
+        "method": {**_METHOD, "abc_script": ABC_GATES[neurons.objective],
+                   **({"abc_liberty_script": ABC_LIBERTY[neurons.objective]} if library else {})},
+        "tools": tools(engine, measurement.yosys),
+    }
+    result["total"] = result["total"] and {
+        **result["total"], "by_output": {output: totals(row for row in rows if row["output"] == output)
+                                         for output in ("code", "linear")}}
+    if library:
+        result["liberty"] = {"file": library.path, "sha256": library.digest, "nand2": library.nand2,
+                             "nand2_area_library_units": library.nand2_area}
+    if args.json == "-":
+        print(json.dumps(result, indent=2))
+        return 0
+    if args.json:
+        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
+    _print(result)
+    return 0
+
+
+def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
+    if names is None:
+        return list(layers)
+    known = {layer.name: layer for layer in layers}
+    wanted = names.split(",")
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"Layer must be one of {', '.join(known)}, not {name!r}")
+    return [known[name] for name in known if name in wanted]
+
+
+def _seconds(text: str | float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+# -- the table
+
+
+def _print(result: dict[str, Any]) -> None:
+    cells = "liberty" in result
+    title = (f"{result['network']}: MAC {result['mac_bits']} bits, requantised by {result['requantize']}, against "
+             f"BM {result['bm_bits']} bits, {result['branches']}; objective {result['objective']}")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("layer", "layout", "output"):
+        table.add_column(heading)
+    extra = ["GE", "ns"] if cells else []
+    figures = ["gates", "depth", *extra]
+    for heading in ("fan-in", "outputs", *(f"{n} {f}" for n in ("MAC", "BM") for f in figures),
+                    "layer MAC gates", "layer BM gates", "gates ratio", "path ratio",
+                    *(["GE ratio", "ns ratio"] if cells else [])):
+        table.add_column(heading, justify="right")
+    table.add_column("MAC architecture")
+    table.add_column("BM architecture")
+    for row in result["layers"]:
+        start = [row["name"], row["layout"], row["output"], f"{row['fan_in']:,}", str(row["outputs"])]
+        if row["ratio"] is None:
+            # behind the figures, where the table has room for words
+            table.add_row(*start, *[""] * (len(table.columns) - len(start) - 1), row["error"])
+            continue
+        mac, bm = row["mac"], row["bm"]
+        table.add_row(*start, *_figures(mac, cells), *_figures(bm, cells), f"{mac['layer']['gates']:,}",
+                      f"{bm['layer']['gates']:,}", *_ratios(row["ratio"], cells),
+                      *(", ".join(neuron["architecture"].values()) for neuron in (mac, bm)))
+    total = result["total"]
+    if total:
+        table.add_section()
+        measured = f"{total['layers_measured']} of {len(result['layers'])} layers"
+        empty = [""] * (2 * len(figures) + 2)
+        for name, part in (("code", total["by_output"]["code"]), ("linear", total["by_output"]["linear"]),
+                           (measured, total)):
+            if part:
+                line = list(empty)
+                line[1], line[1 + len(figures)] = (f"{part[n]['depth']:,}" for n in ("mac", "bm"))
+                line[-2:] = [f"{part[n]['gates']:,}" for n in ("mac", "bm")]
+                if cells:
+                    line[3], line[3 + len(figures)] = (f"{part[n]['delay_ns']:.2f}" for n in ("mac", "bm"))
+                table.add_row(f"total, {name}", "", "", "", "", *line, *_ratios(part["ratio"], cells), style="bold")
+    claim = result["claim"]
+    gates, depth = ("{:.2f} to {:.2f}".format(*claim[name]) for name in ("gates", "depth"))
+    table.add_row(f"claim of {claim['source']}", *[""] * (4 + 2 * len(figures) + 2), gates, depth, style="italic")
+    # a row is one line even where a terminal is too narrow for it
+    wide = Console(width=1000)
+    width = Measurement.get(wide, wide.options, table).maximum
+    console = Console(highlight=False)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    Console(highlight=False, width=max(width, console.width)).print(table)
+    method, tool = result["method"], result["tools"]
+    for line in (f"Ratios: {method['ratio']}. Boundary: {method['boundary']}.",
+                 f"Gates: {method['gates']}. Mapping: {method['mapping']}. Depth: {method['depth']}.",
+                 f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}, Python {tool['python']}."):
+        console.print(Text(line, style="dim"))
+
+
+def _figures(neuron: dict[str, Any], cells: bool) -> list[str]:
+    shown = [f"{neuron['gates']:,}", str(neuron["depth"])]
+    return shown + ([f"{neuron['area_gate_equivalents']:,.0f}", f"{neuron['delay_ns']:.2f}"] if cells else [])
+
+
+def _ratios(ratio: dict[str, float], cells: bool) -> list[str]:
+    names = ("gates", "depth", *(("area_gate_equivalents", "delay_ns") if cells else ()))
+    return [f"{ratio[name]:.2f}" for name in names]
+
+
+if __name__ == "__main__":
+    run(main)
