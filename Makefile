@@ -14,7 +14,7 @@ TORCH := torch==2.13.0
 .PHONY: demo test benchmark clean
 
 demo: $(VENV)/installed
-	@$(RUN) -m bmhw.synth --compare --inputs 16 --branches signed --log-bits 5
+	@$(RUN) -m bmhw.synth --compare --inputs 16 --branches signed --log-bits 5 --objective balanced
 
 test: $(VENV)/installed-test
 	@$(RUN) -m pytest -n auto

@@ -198,7 +198,8 @@ def _print(result: dict[str, Any]) -> None:
     method, tool = result["method"], result["tools"]
     for line in (f"Ratios: {method['ratio']}. Boundary: {method['boundary']}.",
                  f"Gates: {method['gates']}. Mapping: {method['mapping']}. Depth: {method['depth']}.",
-                 f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}, Python {tool['python']}."):
+                 f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}, "
+                 f"Python {tool['python']}."):
         console.print(Text(line, style="dim"))
 
 
