@@ -2,10 +2,12 @@
 """Data sets: files in every container, their checksums, and one-line errors for what can't be used."""
 
 import gzip
+import io
 import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bmhw.models import ModelError, image_files
 from bmhw.models.datasets import load_dataset
@@ -86,15 +88,12 @@ def test_cifar10(cifar10_arrays, tmp_path, container):
 
 
 def webp_strips(arrays):
-    import io
-
-    image = pytest.importorskip("PIL.Image")
     result = {}
     for part in ("train", "test"):
         strips = []
         for some in np.array_split(arrays[f"x_{part}"], 2):
             buffer = io.BytesIO()
-            image.fromarray(some.reshape(-1, 32, 3)).save(buffer, "WEBP", lossless=True, exact=True)
+            Image.fromarray(some.reshape(-1, 32, 3)).save(buffer, "WEBP", lossless=True, exact=True)
             strips.append(np.frombuffer(buffer.getvalue(), np.uint8))
         result[f"{part}_webp"] = np.concatenate(strips)
         result[f"{part}_offsets"] = np.cumsum([0, *(len(strip) for strip in strips)])

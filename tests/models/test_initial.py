@@ -2,18 +2,16 @@
 """Runs that start from weights of the user's."""
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from safetensors.torch import save_file  # noqa: E402
-from torch import nn  # noqa: E402
-
-from bmhw.models import ModelError  # noqa: E402
-from bmhw.models.architecture import lenet, resnet_small  # noqa: E402
-from bmhw.models.float_weights import load_float, save_float  # noqa: E402
-from bmhw.models.initial import initial_states  # noqa: E402
-from bmhw.models.network import Network  # noqa: E402
-from bmhw.models.store import WEIGHTS  # noqa: E402
+from bmhw.models import ModelError
+from bmhw.models.architecture import lenet, resnet_small
+from bmhw.models.float_weights import load_float, save_float
+from bmhw.models.initial import initial_states
+from bmhw.models.network import Network
+from bmhw.models.store import WEIGHTS
 
 
 def users_lenet():

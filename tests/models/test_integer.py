@@ -5,21 +5,20 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from bmhw.hdl.neuron_formats import MacFormat
+from bmhw.models import ModelError, load
+from bmhw.models.datasets import load_dataset
+from bmhw.models.float_weights import load_float
+from bmhw.models.fold import fold
+from bmhw.models.layer_errors import layer_errors
+from bmhw.models.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows
+from bmhw.models.native_build import library
+from bmhw.models.quantise import Quantisation
+from bmhw.models.store import save
 
-from bmhw.hdl.neuron_formats import MacFormat  # noqa: E402
-from bmhw.models import ModelError, load  # noqa: E402
-from bmhw.models.datasets import load_dataset  # noqa: E402
-from bmhw.models.float_weights import load_float  # noqa: E402
-from bmhw.models.fold import fold  # noqa: E402
-from bmhw.models.layer_errors import layer_errors  # noqa: E402
-from bmhw.models.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows  # noqa: E402
-from bmhw.models.native_build import library  # noqa: E402
-from bmhw.models.quantise import Quantisation  # noqa: E402
-from bmhw.models.store import save  # noqa: E402
-
-from .conftest import random_network  # noqa: E402
+from .conftest import random_network
 
 QUANTISATIONS = {
     "8": Quantisation(),

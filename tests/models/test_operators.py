@@ -4,12 +4,11 @@
 import shutil
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bmhw.models import native  # noqa: E402
-from bmhw.models.layers import BmConv2d, BmLinear  # noqa: E402
-from bmhw.models.operators import IMPLEMENTATIONS, max_product, max_product_difference  # noqa: E402
+from bmhw.models import native
+from bmhw.models.layers import BmConv2d, BmLinear
+from bmhw.models.operators import IMPLEMENTATIONS, max_product, max_product_difference
 
 # batch, channels, height, width, outputs, kernel, stride, padding
 SHAPES = [

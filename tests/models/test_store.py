@@ -7,9 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
-pytest.importorskip("safetensors")
-
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 

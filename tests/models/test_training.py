@@ -10,14 +10,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from bmhw.models import ModelError, load  # noqa: E402
-from bmhw.models.architecture import ARCHITECTURES, resnet_small  # noqa: E402
-from bmhw.models.network import Network, convert  # noqa: E402
-from bmhw.models.store import WEIGHTS  # noqa: E402
-from bmhw.models.training import Settings, Stopped, Trainer, accuracy, translated  # noqa: E402
+from bmhw.models import ModelError, load
+from bmhw.models.architecture import ARCHITECTURES, resnet_small
+from bmhw.models.network import Network, convert
+from bmhw.models.store import WEIGHTS
+from bmhw.models.training import Settings, Stopped, Trainer, accuracy, translated
 
 SETTINGS = Settings(
     dataset="digits", architecture="tiny", epochs=(12, 8, 1), batch=32, calibration=200, translate=0
