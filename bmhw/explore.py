@@ -18,7 +18,7 @@ from .flow.generation import generate
 from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
 from .hdl.maxima import MAXIMA
-from .hdl.multipliers import MULTIPLIERS
+from .hdl.multipliers import MULTIPLIERS as ALL_MULTIPLIERS
 from .hdl.neuron_formats import BmFormat, MacFormat
 from .selection import SCRIPT_OF, shape
 
@@ -29,8 +29,9 @@ TABLE = Path(__file__).parent / "data" / "architectures.json"
 BITS, INPUTS = (5, 8, 12), (9, 64)
 
 
-# Those that can win: the others are slower and larger at every width.
+# Those that can win: a linear array of 64 inputs is hundreds of levels deep.
 ADDERS = ("ripple", "carry_skip", "brent_kung", "sklansky")
+MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
 
 
 def designs(bits: Sequence[int], inputs: Sequence[int]) -> Iterator[Design]:
@@ -67,7 +68,8 @@ def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[
                     "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
         rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)
-    return {"command": "python -m bmhw.explore", "engine": engine.version, "yosys": rows[0][1],
+    shapes = " ".join(["--bits", *map(str, bits), "--inputs", *map(str, inputs)])
+    return {"command": f"python -m bmhw.explore {shapes}", "engine": engine.version, "yosys": rows[0][1],
             "rows": [row for row, _ in rows]}
 
 

@@ -27,7 +27,7 @@ Integers = NDArray[np.int64]
 LOG2_METHODS = ("exact", "mitchell", "piecewise")
 EXP2_METHODS = ("exact", "schraudolph", "piecewise")
 
-# An exact table doubles with each bit; above this width `piecewise` takes over (DESIGN: "explodes").
+# An exact table doubles with each bit; above this width `piecewise` takes over: the table explodes.
 EXACT_LIMIT = 12
 EXACT_EXP2_FRACTION = 8
 
