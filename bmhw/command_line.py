@@ -38,7 +38,7 @@ from .selection import AUTO, choose
 
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "design_from",
-    "design_options", "number", "run", "write_atomically",
+    "design_options", "number", "run", "time_limit_from", "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -85,6 +85,17 @@ def number(text: str) -> int | str:
         return int(text)
     except ValueError:
         return text
+
+
+def time_limit_from(text: str | float) -> float:
+    """The seconds of a ``--time-limit``; :class:`UsageError` unless above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
+    return seconds
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

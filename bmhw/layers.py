@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .command_line import Parser, UsageError, check_writable, number, run, write_atomically
+from .command_line import Parser, UsageError, check_writable, number, run, time_limit_from, write_atomically
 from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, TIME_LIMIT, Engine
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(str(error)) from error
     if not isinstance(args.jobs, int) or args.jobs < 1:
         raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
-    time_limit = _seconds(args.time_limit)
+    time_limit = time_limit_from(args.time_limit)
     if args.json:
         check_writable(args.json)
     engine = Engine(args.engine, time_limit)
@@ -132,16 +132,6 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
         if name not in known:
             raise UsageError(f"Layer must be one of {', '.join(known)}, not {name!r}")
     return [known[name] for name in known if name in wanted]
-
-
-def _seconds(text: str | float) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
-    return seconds
 
 
 # -- the table

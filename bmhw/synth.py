@@ -19,6 +19,7 @@ from .command_line import (
     design_options,
     number,
     run,
+    time_limit_from,
     write_atomically,
 )
 from .flow.cache import Cache, cache_folder
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         designs = [design_from(args)]
     if args.json:
         check_writable(args.json)
-    engine = Engine(args.engine, _seconds(args.time_limit))
+    engine = Engine(args.engine, time_limit_from(args.time_limit))
     cache = Cache(None if args.no_cache else cache_folder())
     progress = Console(stderr=True)
     waiting = progress.status("generating and mapping ...") if progress.is_terminal else nullcontext()
@@ -92,16 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(args.json, json.dumps(result, indent=2) + "\n")
     _print(neurons, result, args, argv)
     return 0
-
-
-def _seconds(text: str | float) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
-    return seconds
 
 
 def _print(neurons: list[dict[str, Any]], result: dict[str, Any], args: Any, argv: Sequence[str]) -> None:

@@ -57,13 +57,16 @@ class Maximum(Block):
 class TreeMaximum(Maximum):
     """A balanced binary tree of compare-selects: the textbook design."""
 
+    select: type[Block] = CompareSelect
+    """The larger of two: ports a, b, m."""
+
     def elaborate(self, platform):
         m = Module()
         level, depth = self.candidates(m), 0
         while len(level) > 1:
             following = []
             for i in range(0, len(level) - 1, 2):
-                node = place(m, platform, f"node_{depth}_{i // 2}", CompareSelect(width=self.width))
+                node = place(m, platform, f"node_{depth}_{i // 2}", self.select(width=self.width))
                 m.d.comb += [node.a.eq(level[i]), node.b.eq(level[i + 1])]
                 following.append(node.m)
             level, depth = following + level[len(following) * 2:], depth + 1
@@ -252,17 +255,17 @@ class OnlineSelect(Block):
 
     Members
     -------
-    a : In(2 * width)
+    a, b : In(width)
     m : Out(width)
     """
 
     def __init__(self, *, width: int):
         self.width = width
-        super().__init__({"a": In(2 * width), "m": Out(width)})
+        super().__init__({"a": In(width), "b": In(width), "m": Out(width)})
 
     def elaborate(self, platform):
         m = Module()
-        a, b = self.a[:self.width], self.a[self.width:]
+        a, b = self.a, self.b
         only_a = Signal(self.width)
         only_b = Signal(self.width)
         alive_a = Signal(self.width)
@@ -277,21 +280,10 @@ class OnlineSelect(Block):
         return m
 
 
-class OnlineMaximum(Maximum):
+class OnlineMaximum(TreeMaximum):
     """A binary tree of :class:`OnlineSelect`: the levels overlap bit by bit. Fast for wide trees."""
 
-    def elaborate(self, platform):
-        m = Module()
-        level, depth = self.candidates(m), 0
-        while len(level) > 1:
-            following = []
-            for i in range(0, len(level) - 1, 2):
-                node = place(m, platform, f"node_{depth}_{i // 2}", OnlineSelect(width=self.width))
-                m.d.comb += node.a.eq(Cat(level[i], level[i + 1]))
-                following.append(node.m)
-            level, depth = following + level[len(following) * 2:], depth + 1
-        m.d.comb += self.m.eq(level[0])
-        return m
+    select = OnlineSelect
 
 
 def _at_least(digit: Value, k: int) -> Value:
