@@ -22,7 +22,7 @@ from .hdl.design import Design
 from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
 from .networks import Layer
-from .selection import SCRIPT_OF, choose, cost
+from .selection import AUTO, SCRIPT_OF, choose, cost
 
 __all__ = ["CLAIM", "FLAT_INPUTS", "LayerMeasurement", "Neurons", "totals"]
 
@@ -47,7 +47,9 @@ class Neurons:
     """What is compared in each layer.
 
     ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``) or ``signed``. ``objective``: see
-    :func:`~bmhw.selection.cost`. ``requantize``: of the MAC layers with a code as output.
+    :func:`~bmhw.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
+    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.neuron_formats.BmFormat`. ``combine``: their end where a
+    code follows; ``auto``: the better one for the objective.
     """
 
     mac_bits: int = 8
@@ -55,6 +57,9 @@ class Neurons:
     branches: str = "relu"
     objective: str = "area"
     requantize: str = "scale"
+    sums: str = "full"
+    maximum_bits: int | None = None
+    combine: str = AUTO
 
     def layout(self, layer: Layer) -> str:
         """The BM layout that the layer's inputs allow."""
@@ -66,13 +71,17 @@ class Neurons:
 
     def bm(self, layer: Layer) -> list[BmFormat]:
         """The formats that may be built: a linear end, and where a code follows and its table stays small a
-        logarithmic one."""
+        logarithmic one; only that of ``combine``, where it can be built."""
         common = {"inputs": layer.fan_in, "bits": self.bm_bits, "layout": self.layout(layer),
-                  "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output}
+                  "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
+                  "sums": self.sums, "maximum_bits": self.maximum_bits}
         linear = BmFormat(**common)
         fits = (layer.output == "code" and linear.layout != "bipolar"
                 and linear.log_fraction <= LOG_SUBTRACT_FRACTION)
-        return [linear, BmFormat(**common, combine="logarithmic")] if fits else [linear]
+        if not fits or self.combine == "linear":
+            return [linear]
+        logarithmic = BmFormat(**common, combine="logarithmic")
+        return [logarithmic] if self.combine == "logarithmic" else [linear, logarithmic]
 
 
 class LayerMeasurement:

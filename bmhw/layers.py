@@ -20,10 +20,11 @@ from .flow.engine import ENGINES, TIME_LIMIT, Engine
 from .flow.liberty import load_library
 from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES
 from .flow.synthesis import processors
-from .hdl.neuron_formats import REQUANTIZATIONS
+from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
 from .layer_measurement import CLAIM, FLAT_INPUTS, LayerMeasurement, Neurons, totals
 from .measurement import tools
 from .networks import NETWORKS, Layer
+from .selection import AUTO
 
 __all__ = ["main"]
 
@@ -61,6 +62,14 @@ def parser() -> Parser:
                         help="few gates, few gates x depth, or a short path (default: area)")
     result.add_argument("--requantize", choices=REQUANTIZATIONS, default="scale",
                         help="MAC layers: a multiplication by a scale, or a power of two (default: scale)")
+    result.add_argument("--sums", choices=SUMS, default="full",
+                        help="BM layers: sums of codes with one bit more, or log codes of the same width, 0 below the "
+                             "smallest (default: full)")
+    result.add_argument("--maximum-bits", type=number, metavar="B",
+                        help="BM layers: high bits of each sum that the maxima see (default: all)")
+    result.add_argument("--combine", choices=(AUTO, *COMBINES), default=AUTO,
+                        help="BM layers before a code: linear end, logarithmic where it can be built, or the better "
+                             "one for the objective (default: auto)")
     result.add_argument("--layers", metavar="NAME,...", help="only these layers (default: all)")
     result.add_argument("--liberty", metavar="FILE", help="cell library, .lib or .lib.gz: adds GE and ns")
     result.add_argument("--json", metavar="FILE", help="write the figures as JSON; -: to standard output, no table")
@@ -79,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     layers = _chosen(NETWORKS[args.network](), args.layers)
     neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
                       bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
-                      branches=args.branches, objective=args.objective, requantize=args.requantize)
+                      branches=args.branches, objective=args.objective, requantize=args.requantize,
+                      sums=args.sums, maximum_bits=args.maximum_bits, combine=args.combine)
     try:
         for layer in layers:
             neurons.mac(layer), neurons.bm(layer)
@@ -103,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = {
         "network": args.network, "mac_bits": neurons.mac_bits, "bm_bits": neurons.bm_bits,
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
+        "sums": neurons.sums, "maximum_bits": neurons.maximum_bits, "combine": neurons.combine,
         "layers": rows, "total": totals(rows), "claim": CLAIM,
         "method": {**_METHOD, "abc_script": ABC_GATES[neurons.objective],
                    **({"abc_liberty_script": ABC_LIBERTY[neurons.objective]} if library else {})},
@@ -140,7 +151,7 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
 def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
     title = (f"{result['network']}: MAC {result['mac_bits']} bits, requantised by {result['requantize']}, against "
-             f"BM {result['bm_bits']} bits, {result['branches']}; objective {result['objective']}")
+             f"BM {result['bm_bits']} bits, {result['branches']}{_sums(result)}; objective {result['objective']}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("layer", "layout", "output"):
         table.add_column(heading)
@@ -191,6 +202,13 @@ def _print(result: dict[str, Any]) -> None:
                  f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}, "
                  f"Python {tool['python']}."):
         console.print(Text(line, style="dim"))
+
+
+def _sums(result: dict[str, Any]) -> str:
+    """What the BM layers' sums and maxima do without, if anything."""
+    words = ["clamped sums"] if result["sums"] == "clamped" else []
+    words += [f"maxima of {result['maximum_bits']} bits"] if result["maximum_bits"] else []
+    return "".join(f", {word}" for word in words)
 
 
 def _figures(neuron: dict[str, Any], cells: bool) -> list[str]:
