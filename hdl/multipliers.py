@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multipliers: partial products of one product, and the complete multiplier."""
 
-from amaranth.hdl import Cat, Module, Signal
+import functools
+import operator
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from .adders import ADDERS
@@ -9,7 +12,7 @@ from .block import Block, place
 from .checks import check_choice, check_range
 from .compressors import Columns, Compressor
 
-__all__ = ["MULTIPLIERS", "BoothProducts", "Multiplier", "PartialProducts", "partial_products"]
+__all__ = ["MULTIPLIERS", "Booth8Products", "BoothProducts", "Multiplier", "PartialProducts", "partial_products"]
 
 
 class PartialProducts(Block):
@@ -44,10 +47,11 @@ class PartialProducts(Block):
 
 
 class BoothProducts(Block):
-    """Booth's radix-4 partial products of ``a * b``: half as many rows, b recoded to digits -2 to 2.
+    """Booth's partial products of ``a * b`` in radix 4 or 8: fewer rows, b recoded to digits -r/2 to r/2.
 
-    Latency: combinational. Digit j of b selects 0, a or 2a, inverted for a negative digit, whose ``+ 1`` is one
-    more bit (MacSorley 1961). Row j: ``row_bits`` bits from column 2j, two's complement, then that bit.
+    Latency: combinational. Digit j of b selects a multiple of a from 0 to r/2, inverted for a negative digit, whose
+    ``+ 1`` is one more bit (MacSorley 1961). Radix 4 needs a and 2a; radix 8 needs 3a too, which one carry-propagate
+    addition makes for all rows. Row j: ``row_bits`` bits from column ``j * log2(r)``, two's complement, then that bit.
 
     Members
     -------
@@ -56,47 +60,79 @@ class BoothProducts(Block):
     bits : Out(rows * (row_bits + 1))
     """
 
+    digit_bits = 2
+    """log2 of the radix."""
+
     def __init__(self, *, a_bits: int, b_bits: int, a_signed: bool, b_signed: bool):
         self.a_bits = check_range("Multiplicand width", a_bits, 1, 64)
         self.b_bits = check_range("Multiplier width", b_bits, 1, 64)
         self.a_signed, self.b_signed = a_signed, b_signed
         # an unsigned b needs a zero above it for its last digit
-        self.rows = (b_bits + (0 if b_signed else 1) + 1) // 2
-        # 2a takes one bit more, the sign of an unsigned a's negative one more
-        self.row_bits = a_bits + 1 + (not a_signed)
+        self.rows = -(-(b_bits + (not b_signed)) // self.digit_bits)
+        # the largest multiple takes digit_bits - 1 bits more, the sign of an unsigned a's negative one more
+        self.row_bits = a_bits + self.digit_bits - 1 + (not a_signed)
         super().__init__({"a": In(a_bits), "b": In(b_bits), "bits": Out(self.rows * (self.row_bits + 1))})
 
     def elaborate(self, platform):
         m = Module()
-        sign = self.b[-1] if self.b_signed else 0
-        extended = Cat(0, self.b, sign, sign)  # extended[i + 1] is bit i of b
-        wide = Cat(self.a, (self.a[-1] if self.a_signed else 0), 0)[:self.row_bits]
-        double = Cat(0, self.a, 0)[:self.row_bits]
+        sign = self.b[-1] if self.b_signed else Const(0, 1)
+        extended = Cat(0, self.b, sign.replicate(self.digit_bits))  # extended[i + 1] is bit i of b
+        multiples = self._multiples(m, platform)
         rows = []
         for row in range(self.rows):
-            low, middle, high = extended[2 * row], extended[2 * row + 1], extended[2 * row + 2]
-            one = Signal(name=f"one_{row}")
-            two = Signal(name=f"two_{row}")
+            digit = extended[row * self.digit_bits:][:self.digit_bits + 1]
             negative = Signal(name=f"negative_{row}")
             selected = Signal(self.row_bits, name=f"row_{row}")
+            takes = [Signal(name=f"takes_{multiple}_{row}") for multiple in multiples]
+            m.d.comb += [take.eq(one) for take, one in zip(takes, self._one_hot(digit), strict=True)]
+            masked = [value & take.replicate(self.row_bits)
+                      for take, value in zip(takes, multiples.values(), strict=True)]
             m.d.comb += [
-                one.eq(low ^ middle),
-                two.eq((high ^ middle) & ~(low ^ middle)),
-                negative.eq(high),
-                selected.eq(((wide & one.replicate(self.row_bits)) | (double & two.replicate(self.row_bits)))
-                            ^ negative.replicate(self.row_bits)),
+                negative.eq(digit[-1]),
+                selected.eq(functools.reduce(operator.or_, masked) ^ negative.replicate(self.row_bits)),
             ]
             rows += [selected, negative]
         m.d.comb += self.bits.eq(Cat(rows))
         return m
+
+    def _multiples(self, m: Module, platform) -> dict[int, Value]:
+        """Multiple -> its ``row_bits`` bits."""
+        sign = self.a[-1] if self.a_signed else Const(0, 1)
+        extended = Cat(self.a, sign.replicate(self.row_bits - self.a_bits))
+        return {1: extended, 2: Cat(0, extended)[:self.row_bits]}
+
+    def _one_hot(self, digit: Value) -> tuple[Value, ...]:
+        """For each multiple, whether the digit selects it."""
+        low, middle, high = digit
+        return low ^ middle, (high ^ middle) & ~(low ^ middle)
 
     @property
     def weights(self) -> list[tuple[int, bool]]:
         """For each bit: its column, and whether its weight is negative."""
         weights = []
         for row in range(self.rows):
-            weights += [(2 * row + i, i == self.row_bits - 1) for i in range(self.row_bits)] + [(2 * row, False)]
+            column = row * self.digit_bits
+            weights += [(column + i, i == self.row_bits - 1) for i in range(self.row_bits)] + [(column, False)]
         return weights
+
+
+class Booth8Products(BoothProducts):
+    """Booth's partial products in radix 8: digits -4 to 4, a third of the rows."""
+
+    digit_bits = 3
+
+    def _multiples(self, m: Module, platform) -> dict[int, Value]:
+        multiples = super()._multiples(m, platform)
+        adder = place(m, platform, "triple", ADDERS["sklansky"](width=self.row_bits))
+        m.d.comb += [adder.a.eq(multiples[1]), adder.b.eq(multiples[2])]
+        return {**multiples, 3: adder.sum[:self.row_bits], 4: Cat(0, multiples[2])[:self.row_bits]}
+
+    def _one_hot(self, digit: Value) -> tuple[Value, ...]:
+        # the digit's magnitude, from its lower bits inverted where it is negative: (low + middle + 2 * high)
+        flipped = digit[:-1] ^ digit[-1].replicate(len(digit) - 1)
+        low, middle, high = flipped
+        odd = low ^ middle
+        return odd & ~high, low & middle & ~high | ~low & ~middle & high, odd & high, low & middle & high
 
 
 MULTIPLIERS: dict[str, tuple[type[Block], str]] = {
@@ -104,6 +140,7 @@ MULTIPLIERS: dict[str, tuple[type[Block], str]] = {
     "dadda": (PartialProducts, "dadda"),
     "wallace": (PartialProducts, "wallace"),
     "booth": (BoothProducts, "dadda"),
+    "booth8": (Booth8Products, "dadda"),
 }
 """Architecture -> (the partial products, the compression of their columns)."""
 
