@@ -22,9 +22,9 @@ from .hdl.design import Design
 from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
 from .networks import Layer
-from .selection import AUTO, SCRIPT_OF, choose, cost
+from .selection import AUTO, cost, ranking
 
-__all__ = ["CLAIM", "FLAT_INPUTS", "LayerMeasurement", "Neurons", "totals"]
+__all__ = ["CLAIM", "FLAT_INPUTS", "SCRIPTS", "LayerMeasurement", "Neurons", "totals"]
 
 FLAT_INPUTS = 64
 """Fan-in up to which a neuron is mapped as one netlist; above it block by block."""
@@ -39,7 +39,21 @@ _MULTIPLIERS = tuple(name for name, (_, compression) in MULTIPLIERS.items() if c
 _ADDERS = ("brent_kung", "sklansky")
 
 _Kind = tuple[int, bool, str]
-_Candidate = tuple[Design, Figures]
+
+SCRIPTS = {"area": ("area",), "balanced": ("area",), "delay": ("delay", "area")}
+"""objective -> the scripts that a neuron is mapped with before the better result is taken: the one for delay gives some
+neurons more gates on a longer path."""
+
+_BM_ARCHITECTURES = 3  # the best ones of the table that are tried at the layer's own format
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A neuron, the script that maps it, and its figures."""
+
+    design: Design
+    script: str
+    figures: Figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,57 +145,66 @@ class LayerMeasurement:
     def _mac_candidates(self, layer: Layer) -> list[_Candidate]:
         """Every compression with one adder, then the best one with the other adders."""
         fmt, deadline = self.neurons.mac(layer), self._deadline()
-        found = [self._candidate(Design(format=fmt, multiplier=name, adder=_ADDERS[0]), deadline)
-                 for name in _MULTIPLIERS]
-        best = self._best(found)[0]
-        return found + [self._candidate(dataclasses.replace(best, adder=name), deadline) for name in _ADDERS[1:]]
+        found = self._candidates([Design(format=fmt, multiplier=name, adder=_ADDERS[0]) for name in _MULTIPLIERS],
+                                 deadline)
+        best = self._best(found).design
+        return found + self._candidates([dataclasses.replace(best, adder=name) for name in _ADDERS[1:]], deadline)
 
     def _pair(self, layer: Layer, sampled: list[_Candidate] | str) -> dict[str, Any] | str:
         """Both neurons of a layer, or why there are none."""
         if isinstance(sampled, str):
             return sampled
         deadline, neurons = self._deadline(), self.neurons
-        ends = [self._candidate(Design(format=fmt, **choose(fmt, neurons.objective)), deadline)
-                for fmt in neurons.bm(layer)]
-        bm = self._neuron(self._best(ends)[0], ends, deadline)
-        mac = dataclasses.replace(self._best(sampled)[0], format=neurons.mac(layer))
+        tried = self._candidates([Design(format=fmt, **architecture) for fmt in neurons.bm(layer)
+                                  for architecture in ranking(fmt, neurons.objective)[:_BM_ARCHITECTURES]], deadline)
+        bm = self._neuron(self._best(tried), tried, deadline)
+        best = self._best(sampled)
+        mac = dataclasses.replace(best, design=dataclasses.replace(best.design, format=neurons.mac(layer)))
         return {"mac": self._neuron(mac, sampled, deadline), "bm": bm}
 
     def _deadline(self) -> float:
         return time.monotonic() + self.time_limit
 
-    def _candidate(self, design: Design, deadline: float) -> _Candidate:
-        # Blocks differ from one netlist by up to 4 % with the script for area, but by 13 % with the one for delay,
-        # and not alike for all architectures: too much to choose by.
-        flat = SCRIPT_OF[self.neurons.objective] == "delay" and design.format.inputs <= FLAT_INPUTS
-        return design, self._map(design, FLAT if flat else BLOCK_LIMIT, deadline)
+    def _candidates(self, designs: Sequence[Design], deadline: float) -> list[_Candidate]:
+        """The designs, each mapped by every script that serves the objective."""
+        found = []
+        for design in designs:
+            for script in SCRIPTS[self.neurons.objective]:
+                # Blocks differ from one netlist by up to 4 % with the script for area, but by 13 % with the one for
+                # delay, and not alike for all architectures: too much to choose by.
+                flat = script == "delay" and design.format.inputs <= FLAT_INPUTS
+                found.append(_Candidate(design, script,
+                                        self._map(design, script, FLAT if flat else BLOCK_LIMIT, deadline)))
+        return found
 
     def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
-        return min(candidates, key=lambda item: cost(self.neurons.objective,
-                                                     {"gates": item[1].gates, "depth": item[1].depth}))
+        return min(candidates, key=lambda item: cost(self.neurons.objective, {"gates": item.figures.gates,
+                                                                              "depth": item.figures.depth}))
 
-    def _neuron(self, design: Design, candidates: Sequence[_Candidate], deadline: float) -> dict[str, Any]:
+    def _neuron(self, best: _Candidate, candidates: Sequence[_Candidate], deadline: float) -> dict[str, Any]:
         """One output's figures, and what was tried."""
+        design, script = best.design, best.script
         inputs = design.format.inputs
         limit = FLAT if inputs <= FLAT_INPUTS else BLOCK_LIMIT
-        figures = self._map(design, limit, deadline)
+        figures = self._map(design, script, limit, deadline)
         values = {
             "gates": figures.gates, "gates_per_input": figures.gates / inputs, "depth": figures.depth,
             "architecture": _architecture(design), "mapping": "flat" if limit == FLAT else "blocks",
-            "design": design.to_dict(),
-            "candidates": [{**_architecture(candidate), "inputs": candidate.format.inputs, "gates": mapped.gates,
-                            "depth": mapped.depth} for candidate, mapped in candidates],
+            "script": script, "design": design.to_dict(),
+            "candidates": [{**_architecture(one.design), "script": one.script, "inputs": one.design.format.inputs,
+                            "gates": one.figures.gates, "depth": one.figures.depth} for one in candidates],
         }
         if self.library:
-            cells = self._map(design, limit, deadline, self.library)
+            cells = self._map(design, script, limit, deadline, self.library)
             values["area_gate_equivalents"] = (cells.area or 0.0) / self.library.nand2_area
             values["delay_ns"] = cells.delay_ns
         return values
 
-    def _map(self, design: Design, limit: float, deadline: float, library: Library | None = None) -> Figures:
+    def _map(self, design: Design, script: str, limit: float, deadline: float,
+             library: Library | None = None) -> Figures:
         generated = generate(design, self.cache)
-        figures = self.mapper.figures(generated.verilog, generated.name, objective=self.neurons.objective,
-                                      library=library, limit=limit, deadline=deadline)
+        figures = self.mapper.figures(generated.verilog, generated.name, objective=script, library=library,
+                                      limit=limit, deadline=deadline)
         self.yosys = figures.yosys
         return figures
 

@@ -21,7 +21,7 @@ from .flow.liberty import load_library
 from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES
 from .flow.synthesis import processors
 from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
-from .layer_measurement import CLAIM, FLAT_INPUTS, LayerMeasurement, Neurons, totals
+from .layer_measurement import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
 from .measurement import tools
 from .networks import NETWORKS, Layer
 from .selection import AUTO
@@ -115,8 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
         "sums": neurons.sums, "maximum_bits": neurons.maximum_bits, "combine": neurons.combine,
         "layers": rows, "total": totals(rows), "claim": CLAIM,
-        "method": {**_METHOD, "abc_script": ABC_GATES[neurons.objective],
-                   **({"abc_liberty_script": ABC_LIBERTY[neurons.objective]} if library else {})},
+        "method": {**_METHOD, "abc_scripts": {script: ABC_GATES[script] for script in SCRIPTS[neurons.objective]},
+                   **({"abc_liberty_scripts": {script: ABC_LIBERTY[script] for script in SCRIPTS[neurons.objective]}}
+                      if library else {})},
         "tools": tools(engine, measurement.yosys),
     }
     result["total"] = result["total"] and {
@@ -172,7 +173,8 @@ def _print(result: dict[str, Any]) -> None:
         mac, bm = row["mac"], row["bm"]
         table.add_row(*start, *_figures(mac, cells), *_figures(bm, cells), f"{mac['layer']['gates']:,}",
                       f"{bm['layer']['gates']:,}", *_ratios(row["ratio"], cells),
-                      *(", ".join(neuron["architecture"].values()) for neuron in (mac, bm)))
+                      *(", ".join([*neuron["architecture"].values(), f"script for {neuron['script']}"])
+                        for neuron in (mac, bm)))
     total = result["total"]
     if total:
         table.add_section()

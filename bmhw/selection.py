@@ -13,7 +13,7 @@ from typing import Any
 
 from .hdl.neuron_formats import BmFormat, MacFormat
 
-__all__ = ["AUTO", "SCRIPT_OF", "choose", "cost", "rows", "shape"]
+__all__ = ["AUTO", "SCRIPT_OF", "choose", "cost", "ranking", "rows", "shape"]
 
 AUTO = "auto"
 # objective -> the objective whose mapping script gives its figures
@@ -41,22 +41,25 @@ def rows() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(resources.files("bmhw").joinpath("data/architectures.json").read_text())["rows"])
 
 
-def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> dict[str, str]:
-    """The architecture (``adder`` and ``maximum`` or ``multiplier``) that was best at the nearest measured shape.
+def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> list[dict[str, str]]:
+    """Architectures (``adder`` and ``maximum`` or ``multiplier``), the best at the nearest measured shape first.
 
-    ``given``: what the user chose already; the best of those with it, or nothing if none was measured with it.
+    ``given``: what the user chose already; only those with it.
     """
     given, wanted = given or {}, shape(fmt)
     fitting = [row for row in rows()
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and row["script"] == SCRIPT_OF[objective]
                and all(row["architecture"].get(name, value) == value for name, value in given.items())]
-    if not fitting:
-        return given
 
     def distance(row: dict[str, Any]) -> float:
         return sum(abs(math.log2(row[key] / wanted[key])) for key in ("bits", "inputs"))
 
-    nearest = min(map(distance, fitting))
-    best = min((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))
-    return {**best["architecture"], **given}
+    nearest = min(map(distance, fitting), default=0.0)
+    ranked = sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))
+    return [{**row["architecture"], **given} for row in ranked]
+
+
+def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> dict[str, str]:
+    """The best of :func:`ranking`; what is given alone if nothing was measured with it."""
+    return next(iter(ranking(fmt, objective, given)), given or {})

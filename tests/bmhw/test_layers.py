@@ -191,8 +191,8 @@ def test_the_json_has_layers_ratios_and_totals(small):
         tried = {(c["multiplier"], c["adder"]) for c in mac["candidates"]}
         assert {multiplier for multiplier, _ in tried} >= {"dadda", "wallace", "booth"}
         assert (mac["architecture"]["multiplier"], mac["architecture"]["adder"]) in tried
-        assert [c["combine"] for c in bm["candidates"]] == (
-            ["linear", "logarithmic"] if row["output"] == "code" else ["linear"])
+        assert {c["combine"] for c in bm["candidates"]} == (
+            {"linear", "logarithmic"} if row["output"] == "code" else {"linear"})
         assert mac["design"]["requantize"] == "scale" and mac["design"]["scale_bits"] >= 8
     total = small["total"]
     for neuron in ("mac", "bm"):
@@ -213,6 +213,24 @@ def test_the_winner_is_the_best_candidate(small):
         for neuron in (row["mac"], row["bm"]):
             best = min(neuron["candidates"], key=lambda c: (c["gates"], c["depth"]))
             assert neuron["architecture"] == {name: best[name] for name in neuron["architecture"]}
+
+
+def test_the_objective_delay_takes_the_better_of_both_scripts(capsys):
+    (row,) = figures(capsys, "--bits", "3", "--layers", "stem", "--objective", "delay")["layers"]
+    for neuron in (row["mac"], row["bm"]):
+        assert {c["script"] for c in neuron["candidates"]} == {"area", "delay"}
+        assert neuron["depth"] == min(c["depth"] for c in neuron["candidates"])
+
+
+def test_sums_maxima_and_end_can_be_chosen(capsys):
+    arguments = ("--bits", "4", "--layers", "stem", "--sums", "clamped", "--maximum-bits", "3", "--combine", "linear")
+    found = figures(capsys, *arguments)
+    (row,) = found["layers"]
+    assert {key: row["bm"]["design"][key] for key in ("sums", "maximum_bits", "combine")} == {
+        "sums": "clamped", "maximum_bits": 3, "combine": "linear"}
+    assert (found["sums"], found["maximum_bits"], found["combine"]) == ("clamped", 3, "linear")
+    assert layers.main(arguments) == 0
+    assert "clamped sums, maxima of 3 bits" in capsys.readouterr().out
 
 
 def test_a_library_adds_area_and_delay(capsys, tmp_path):
@@ -259,6 +277,9 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--bits", "17"], ["2 to 16", "17"]),
     (["--bits", "x"], ["2 to 16", "x"]),
     (["--bm-bits", "1"], ["2 to 16", "1"]),
+    (["--maximum-bits", "10"], ["1 to 9", "10"]),
+    (["--sums", "clamped", "--maximum-bits", "9"], ["1 to 8", "9"]),
+    (["--combine", "linar"], ["linear, logarithmic", "linar", "did you mean linear?"]),
     (["--network", "resnet21"], ["resnet20v2", "resnet21"]),
     (["--branches", "bipolar"], ["relu, signed", "bipolar"]),
     (["--layers", "stem,conv9"], ["stage0_block0_conv1", "conv9"]),
