@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.explore``: measure every architecture, for the table that ``auto`` chooses from."""
 
+import dataclasses
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .command_line import Parser, number, program_name, run, write_atomically
+from .command_line import Parser, RunError, UsageError, check_writable, number, program_name, run, write_atomically
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, Engine
 from .flow.generation import generate
@@ -19,40 +21,43 @@ from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS as ALL_MULTIPLIERS
-from .hdl.neuron_formats import BmFormat, MacFormat
+from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
 from .selection import SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
 
 TABLE = Path(__file__).parent / "data" / "architectures.json"
-# From small to large in one step each; between them `choose` takes the nearest.
-BITS, INPUTS = (5, 8, 12), (9, 64)
+# Widths by fan-in: between them `ranking` takes the nearest.
+SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (5, 8)}
 
-
-# Those that can win: a linear array of 64 inputs is hundreds of levels deep.
-ADDERS = ("ripple", "carry_skip", "brent_kung", "sklansky")
+# Those that can win: a linear array of 64 inputs is hundreds of levels deep; one adder of a MAC neuron is long and
+# alone, those of a BM neuron are short and many.
+ADDERS = {"mac": ("brent_kung", "sklansky"), "bm": ("ripple", "carry_skip", "sklansky")}
 MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
 
 
-def designs(bits: Sequence[int], inputs: Sequence[int]) -> Iterator[Design]:
-    """Every architecture at every width and fan-in.
+def designs(width: int, inputs: int) -> Iterator[Design]:
+    """Every architecture at a width and fan-in, from activation code to activation code.
 
-    BM neurons from activation code to activation code: log2 of the inputs is the same for all architectures and
-    would hide what they differ in.
+    BM neurons with full sums, and with clamped ones whose maxima see three of four bits; with the logarithmic end
+    where it can be built.
     """
-    for width, n in itertools.product(bits, inputs):
-        for multiplier, adder in itertools.product(MULTIPLIERS, ADDERS):
-            yield Design(format=MacFormat(inputs=n, bits=width), multiplier=multiplier, adder=adder)
-        for layout in ("relu", "signed"):
-            fmt = BmFormat(inputs=n, bits=width, layout=layout, boundary="layer", combine="logarithmic")
-            for maximum, adder in itertools.product(MAXIMA, ADDERS):
-                yield Design(format=fmt, maximum=maximum, adder=adder)
+    for multiplier, adder in itertools.product(MULTIPLIERS, ADDERS["mac"]):
+        yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
+    for layout, sums in itertools.product(("relu", "signed"), SUMS):
+        fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums,
+                       maximum_bits=None if sums == "full" else math.ceil(0.75 * width))
+        if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
+            fmt = dataclasses.replace(fmt, combine="logarithmic")
+        for maximum, adder in itertools.product(MAXIMA, ADDERS["bm"]):
+            yield Design(format=fmt, maximum=maximum, adder=adder)
 
 
-def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[int], jobs: int) -> dict[str, Any]:
-    """Measure all designs with each script. Interrupted and called again, it goes on from the cache."""
+def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int) -> dict[str, Any]:
+    """Measure all designs of the shapes (width, inputs) with each script. Interrupted and called again, it goes on
+    from the cache."""
     scripts = tuple(dict.fromkeys(SCRIPT_OF.values()))
-    todo = list(itertools.product(designs(bits, inputs), scripts))
+    todo = list(itertools.product(itertools.chain.from_iterable(designs(*shape) for shape in shapes), scripts))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -64,31 +69,54 @@ def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[
                                  cache=cache, library=None)
             progress.advance(task)
             own = "multiplier" if design.neuron == "mac" else "maximum"
-            return {**shape(design.format), "architecture": {own: getattr(design, own), "adder": design.adder},
+            fmt = design.format
+            return {**shape(fmt), "width": fmt.bits, "sums": getattr(fmt, "sums", None),
+                    "architecture": {own: getattr(design, own), "adder": design.adder},
                     "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
         rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)
-    shapes = " ".join(["--bits", *map(str, bits), "--inputs", *map(str, inputs)])
-    return {"command": f"python -m bmhw.explore {shapes}", "engine": engine.version, "yosys": rows[0][1],
-            "rows": [row for row, _ in rows]}
+    return {"engine": engine.version, "yosys": rows[0][1], "rows": [row for row, _ in rows]}
+
+
+def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The table with the rows that the one in ``path`` has of other shapes; RunError if other tools measured those."""
+    if not path.exists():
+        return table
+    old = json.loads(path.read_text())
+    kept = [row for row in old["rows"] if (row["width"], row["inputs"]) not in set(shapes)]
+    for tool in ("engine", "yosys"):
+        if kept and old[tool] != table[tool]:
+            raise RunError(f"{path} was measured by {old[tool]}, not {table[tool]}: measure all shapes, or take --out")
+    return {**table, "rows": kept + table["rows"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = Parser(prog=program_name(), description="Measure every architecture of both neurons and write the table "
                     "that `auto` chooses from. Hours from nothing; goes on where it was stopped.")
-    parser.add_argument("--bits", type=number, nargs="+", default=list(BITS), metavar="B",
-                        help="widths to measure (default: %(default)s)")
-    parser.add_argument("--inputs", type=number, nargs="+", default=list(INPUTS), metavar="N",
-                        help="fan-ins to measure (default: %(default)s)")
+    usual = "; ".join(f"{', '.join(map(str, bits))} at {n} inputs" for n, bits in SHAPES.items())
+    parser.add_argument("--bits", type=number, nargs="+", metavar="B",
+                        help=f"only these widths; the table keeps its rows of others (default: {usual})")
+    parser.add_argument("--inputs", type=number, nargs="+", metavar="N", help="only these fan-ins (default: the same)")
     parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE",
                         help="the table (default: the package's own)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
     parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
                         help="runs at once (default: one a processor)")
     args = parser.parse_args(arguments)
+    shapes = [(width, n) for n in args.inputs or SHAPES
+              for width in args.bits or SHAPES.get(n, sorted(set().union(*SHAPES.values())))]
+    try:
+        for width, n in shapes:
+            next(designs(width, n))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if not isinstance(args.jobs, int) or args.jobs < 1:
+        raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
+    check_writable(args.out)
     engine = Engine(args.engine)
     with engine.stopping():
-        table = explore(engine, Cache(cache_folder()), args.bits, args.inputs, args.jobs)
+        table = explore(engine, Cache(cache_folder()), shapes, args.jobs)
+    table = {"command": "python -m bmhw.explore", **merged(table, args.out, shapes)}
     # one row a line: differences between two runs can be read
     rows = ",\n".join(json.dumps(row) for row in table.pop("rows"))
     head = json.dumps(table, indent=1)[:-2]

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.layers``: a network's convolutions as MAC and as BM hardware, measured, with the ratios."""
 
+import datetime
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -111,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = progress.add_task("measuring layers", total=1.0)
         rows = measurement.measure(layers, args.jobs, lambda share: progress.advance(task, share))
     result = {
+        "command": shlex.join(["python", "-m", "bmhw.layers", *_meaning(sys.argv[1:] if argv is None else argv)]),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "network": args.network, "mac_bits": neurons.mac_bits, "bm_bits": neurons.bm_bits,
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
         "sums": neurons.sums, "maximum_bits": neurons.maximum_bits, "combine": neurons.combine,
@@ -124,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **result["total"], "by_output": {output: totals(row for row in rows if row["output"] == output)
                                          for output in ("code", "linear")}}
     if library:
-        result["liberty"] = {"file": library.path, "sha256": library.digest, "nand2": library.nand2,
+        result["liberty"] = {"file": Path(library.path).name, "sha256": library.digest, "nand2": library.nand2,
                              "nand2_area_library_units": library.nand2_area}
     if args.json == "-":
         print(json.dumps(result, indent=2))
@@ -133,6 +138,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(args.json, json.dumps(result, indent=2) + "\n")
     _print(result)
     return 0
+
+
+def _meaning(argv: Sequence[str]) -> list[str]:
+    """The arguments without those that say only how fast to work and where files lie."""
+    kept, rest = [], iter(argv)
+    for argument in rest:
+        option, _, value = argument.partition("=")
+        if option in ("--json", "--jobs"):
+            if not value:
+                next(rest, None)
+        elif option == "--liberty":
+            kept += ["--liberty", Path(value or next(rest, "")).name]
+        elif option != "--no-cache":
+            kept.append(argument)
+    return kept
 
 
 def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
