@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured for the package's table and for ``docs/results``: ``bmhw.explore`` and ``bmhw.report``."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bmhw import explore, layers, report
+from bmhw.command_line import RunError
+from bmhw.flow.cache import Cache
+from bmhw.flow.engine import Engine
+from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.selection import SCRIPT_OF, cost, ranking, rows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BMHW_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Results of two small runs."""
+    out = tmp_path_factory.mktemp("results")
+    for sums in ("full", "clamped"):
+        arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1,stage1_block0_conv3", "--sums", sums]
+        assert layers.main([*arguments, "--json", str(out / f"layers-{sums}.json"), "--jobs", "1"]) == 0
+    return out
+
+
+# -- the table of architectures
+
+
+def few(monkeypatch):
+    """Two designs a format instead of dozens."""
+    monkeypatch.setattr(explore, "ADDERS", {"mac": ("sklansky",), "bm": ("ripple",)})
+    monkeypatch.setattr(explore, "MULTIPLIERS", ("dadda",))
+    monkeypatch.setattr(explore, "MAXIMA", {"tree": None, "online": None})
+
+
+def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):
+    few(monkeypatch)
+    out = tmp_path / "table.json"
+    for bits in ("2", "3"):
+        explore.main(["--bits", bits, "--inputs", "2", "--out", str(out), "--jobs", "1"])
+    table = json.loads(out.read_text())
+    assert len(table["rows"]) == 2 * 2 * (1 + 4 * 2)
+    found = {(row["width"], row["layout"], row["sums"], row["architecture"].get("maximum"), row["script"])
+             for row in table["rows"]}
+    bm = itertools.product((2, 3), ("relu", "signed"), ("full", "clamped"), ("tree", "online"), ("area", "delay"))
+    mac = itertools.product((2, 3), (None,), (None,), (None,), ("area", "delay"))
+    assert found == {*bm, *mac}
+    table["engine"] = "pyosys 0.1"
+    out.write_text(json.dumps(table))
+    with pytest.raises(RunError, match=r"was measured by pyosys 0.1, not .*: measure all shapes, or take --out"):
+        explore.merged({"engine": Engine().version, "yosys": "", "rows": []}, out, [(2, 2)])
+
+
+def test_a_row_says_what_synthesis_finds(monkeypatch):
+    few(monkeypatch)
+    table = explore.explore(Engine(), Cache(None), [(2, 2)], 1)
+    (area, delay) = (row for row in table["rows"] if row["neuron"] == "mac")
+    assert area["script"] == "area" and delay["script"] == "delay"
+    assert all(row["gates"] > 0 and row["depth"] > 0 for row in table["rows"])
+
+
+@pytest.mark.parametrize("objective", SCRIPT_OF)
+def test_the_ranking_is_that_of_the_shipped_rows(objective):
+    fmt = BmFormat(inputs=9, bits=8, boundary="layer", layout="signed")
+    same = [row for row in rows() if row["neuron"] == "bm" and row["layout"] == "signed" and row["inputs"] == 9
+            and row["bits"] == fmt.maximum_bits and row["script"] == SCRIPT_OF[objective]]
+    ranked = ranking(fmt, objective)
+    assert len(ranked) == len(same) > 3
+    best = min(same, key=lambda row: cost(objective, row))
+    first = next(row for row in same if row["architecture"] == ranked[0])
+    assert cost(objective, first) == cost(objective, best)
+    assert all(choice["adder"] == "sklansky" for choice in ranking(fmt, objective, {"adder": "sklansky"}))
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--bits", "17"], ["2 to 16", "17"]),
+    (["--inputs", "0"], ["1 or more", "0"]),
+    (["--jobs", "0"], ["1 or more", "0"]),
+])
+def test_bad_input_of_explore(arguments, words):
+    result = subprocess.run([sys.executable, "-m", "bmhw.explore", *arguments], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words)
+
+
+# -- the report
+
+
+def test_no_point_of_a_frontier_is_beaten_and_every_other_one_is():
+    rng = np.random.default_rng(5)
+    points = [{"depth": int(d), "gates": int(g)} for d, g in rng.integers(1, 30, size=(200, 2))]
+    best = report.frontier(points)
+
+    def beats(a, b):
+        return a["depth"] <= b["depth"] and a["gates"] <= b["gates"] and a != b
+
+    assert not any(beats(a, b) for a in points for b in best)
+    assert all(any(beats(b, p) for b in best) for p in points if p not in best)
+
+
+def test_ranges_are_those_of_the_layers(folder):
+    result = json.loads((folder / "layers-full.json").read_text())
+    code = [row["ratio"] for row in result["layers"] if row["output"] == "code" and row["fan_in"] >= 64]
+    assert len(code) == 1  # the stem has nine inputs
+    for name, (low, mean, high) in report.ranges(result, "code").items():
+        assert low == high == code[0][name] == pytest.approx(mean)
+    assert set(report.ranges(result, "linear")) == {"gates", "depth"}
+
+
+def test_the_page_shows_every_run_and_the_command_that_measures_it(folder, capsys):
+    assert report.main(["--folder", str(folder)]) == 0
+    page = (folder / "README.md").read_text()
+    for sums in ("full", "clamped"):
+        result = json.loads((folder / f"layers-{sums}.json").read_text())
+        assert f"`{result['command']}`" in page and "--json" not in result["command"]
+        assert f"{result['total']['mac']['gates']:,}" in page and result["date"] in page
+    assert "gates-depth.svg" in page and "from 2 runs" in capsys.readouterr().out
+    svg = (folder / "gates-depth.svg").read_bytes()
+    assert svg == report.plot()
+
+
+def test_a_goal_is_met_only_where_every_layer_meets_it():
+    def row(gates, depth):
+        return {"ratio": {"gates": gates, "depth": depth}, "output": "code", "fan_in": 64}
+
+    result = {"branches": "relu", "mac_bits": 8, "bm_bits": 8, "objective": "balanced",
+              "layers": [row(3.0, 0.7), row(2.9, 0.76)]}
+    assert report._goal(result, report.ranges(result, "code")) == "gates 2.9: met, path 0.75: missed"
+
+
+def test_bad_folders_are_one_line(tmp_path):
+    with pytest.raises(RunError, match="no layers-"):
+        report.main(["--folder", str(tmp_path)])
+    (tmp_path / "layers-x.json").write_text('{"layers": []}')
+    with pytest.raises(RunError, match=r"layers-x.json is no result of bmhw.layers"):
+        report.main(["--folder", str(tmp_path)])
+    assert not (tmp_path / "README.md").exists()
