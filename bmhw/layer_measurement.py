@@ -42,7 +42,10 @@ _Kind = tuple[int, bool, str]
 
 SCRIPTS = {"area": ("area",), "balanced": ("area",), "delay": ("delay", "area")}
 """objective -> the scripts that a neuron is mapped with before the better result is taken: the one for delay gives some
-neurons more gates on a longer path."""
+neurons more gates on a longer path.
+
+Blocks are mapped by the script for area alone: joined they are within 4 % of one netlist, while that for delay, which
+gives up area only where one netlist is critical, is up to 15 % off (``tests/bmhw/test_layers.py`` holds 5 %)."""
 
 _BM_ARCHITECTURES = 3  # the best ones of the table that are tried at the layer's own format
 
@@ -154,28 +157,28 @@ class LayerMeasurement:
         """Both neurons of a layer, or why there are none."""
         if isinstance(sampled, str):
             return sampled
-        deadline, neurons = self._deadline(), self.neurons
-        tried = self._candidates([Design(format=fmt, **architecture) for fmt in neurons.bm(layer)
-                                  for architecture in ranking(fmt, neurons.objective)[:_BM_ARCHITECTURES]], deadline)
-        bm = self._neuron(self._best(tried), tried, deadline)
+        deadline, neurons, scripts = self._deadline(), self.neurons, self._scripts(layer.fan_in)
+        tried = self._candidates([
+            Design(format=fmt, **architecture) for fmt in neurons.bm(layer)
+            for architecture in ranking(fmt, neurons.objective, scripts=scripts)[:_BM_ARCHITECTURES]], deadline)
+        sampled = [one for one in sampled if one.script in scripts]
         best = self._best(sampled)
         mac = dataclasses.replace(best, design=dataclasses.replace(best.design, format=neurons.mac(layer)))
-        return {"mac": self._neuron(mac, sampled, deadline), "bm": bm}
+        return {"mac": self._neuron(mac, sampled, deadline), "bm": self._neuron(self._best(tried), tried, deadline)}
+
+    def _scripts(self, inputs: int) -> tuple[str, ...]:
+        scripts = SCRIPTS[self.neurons.objective]
+        return scripts if inputs <= FLAT_INPUTS else tuple(script for script in scripts if script == "area")
 
     def _deadline(self) -> float:
         return time.monotonic() + self.time_limit
 
     def _candidates(self, designs: Sequence[Design], deadline: float) -> list[_Candidate]:
         """The designs, each mapped by every script that serves the objective."""
-        found = []
-        for design in designs:
-            for script in SCRIPTS[self.neurons.objective]:
-                # Blocks differ from one netlist by up to 4 % with the script for area, but by 13 % with the one for
-                # delay, and not alike for all architectures: too much to choose by.
-                flat = script == "delay" and design.format.inputs <= FLAT_INPUTS
-                found.append(_Candidate(design, script,
-                                        self._map(design, script, FLAT if flat else BLOCK_LIMIT, deadline)))
-        return found
+        # by blocks where these agree with one netlist: faster, and shared between designs
+        limits = {"area": BLOCK_LIMIT, "delay": FLAT}
+        return [_Candidate(design, script, self._map(design, script, limits[script], deadline))
+                for design in designs for script in self._scripts(design.format.inputs)]
 
     def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
         return min(candidates, key=lambda item: cost(self.neurons.objective, {"gates": item.figures.gates,

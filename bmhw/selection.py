@@ -7,6 +7,7 @@ name.
 
 import json
 import math
+from collections.abc import Collection
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -41,15 +42,17 @@ def rows() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(resources.files("bmhw").joinpath("data/architectures.json").read_text())["rows"])
 
 
-def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> list[dict[str, str]]:
+def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None,
+            scripts: Collection[str] = ()) -> list[dict[str, str]]:
     """Architectures (``adder`` and ``maximum`` or ``multiplier``), the best at the nearest measured shape first.
 
-    ``given``: what the user chose already; only those with it.
+    ``given``: what the user chose already; only those with it. ``scripts``: whose figures count (default: the
+    objective's own); an architecture stands where the best of them puts it.
     """
     given, wanted = given or {}, shape(fmt)
     fitting = [row for row in rows()
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
-               and row["script"] == SCRIPT_OF[objective]
+               and row["script"] in (scripts or (SCRIPT_OF[objective],))
                and all(row["architecture"].get(name, value) == value for name, value in given.items())]
 
     def distance(row: dict[str, Any]) -> float:
@@ -57,7 +60,8 @@ def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | N
 
     nearest = min(map(distance, fitting), default=0.0)
     ranked = sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))
-    return [{**row["architecture"], **given} for row in ranked]
+    distinct = {tuple(row["architecture"].items()): row["architecture"] for row in ranked}
+    return [{**architecture, **given} for architecture in distinct.values()]
 
 
 def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> dict[str, str]:
