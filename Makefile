@@ -2,6 +2,7 @@
 # make demo       what a BM neuron costs against a multiply-accumulate neuron
 # make test       all tests
 # make benchmark  how fast the commands are, as ratios
+# make results    everything in docs/results, measured again; LIBERTY=FILE adds the balanced designs in its cells
 # Each installs what it needs into .venv first. Needed beforehand: Python >= 3.10, make, g++.
 
 PYTHON ?= python3
@@ -11,7 +12,19 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 # The build that the tests are known to pass with; users choose their own.
 TORCH := torch==2.13.0
 
-.PHONY: demo test benchmark clean
+.PHONY: demo test benchmark results clean
+
+# The comparisons in docs/results, as options of bmhw.layers; how many bits of a clamped sum a maximum needs is what
+# the trained networks show (docs/results/training.md).
+RESULTS := docs/results
+LIBERTY ?=
+COMPARISONS := relu-8 signed-8 signed-5
+relu-8 := --branches relu
+signed-8 := --branches signed
+signed-5 := --branches signed --bm-bits 5
+relu-8-clamped := $(relu-8) --sums clamped --maximum-bits 6
+signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 6
+signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4
 
 demo: $(VENV)/installed
 	@$(RUN) -m bmhw.synth --compare --inputs 16 --branches signed --log-bits 5 --objective balanced
@@ -21,6 +34,22 @@ test: $(VENV)/installed-test
 
 benchmark: $(VENV)/installed
 	@$(RUN) tests/benchmarks/synth_speed.py
+
+# $(call layers,NAME,OPTIONS): one run of bmhw.layers into its file
+define layers
+@echo "$(1)"
+@$(RUN) -m bmhw.layers $(2) --json $(RESULTS)/layers-$(1).json > /dev/null
+
+endef
+
+results: $(VENV)/installed-report
+	$(foreach c,$(COMPARISONS),\
+	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY)))\
+	$(call layers,$(c)-clamped-area,$($(c)-clamped) --objective area)\
+	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\
+	$(call layers,$(c)-clamped-shift,$($(c)-clamped) --objective balanced --requantize shift)\
+	$(call layers,$(c)-full-balanced,$($(c)) --objective balanced))
+	@$(RUN) -m bmhw.report --folder $(RESULTS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
@@ -38,4 +67,8 @@ $(VENV)/installed-test: pyproject.toml | $(RUN)
 	@echo "Installing bmhw and what its tests need into $(VENV) ..."
 	@$(PIP) $(TORCH)
 	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/installed-report: pyproject.toml | $(RUN)
+	@$(PIP) --editable '.[report]'
 	@touch $@
