@@ -144,7 +144,7 @@ class SumsPart(Block):
         if fmt.masked:
             for branch in range(len(fmt.branches)):
                 enter = Cat(carries[branch] for carries in reached) if clamped else Const(-1, self.inputs)
-                if fmt.layout == "signed":
+                if fmt.layout == "signed" and (branch or fmt.combine == "linear"):
                     minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
                     enter = enter & (minus if branch else ~minus)
                 m.d.comb += getattr(self, f"enter{branch + 1}").eq(enter)
