@@ -13,12 +13,11 @@ from .comparators import CompareSelect
 from .compressors import MultiOperandAdder
 from .exponential import Exp2Block
 from .logarithm import Log2Block
-from .lookup import Lookup
 from .maxima import MAXIMA
 from .neuron_formats import BmFormat
 
 __all__ = [
-    "Combine", "ExponentialPart", "LogSubtractPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
+    "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
     "SumsPart",
 ]
 
@@ -145,7 +144,7 @@ class SumsPart(Block):
         if fmt.masked:
             for branch in range(len(fmt.branches)):
                 enter = Cat(carries[branch] for carries in reached) if clamped else Const(-1, self.inputs)
-                if fmt.layout == "signed":
+                if fmt.layout == "signed" and (branch or fmt.combine == "linear"):
                     minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
                     enter = enter & (minus if branch else ~minus)
                 m.d.comb += getattr(self, f"enter{branch + 1}").eq(enter)
@@ -319,61 +318,4 @@ class ReluLog2(Block):
         if fmt.offset < 0:
             clamped = Mux(code < 0, 0, code)
         m.d.comb += self.z.eq(Mux(self.y[-1] | (self.y == 0), 0, clamped))
-        return m
-
-
-class LogSubtractPart(Block):
-    """The logarithmic end: log2(relu(2^m1 - 2^m2)) as a log code (:class:`LogSubtract`).
-
-    Two subtractions with a table between: the distance ``m1 - m2``, what it takes off, and ``m1`` less that. An
-    equal pair takes off more than there is, so that only ``m1 < m2`` needs a check of its own.
-
-    Latency: combinational.
-
-    Members
-    -------
-    m1, m2 : In(maximum_bits)
-    z : Out(log_bits)
-    """
-
-    block_name = "log_subtract"
-
-    def __init__(self, *, format: BmFormat, adder: str):
-        self.format, self.adder = format, adder
-        super().__init__({"m1": In(format.maximum_bits), "m2": In(format.maximum_bits), "z": Out(format.log_bits)})
-
-    def elaborate(self, platform):
-        m = Module()
-        fmt, end = self.format, self.format.log_subtract
-        raised = end.full_scale + max(end.offset, 0)
-        taken = end.phi + end.origin - min(end.offset, 0)
-        width = max(raised, int(taken.max())).bit_length()
-        # the entry of distance 0 is never less than m1 raised
-        entries = [(1 << width) - 1, *map(int, taken[1:])][::1 << fmt.dropped_bits]
-        used = max(i for i, entry in enumerate(entries) if entry != entries[-1]) + 2
-        size = 1 << (used - 1).bit_length()
-
-        distance = place(m, platform, "distance", ADDERS[self.adder](width=fmt.maximum_bits, carry_in=True))
-        table = place(m, platform, "taken", Lookup(table=tuple(entries[:size]), width=width))
-        rest = place(m, platform, "rest", ADDERS[self.adder](width=width, carry_in=True))
-        index = distance.sum[:fmt.maximum_bits]
-        beyond = index[len(table.index):].any() if len(index) > len(table.index) else 0
-        m.d.comb += [
-            distance.a.eq(self.m1),
-            distance.b.eq(~self.m2),
-            distance.carry_in.eq(1),
-            table.index.eq(index),
-            rest.a.eq(Cat(Const(0, fmt.dropped_bits), self.m1) + max(end.offset, 0)),
-            rest.b.eq(~Mux(beyond, entries[-1], table.value)),
-            rest.carry_in.eq(1),
-        ]
-        # a carry means that nothing was borrowed
-        positive = Signal()
-        code = Signal(width)
-        m.d.comb += [
-            positive.eq(distance.sum[-1] & rest.sum[-1]),
-            code.eq(rest.sum[:width] & positive.replicate(width)),
-        ]
-        saturated = raised - int(taken[1:].min()) > end.log.maximum
-        m.d.comb += self.z.eq(Mux(code > end.log.maximum, end.log.maximum, code) if saturated else code)
         return m

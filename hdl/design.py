@@ -25,6 +25,7 @@ class Design:
         ``serial`` (one input a cycle, valid/ready).
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
+    log_end: architecture of a logarithmic end, a key of ``log_ends.LOG_ENDS``.
     registers: for ``pipelined``: names of the parts with registers behind them; None means every part.
     """
 
@@ -33,10 +34,12 @@ class Design:
     adder: str = "sklansky"
     maximum: str = "tree"
     multiplier: str = "dadda"
+    log_end: str = "subtract"
     registers: tuple[str, ...] | None = None
 
     def __post_init__(self):
         from .adders import ADDERS
+        from .log_ends import LOG_ENDS
         from .maxima import MAXIMA
         from .multipliers import MULTIPLIERS
 
@@ -46,6 +49,7 @@ class Design:
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
+        check_choice("Logarithmic end", self.log_end, LOG_ENDS)
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
@@ -99,6 +103,8 @@ class Design:
     def to_dict(self) -> dict[str, Any]:
         """All parameters as plain values, for JSON and for cache keys."""
         architecture = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder")
+        if self.neuron == "bm" and self.format.combine == "logarithmic":
+            architecture += ("log_end",)
         return {
             "neuron": self.neuron,
             **dataclasses.asdict(self.format),

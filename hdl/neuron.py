@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from . import bm_parts, mac_parts
 from .block import Block, place
 from .design import Design
+from .log_ends import LOG_ENDS
 from .neuron_formats import BmFormat, MacFormat
 
 __all__ = ["BmNeuron", "MacNeuron", "Neuron", "SerialNeuron", "create_neuron"]
@@ -100,7 +101,7 @@ class BmNeuron(Neuron):
             "maxima": bm_parts.MaximaPart(format=fmt, maximum=design.maximum),
         }
         if fmt.combine == "logarithmic":
-            return {**parts, "log_subtract": bm_parts.LogSubtractPart(format=fmt, adder=design.adder)}
+            return {**parts, "log_subtract": LOG_ENDS[design.log_end](format=fmt, adder=design.adder)}
         parts |= {"exp2": bm_parts.ExponentialPart(format=fmt),
                   "combine": bm_parts.Combine(format=fmt, adder=design.adder)}
         return {**parts, "relu_log2": bm_parts.ReluLog2(format=fmt)} if fmt.result == "code" else parts
@@ -213,7 +214,7 @@ class SerialBmNeuron(SerialNeuron):
             m.d.sync += [register.eq(values[name]) for name, register in maxima.items()]
         values |= maxima
         if fmt.combine == "logarithmic":
-            ends = {"log_subtract": bm_parts.LogSubtractPart(format=fmt, adder=design.adder)}
+            ends = {"log_subtract": LOG_ENDS[design.log_end](format=fmt, adder=design.adder)}
         else:
             bias = Signal(fmt.bias_bits, name="bias_held", reset_less=True)
             with m.If(accept & first):

@@ -11,6 +11,7 @@ from simulation import packed_vectors, random_vectors, simulate
 
 from bmhw.hdl.adders import ADDERS
 from bmhw.hdl.design import Design
+from bmhw.hdl.log_ends import LOG_ENDS
 from bmhw.hdl.maxima import MAXIMA
 from bmhw.hdl.multipliers import MULTIPLIERS
 from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, BmFormat, MacFormat
@@ -135,6 +136,34 @@ class TestLayerBoundary:
             check(Design(format=fmt), random_vectors(fmt, 60, rng))
 
 
+class TestLogarithmicEnds:
+    """Every architecture of the logarithmic end on every pair of maxima, and in a neuron."""
+
+    @pytest.mark.parametrize("parameters", [
+        {"bits": 2}, {"bits": 4}, {"bits": 4, "offset": 9}, {"bits": 4, "offset": -20}, {"bits": 5, "sums": "clamped"},
+        {"bits": 3, "maximum_bits": 1}, {"bits": 5, "sums": "clamped", "maximum_bits": 4, "offset": 5},
+        {"bits": 8, "sums": "clamped", "maximum_bits": 6}, {"bits": 8, "maximum_bits": 6, "offset": -6},
+        {"bits": 6, "log_fraction": 1, "maximum_bits": 5}, {"bits": 3, "log_fraction": 0},
+    ], ids=str)
+    @pytest.mark.parametrize("log_end", LOG_ENDS)
+    def test_every_pair_of_maxima(self, log_end, parameters):
+        fmt = BmFormat(inputs=3, layout="signed", combine="logarithmic", boundary="layer", **parameters)
+        values = range((fmt.full_scale >> fmt.dropped_bits) + 1)
+        m1, m2 = np.array(list(itertools.product(values, repeat=2))).T
+        got = simulate(LOG_ENDS[log_end](format=fmt, adder="ripple"), m1=m1, m2=m2)["z"]
+        assert got == fmt.log_subtract.compute(m1 << fmt.dropped_bits, m2 << fmt.dropped_bits).tolist()
+
+    @pytest.mark.parametrize("layout", ["relu", "signed"])
+    @pytest.mark.parametrize("log_end", LOG_ENDS)
+    def test_neuron(self, log_end, layout):
+        rng = np.random.default_rng(SEED)
+        for sums, maximum_bits in itertools.product(("full", "clamped"), (4, 5)):
+            fmt = BmFormat(inputs=6, bits=5, layout=layout, combine="logarithmic", boundary="layer", sums=sums,
+                           maximum_bits=maximum_bits)
+            check(Design(format=fmt, maximum="digits", adder="lookahead", log_end=log_end),
+                  random_vectors(fmt, 150, rng))
+
+
 class TestPipelined:
     @pytest.mark.parametrize("registers", [None, ("maxima",), ("log2", "combine")])
     def test_bm(self, registers):
@@ -223,6 +252,7 @@ class TestArguments:
 
     @pytest.mark.parametrize(("parameters", "message"), [
         ({"maximum": "binary"}, "Maximum must be one of tree, .* not 'binary'"),
+        ({"log_end": "table"}, "Logarithmic end must be one of subtract, select, not 'table'"),
         ({"form": "systolic"}, "Form must be one of parallel, pipelined, serial, not 'systolic'"),
         ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
         ({"form": "pipelined", "registers": ()}, "not after none"),

@@ -11,6 +11,7 @@ from proof import equivalent, plain_rtlil
 from bmhw.hdl.adders import ADDERS
 from bmhw.hdl.comparators import Comparator
 from bmhw.hdl.design import Design
+from bmhw.hdl.log_ends import LOG_ENDS
 from bmhw.hdl.logarithm import Normalizer
 from bmhw.hdl.maxima import MAXIMA
 from bmhw.hdl.multipliers import MULTIPLIERS, Multiplier
@@ -64,6 +65,16 @@ class TestArchitecturesAreEqual:
     def test_adders(self, adder, width, carry_in):
         gold, gate = (block_to_verilog(ADDERS[kind](width=width, carry_in=carry_in), name)
                       for kind, name in (("operator", "gold"), (adder, "gate")))
+        assert equivalent(gold, gate)
+
+    @pytest.mark.parametrize("maximum_bits", [4, 6])
+    @pytest.mark.parametrize("log_end", [name for name in LOG_ENDS if name != "subtract"])
+    def test_logarithmic_ends(self, log_end, maximum_bits):
+        # clamped sums take every value that their bits can have
+        fmt = BmFormat(inputs=2, bits=6, layout="signed", boundary="layer", combine="logarithmic", sums="clamped",
+                       maximum_bits=maximum_bits)
+        gold, gate = (block_to_verilog(LOG_ENDS[kind](format=fmt, adder="ripple"), name)
+                      for kind, name in (("subtract", "gold"), (log_end, "gate")))
         assert equivalent(gold, gate)
 
     @pytest.mark.parametrize("multiplier", [name for name in MULTIPLIERS if name != "array"])
