@@ -25,7 +25,8 @@ class Design:
         ``serial`` (one input a cycle, valid/ready).
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
-    registers: for ``pipelined``: names of the parts with registers behind them; None means every part.
+    registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
+        ``PART.LEVEL`` for a level inside a part; None means every part.
     """
 
     format: MacFormat | BmFormat
@@ -51,8 +52,11 @@ class Design:
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
             if not self.registers:
                 raise ValueError("Form pipelined needs registers after one part at least, not after none")
-            for part in self.registers:
-                check_choice("Part with registers", part, self.parts)
+            if not set(self.registers) <= set(self.parts):  # levels are counted in the blocks themselves
+                for place in self.registers:
+                    check_choice("Place of registers", place, self.places)
+            if len(set(self.registers)) < len(self.registers):
+                raise ValueError(f"Registers must be named once each, not as {', '.join(self.registers)}")
 
     @property
     def neuron(self) -> str:
@@ -70,6 +74,18 @@ class Design:
         if self.format.combine == "linear":
             end = ("exp2", "combine", "relu_log2") if self.format.result == "code" else ("exp2", "combine")
         return (*start, "sums", "maxima", *end)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where a pipelined neuron may have registers, in the order of the data: ``maxima.1``, ``maxima``, ..."""
+        neuron = dataclasses.replace(self, form="parallel", registers=None).create()
+        return tuple(place for name, part in neuron.create_parts().items()
+                     for place in (*(f"{name}.{level}" for level in range(1, part.levels)), name))
+
+    def levels_with_registers(self, part: str) -> tuple[int, ...]:
+        """Levels inside a part with registers behind them."""
+        inside = (place.split(".") for place in self.registers or () if "." in place)
+        return tuple(sorted(int(level) for name, level in inside if name == part))
 
     @property
     def name(self) -> str:
