@@ -37,8 +37,8 @@ from .hdl.neuron_formats import COMBINES, LAYOUTS, SUMS, BmFormat, MacFormat
 from .selection import AUTO, choose
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "design_from",
-    "design_options", "number", "run", "time_limit_from", "write_atomically",
+    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options", "design_from",
+    "design_options", "designs_from", "number", "registers_from", "run", "time_limit_from", "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -135,6 +135,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: parallel)")
+    common.add_argument("--registers", metavar="PLACE,...",
+                        help="with --form pipelined: the parts with registers behind them, or PART.LEVEL for a level "
+                             "inside a part, such as maxima.1 (default: every part)")
     common.add_argument("--objective", choices=OBJECTIVES, default="area",
                         help="few gates, few gates x depth, or a short path: chooses script and architecture "
                              "(default: area)")
@@ -191,9 +194,37 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
         own = "multiplier" if neuron == "mac" else "maximum"
         given = {name: getattr(args, name) for name in ("adder", own) if getattr(args, name) not in (None, AUTO)}
-        return Design(format=number_format, form=args.form, **choose(number_format, args.objective, given))
+        return Design(format=number_format, form=args.form, registers=registers_from(args.registers),
+                      **choose(number_format, args.objective, given))
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def registers_from(text: str | None) -> tuple[str, ...] | None:
+    """The places that ``--registers`` names."""
+    return None if text is None else tuple(filter(None, (place.strip() for place in text.split(","))))
+
+
+def comparison_options(parser: argparse._ArgumentGroup) -> None:
+    """Add ``--compare`` and the widths that belong to it; :func:`designs_from` reads them back."""
+    parser.add_argument("--compare", action="store_true",
+                        help="both neurons in one run, ratios last; each takes its own options")
+    for neuron in NEURONS:
+        parser.add_argument(f"--{neuron}-bits", type=number, metavar="B",
+                            help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
+
+
+def designs_from(args: argparse.Namespace) -> list[Design]:
+    """The design that the options describe, or with ``--compare`` the MAC and the BM neuron."""
+    widths = {"mac": args.mac_bits, "bm": args.bm_bits}
+    if args.compare:
+        if args.registers is not None:
+            raise UsageError(f"--registers {args.registers} names places in one neuron; with --compare give --latency")
+        return [design_from(args, neuron, widths[neuron]) for neuron in NEURONS]
+    for neuron, width in widths.items():
+        if width is not None:
+            raise UsageError(f"--{neuron}-bits {width} needs --compare")
+    return [design_from(args)]
 
 
 def _reject_foreign(args: argparse.Namespace) -> None:

@@ -98,6 +98,31 @@ class TreeMaximum(Maximum):
         return m
 
 
+class OperatorSelect(Block):
+    """The larger of two numbers, the comparison left to the synthesis tool: a carry chain on an FPGA.
+
+    Members
+    -------
+    a, b : In(width)
+    m : Out(width)
+    """
+
+    def __init__(self, *, width: int):
+        self.width = width
+        super().__init__({"a": In(width), "b": In(width), "m": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.m.eq(Mux(self.a > self.b, self.a, self.b))
+        return m
+
+
+class OperatorMaximum(TreeMaximum):
+    """A binary tree of :class:`OperatorSelect`."""
+
+    select = OperatorSelect
+
+
 class Radix4Select(Block):
     """The largest of up to four numbers: all pairs compared at once, the winner selected by AND-OR.
 
@@ -348,4 +373,5 @@ MAXIMA: dict[str, type[Maximum]] = {
     "elimination8": Elimination8Maximum,
     "digits4": Digit4Maximum,
     "online": OnlineMaximum,
+    "operator": OperatorMaximum,
 }

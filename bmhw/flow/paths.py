@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths through a netlist: cells in the order of the data, the longest path in gates, its parts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,10 +70,11 @@ class Topology:
             raise RunError("the mapped netlist has a combinational loop")
 
 
-    def propagate(self, level: Integers, step: int) -> Integers:
+    def propagate(self, level: Integers, step: Integers | int) -> Integers:
         """Set the ``level`` of each net that a combinational cell drives to that of the cell's highest input and
-        ``step``; returns the highest input's level of each combinational cell.
+        ``step`` (of each cell, or of all); returns the highest input's level of each combinational cell.
         """
+        step = np.broadcast_to(step, self.cells)
         arrival = np.zeros(self.cells, np.int64)
         for wave in self.waves:
             with_pins = wave[self.first_pin[wave + 1] > self.first_pin[wave]]
@@ -81,7 +82,8 @@ class Topology:
                 rows, starts = gather(self.first_pin, with_pins)
                 arrival[with_pins] = np.maximum.reduceat(level[self.pin_net[rows]], starts)
             rows, _ = gather(self.first_output, wave)
-            level[self.output_net[rows]] = arrival[self.output_cell[rows]] + step
+            cells = self.output_cell[rows]
+            level[self.output_net[rows]] = arrival[cells] + step[cells]
         return arrival
 
 
@@ -92,10 +94,11 @@ class Stage(NamedTuple):
     flip_flops: int
 
 
-def pipeline_stages(netlist: Netlist) -> list[Stage]:
+def pipeline_stages(netlist: Netlist, delays: Mapping[str, int] | None = None) -> list[Stage]:
     """The stages of a pipeline from the inputs to the outputs; none where registers feed back to themselves.
 
-    A flip-flop is in the rank behind the highest rank that its input depends on, the inputs being rank 0.
+    A flip-flop is in the rank behind the highest rank that its input depends on, the inputs being rank 0. A cell is
+    one deep, or as deep as ``delays`` has it for its kind.
     """
     topology = Topology(netlist)
     registers = np.nonzero(netlist.is_flip_flop)[0]
@@ -116,7 +119,8 @@ def pipeline_stages(netlist: Netlist) -> list[Stage]:
     else:
         return []
     level = np.zeros(topology.nets, np.int64)
-    topology.propagate(level, 1)
+    kinds = np.array([(delays or {}).get(kind, 1) for kind in netlist.kinds], np.int64)
+    topology.propagate(level, kinds[netlist.cell_kind])
     # where a path ends: at a flip-flop's pin, or at an output behind gates
     ends = [topology.pin_net[pins], np.array([net for net in netlist.outputs if level[net]], np.int64)]
     depth = np.zeros(int(rank.max()) + 1, np.int64)
