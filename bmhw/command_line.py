@@ -31,14 +31,15 @@ from .flow.scripts import OBJECTIVES
 from .hdl.adders import ADDERS
 from .hdl.design import FORMS, Design
 from .hdl.formats import EXP2_METHODS, LOG2_METHODS
+from .hdl.log_ends import LOG_ENDS
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import COMBINES, LAYOUTS, SUMS, BmFormat, MacFormat
 from .selection import AUTO, choose
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "design_from",
-    "design_options", "number", "run", "time_limit_from", "write_atomically",
+    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options", "design_from",
+    "design_options", "designs_from", "number", "registers_from", "run", "time_limit_from", "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -48,8 +49,10 @@ _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
     "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
 }
-_BM_ONLY = (*_BM_FIELDS, "maximum")
-_MAC_ONLY = ("multiplier",)
+# neuron -> options that choose an architecture of its own, beside the adder
+_ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "log_end")}
+_BM_ONLY = (*_BM_FIELDS, *_ARCHITECTURES["bm"])
+_MAC_ONLY = _ARCHITECTURES["mac"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -135,6 +138,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: parallel)")
+    common.add_argument("--registers", metavar="PLACE,...",
+                        help="with --form pipelined: the parts with registers behind them, or PART.LEVEL for a level "
+                             "inside a part, such as maxima.1 (default: every part)")
     common.add_argument("--objective", choices=OBJECTIVES, default="area",
                         help="few gates, few gates x depth, or a short path: chooses script and architecture "
                              "(default: area)")
@@ -162,6 +168,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                          "(default: full)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
+    bm.add_argument("--log-end", choices=(AUTO, *LOG_ENDS),
+                    help="with --combine logarithmic: architecture of the logarithmic end (default: auto, the best one "
+                         "measured)")
 
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
@@ -189,11 +198,41 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
-        own = "multiplier" if neuron == "mac" else "maximum"
-        given = {name: getattr(args, name) for name in ("adder", own) if getattr(args, name) not in (None, AUTO)}
-        return Design(format=number_format, form=args.form, **choose(number_format, args.objective, given))
+        given = {name: getattr(args, name) for name in ("adder", *_ARCHITECTURES[neuron])
+                 if getattr(args, name) not in (None, AUTO)}
+        if "log_end" in given and number_format.combine != "logarithmic":
+            raise UsageError(f"--log-end {given['log_end']} needs --combine logarithmic, not {number_format.combine}")
+        return Design(format=number_format, form=args.form, registers=registers_from(args.registers),
+                      **choose(number_format, args.objective, given))
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def registers_from(text: str | None) -> tuple[str, ...] | None:
+    """The places that ``--registers`` names."""
+    return None if text is None else tuple(filter(None, (place.strip() for place in text.split(","))))
+
+
+def comparison_options(parser: argparse._ArgumentGroup) -> None:
+    """Add ``--compare`` and the widths that belong to it; :func:`designs_from` reads them back."""
+    parser.add_argument("--compare", action="store_true",
+                        help="both neurons in one run, ratios last; each takes its own options")
+    for neuron in NEURONS:
+        parser.add_argument(f"--{neuron}-bits", type=number, metavar="B",
+                            help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
+
+
+def designs_from(args: argparse.Namespace) -> list[Design]:
+    """The design that the options describe, or with ``--compare`` the MAC and the BM neuron."""
+    widths = {"mac": args.mac_bits, "bm": args.bm_bits}
+    if args.compare:
+        if args.registers is not None:
+            raise UsageError(f"--registers {args.registers} names places in one neuron; with --compare give --latency")
+        return [design_from(args, neuron, widths[neuron]) for neuron in NEURONS]
+    for neuron, width in widths.items():
+        if width is not None:
+            raise UsageError(f"--{neuron}-bits {width} needs --compare")
+    return [design_from(args)]
 
 
 def _reject_foreign(args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from .flow.engine import ENGINES, Engine
 from .flow.generation import generate
 from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
-from .hdl.maxima import MAXIMA
+from .hdl.log_ends import LOG_ENDS
 from .hdl.multipliers import MULTIPLIERS as ALL_MULTIPLIERS
 from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
 from .selection import SCRIPT_OF, shape
@@ -30,10 +30,17 @@ TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (5, 8)}
 
-# Those that can win: a linear array of 64 inputs is hundreds of levels deep; one adder of a MAC neuron is long and
-# alone, those of a BM neuron are short and many.
-ADDERS = {"mac": ("brent_kung", "sklansky"), "bm": ("ripple", "carry_skip", "sklansky")}
+# Those that can win: a linear array of 64 inputs is hundreds of levels deep; an adder of a MAC neuron is long and
+# alone, those of a BM neuron are short and many, and suit maxima that are as fast as they are. The first pair of a BM
+# neuron is the textbook's.
 MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
+MAC_ADDERS = ("brent_kung", "sklansky")
+BM_PAIRS = (
+    ("tree", "ripple"), ("elimination", "ripple"), ("elimination", "lookahead"), ("elimination4", "sklansky"),
+    ("digits", "lookahead"), ("digits", "sklansky"), ("digits3", "lookahead"), ("digits3", "sklansky"),
+    ("digits8", "lookahead"), ("digits8", "sklansky"), ("online", "lookahead"), ("online", "sklansky"),
+)
+"""(maximum, adder)"""
 
 
 def designs(width: int, inputs: int) -> Iterator[Design]:
@@ -42,15 +49,16 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
     BM neurons with full sums, and with clamped ones whose maxima see three of four bits; with the logarithmic end
     where it can be built.
     """
-    for multiplier, adder in itertools.product(MULTIPLIERS, ADDERS["mac"]):
+    for multiplier, adder in itertools.product(MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
     for layout, sums in itertools.product(("relu", "signed"), SUMS):
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums,
                        maximum_bits=None if sums == "full" else math.ceil(0.75 * width))
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             fmt = dataclasses.replace(fmt, combine="logarithmic")
-        for maximum, adder in itertools.product(MAXIMA, ADDERS["bm"]):
-            yield Design(format=fmt, maximum=maximum, adder=adder)
+        ends = LOG_ENDS if fmt.combine == "logarithmic" else ("subtract",)
+        for (maximum, adder), end in itertools.product(BM_PAIRS, ends):
+            yield Design(format=fmt, maximum=maximum, adder=adder, log_end=end)
 
 
 def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int) -> dict[str, Any]:
@@ -68,10 +76,9 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
             figures = map_design(generated.verilog, generated.name, by_parts=False, objective=script, engine=engine,
                                  cache=cache, library=None)
             progress.advance(task)
-            own = "multiplier" if design.neuron == "mac" else "maximum"
             fmt = design.format
             return {**shape(fmt), "width": fmt.bits, "sums": getattr(fmt, "sums", None),
-                    "architecture": {own: getattr(design, own), "adder": design.adder},
+                    "architecture": design.architecture,
                     "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
         rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)

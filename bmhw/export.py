@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import Parser, UsageError, design_from, design_options, number, run
+from .command_line import Parser, UsageError, design_from, design_options, number, registers_from, run
 from .export_files import VERILOG_WORDS, export_files, write_together
 from .hdl.checks import check_range
 from .sim.stimulus import vectors
@@ -22,7 +22,7 @@ Write a neuron for an FPGA or ASIC flow: NAME.v (the Verilog), NAME.json (ports,
 The same parameters give the same bytes."""
 
 # Of the options that describe a design, those that a trained network leaves open; it brings its own format.
-_ARCHITECTURE = ("form", "objective", "adder", "maximum", "multiplier")
+_ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "multiplier")
 # Options that don't change what is in the files.
 _PLACE_OPTIONS = ("out",)
 
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, option) is None:
             setattr(args, option, value)
     if trained is not None:
-        design = trained.design(**{option: getattr(args, option) for option in _ARCHITECTURE})
+        options = {option: getattr(args, option) for option in _ARCHITECTURE}
+        design = trained.design(**{**options, "registers": registers_from(args.registers)})
     else:
         design = design_from(args)
     name = args.name or design.name

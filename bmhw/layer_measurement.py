@@ -234,9 +234,9 @@ def _sample(layer: Layer) -> Layer:
 
 
 def _architecture(design: Design) -> dict[str, str]:
-    if isinstance(design.format, MacFormat):
-        return {"multiplier": design.multiplier, "adder": design.adder}
-    return {"maximum": design.maximum, "adder": design.adder, "combine": design.format.combine}
+    """What the table names: the end of a BM neuron too."""
+    combine = {"combine": design.format.combine} if isinstance(design.format, BmFormat) else {}
+    return {**design.architecture, **combine}
 
 
 def _whole_layer(neuron: dict[str, Any], outputs: int) -> dict[str, Any]:

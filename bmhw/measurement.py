@@ -12,10 +12,10 @@ from .flow.engine import Engine
 from .flow.generation import Generated, generate
 from .flow.liberty import Library
 from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES
-from .flow.synthesis import Synthesis, synthesize
+from .flow.synthesis import Figures, Synthesis, map_design, synthesize
 from .hdl.design import Design
 
-__all__ = ["compare", "measure"]
+__all__ = ["compare", "figures", "measure", "tools", "widths"]
 
 OTHER = "other"  # the part that holds what lies in no part: registers, the control of a serial neuron
 
@@ -30,9 +30,16 @@ def measure(designs: Sequence[Design], objective: str, engine: Engine, cache: Ca
             generated.append(generate(design, cache))
             yield generated[-1].verilog, generated[-1].name
 
-    figures = synthesize(sources(), objective, engine, cache, library)
+    results = synthesize(sources(), objective, engine, cache, library)
     return [_neuron(design, item, result, objective, engine)
-            for design, item, result in zip(designs, generated, figures, strict=True)]
+            for design, item, result in zip(designs, generated, results, strict=True)]
+
+
+def figures(design: Design, *, by_parts: bool, objective: str, engine: Engine, cache: Cache) -> Figures:
+    """One design generated and mapped to gates, as one netlist or part by part."""
+    generated = generate(design, cache)
+    return map_design(generated.verilog, generated.name, by_parts=by_parts, objective=objective, engine=engine,
+                      cache=cache, library=None)
 
 
 def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
@@ -40,18 +47,19 @@ def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
     ratio = {"gates": _ratio(mac["gates"], bm["gates"]), "depth": _ratio(bm["depth"], mac["depth"])}
     if mac["flip_flops"] or bm["flip_flops"]:
         ratio["flip_flops"] = _ratio(mac["flip_flops"], bm["flip_flops"])
+    if mac["latency_cycles"] or bm["latency_cycles"]:
+        ratio["latency_cycles"] = _ratio(bm["latency_cycles"], mac["latency_cycles"])
     if "area_gate_equivalents" in mac:
         ratio["area_gate_equivalents"] = _ratio(mac["area_gate_equivalents"], bm["area_gate_equivalents"])
         ratio["delay_ns"] = _ratio(bm["delay_ns"], mac["delay_ns"])
-    meaning = "MAC / BM for gates, flip-flops and area; BM / MAC for depth and delay"
-    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": _widths(mac["design"], bm["design"]),
+    meaning = "MAC / BM for gates, flip-flops and area; BM / MAC for depth, delay and latency"
+    return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": widths(mac["design"], bm["design"]),
             "ratio_meaning": meaning}
 
 
-def _widths(mac: dict[str, Any], bm: dict[str, Any]) -> str:
+def widths(mac: dict[str, Any], bm: dict[str, Any]) -> str:
     """``equal width`` only where every number of both neurons has it: inputs, weights, log codes."""
-    widths = {mac["bits"], mac["weight_bits"], bm["bits"], bm["weight_bits"], bm["log_bits"]}
-    if len(widths) == 1:
+    if len({mac["bits"], mac["weight_bits"], bm["bits"], bm["weight_bits"], bm["log_bits"]}) == 1:
         return f"equal width, {mac['bits']} bits"
     return (f"unequal widths, MAC inputs {mac['bits']} and weights {mac['weight_bits']} bits, "
             f"BM inputs {bm['bits']}, log codes {bm['log_bits']} and weights {bm['weight_bits']} bits")
@@ -73,6 +81,7 @@ def _neuron(design: Design, generated: Generated, result: Synthesis, objective: 
         "flip_flops": flat.flip_flops,
         "depth": flat.depth,
         "latency_cycles": generated.latency,
+        "stages": [{"depth": stage.depth, "flip_flops": stage.flip_flops} for stage in flat.stages],
         "cells": {kind.strip("$_"): number for kind, number in flat.cells.items()},
         "parts": {},
         "parts_joined": {"gates": joined.gates, "flip_flops": joined.flip_flops, "depth": joined.depth},
@@ -129,6 +138,7 @@ def _method(design: Design, library: Library | None, objective: str) -> dict[str
     method = {
         "gates": f"flattened and mapped as one to NOT, {', '.join(GATES)}, each counted once",
         "depth": "gates on the longest path between inputs or flip-flops and outputs or flip-flops",
+        "stages": "of a pipeline: gates on the longest path between two ranks of registers, flip-flops behind it",
         "parts": "each part mapped on its own by the same script, then all joined; the critical path and its "
                  "shares are those of the joined parts",
         "abc_script": ABC_GATES[objective],

@@ -44,7 +44,8 @@ def rows() -> tuple[dict[str, Any], ...]:
 
 def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None,
             scripts: Collection[str] = ()) -> list[dict[str, str]]:
-    """Architectures (``adder`` and ``maximum`` or ``multiplier``), the best at the nearest measured shape first.
+    """Architectures (``adder`` and ``multiplier``, or ``maximum`` and where there is one ``log_end``), the best at the
+    nearest measured shape first.
 
     ``given``: what the user chose already; only those with it. ``scripts``: whose figures count (default: the
     objective's own); an architecture stands where the best of them puts it.
@@ -60,8 +61,10 @@ def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | N
 
     nearest = min(map(distance, fitting), default=0.0)
     ranked = sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))
-    distinct = {tuple(row["architecture"].items()): row["architecture"] for row in ranked}
-    return [{**architecture, **given} for architecture in distinct.values()]
+    has_log_end = getattr(fmt, "combine", None) == "logarithmic"
+    chosen = [{name: value for name, value in (row["architecture"] | given).items()
+               if name != "log_end" or has_log_end} for row in ranked]
+    return list({tuple(architecture.items()): architecture for architecture in chosen}.values())
 
 
 def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> dict[str, str]:

@@ -6,18 +6,17 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
 from .command_line import (
-    NEURONS,
     Parser,
-    UsageError,
     check_writable,
-    design_from,
+    comparison_options,
     design_options,
-    number,
+    designs_from,
     run,
     time_limit_from,
     write_atomically,
@@ -25,7 +24,8 @@ from .command_line import (
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, TIME_LIMIT, Engine
 from .flow.liberty import load_library
-from .measurement import compare, measure
+from .measurement import compare, figures, measure
+from .pipelining import pipeline_options, pipelined
 from .tables import print_comparison, print_neuron, print_versions
 
 __all__ = ["main"]
@@ -46,14 +46,11 @@ def parser() -> Parser:
         description="Generate a neuron, map it with Yosys and abc, and print what it costs: gates,\n"
                     "flip-flops, depth, part by part.", epilog=_EXAMPLES)
     design_options(result)
+    pipeline_options(result, stage_depth=True)
     synthesis = result.add_argument_group("synthesis")
     synthesis.add_argument("--liberty", metavar="FILE",
                            help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
-    synthesis.add_argument("--compare", action="store_true",
-                           help="both neurons in one run, ratios last; each takes its own options")
-    for neuron in NEURONS:
-        synthesis.add_argument(f"--{neuron}-bits", type=number, metavar="B",
-                               help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
+    comparison_options(synthesis)
     synthesis.add_argument("--engine", choices=ENGINES, default="auto",
                            help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
     synthesis.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
@@ -67,21 +64,17 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
-    if args.compare:
-        widths = {"mac": args.mac_bits, "bm": args.bm_bits}
-        designs = [design_from(args, neuron, widths[neuron]) for neuron in NEURONS]
-    else:
-        for option in ("mac_bits", "bm_bits"):
-            if getattr(args, option) is not None:
-                raise UsageError(f"--{option.replace('_', '-')} {getattr(args, option)} needs --compare")
-        designs = [design_from(args)]
+    designs = designs_from(args)
     if args.json:
         check_writable(args.json)
     engine = Engine(args.engine, time_limit_from(args.time_limit))
     cache = Cache(None if args.no_cache else cache_folder())
     progress = Console(stderr=True)
     waiting = progress.status("generating and mapping ...") if progress.is_terminal else nullcontext()
-    with waiting:
+    with waiting, engine.stopping():
+        mapped = partial(figures, objective=args.objective, engine=engine, cache=cache)
+        designs = [pipelined(design, args, lambda every: mapped(every, by_parts=True).stages,
+                             lambda chosen: mapped(chosen, by_parts=False).depth) for design in designs]
         library = load_library(args.liberty, engine, cache) if args.liberty else None
         # the BM neuron first: it is generated sooner, and mapped while the MAC neuron is generated
         neurons = measure(designs[::-1], args.objective, engine, cache, library)[::-1]

@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_comparison", "print_neuron", "print_versions"]
+__all__ = ["pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "title"]
+
 
 def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
     """One neuron: its parts, where its gates go, its critical path."""
     cells = "area_gate_equivalents" in neuron
-    console.print(Text(_title(neuron), style="bold"), soft_wrap=True)
-    table = _table()
+    console.print(Text(title(neuron), style="bold"), soft_wrap=True)
+    table = plain_table()
     table.add_column("part", no_wrap=True)
     extra = ("GE", "ns", "path ns") if cells else ()
     for name in ("gates", "share", "flip-flops" if not cells else "FFs", "depth", "path", *extra):
@@ -35,12 +36,22 @@ def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
     add("parts joined", joined, 1.0)
     add("whole neuron", {**neuron, "critical_path_ns": None}, None, style="bold")
     console.print(table)
+    if neuron["stages"]:
+        depths = " + ".join(str(stage["depth"]) for stage in neuron["stages"])
+        console.print(Text(f"Pipeline: {pipeline(neuron)}; stages {depths} gates deep"), soft_wrap=True)
     _print_path(console, "Critical path", neuron["critical_path"], "gates")
     if cells:
         _print_path(console, "Critical path, ns", neuron["critical_path_ns"], "delay_ns")
 
 
-def _table() -> Table:
+def pipeline(neuron: dict[str, Any]) -> str:
+    """A pipelined neuron's latency and where its registers are."""
+    cycles, places = neuron["latency_cycles"], neuron["design"].get("registers")
+    return (f"{cycles} {'cycle' if cycles == 1 else 'cycles'}, registers behind "
+            f"{', '.join(places) if places else 'every part'}")
+
+
+def plain_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
@@ -56,10 +67,13 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
     ratio = comparison["ratio"]
     rows = [("gates", "gates", _count), ("gates per input", "gates_per_input", _count),
             ("flip-flops", "flip_flops", _count), ("depth", "depth", _count)]
+    if "latency_cycles" in ratio:
+        rows[-1] = ("depth between registers", "depth", _count)
+        rows.append(("latency, cycles", "latency_cycles", _count))
     if "area_gate_equivalents" in ratio:
         rows += [("area, GE", "area_gate_equivalents", _count), ("delay, ns", "delay_ns", _ns)]
     console.print(Text(f"MAC against BM: {comparison['comparison']}", style="bold"), soft_wrap=True)
-    table = _table()
+    table = plain_table()
     table.add_column("")
     for neuron in neurons:
         table.add_column(neuron["design"]["neuron"].upper(), justify="right")
@@ -67,7 +81,7 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
     table.add_column("")
     for label, key, show in rows:
         value = ratio.get(key)
-        inverse = key in ("depth", "delay_ns")
+        inverse = key in ("depth", "delay_ns", "latency_cycles")
         table.add_row(label, *(show(neuron[key]) for neuron in neurons),
                       "" if value is None else f"{value:.2f}",
                       "" if value is None else ("BM / MAC" if inverse else "MAC / BM"))
@@ -89,7 +103,8 @@ def print_versions(console: Console, neurons: list[dict[str, Any]]) -> None:
         console.print(Text(line, style="dim"))
 
 
-def _title(neuron: dict[str, Any]) -> str:
+def title(neuron: dict[str, Any]) -> str:
+    """What a measured neuron is: kind, widths, architecture, fan-in, form."""
     design = neuron["design"]
     if design["neuron"] == "mac":
         kind = f"MAC, {design['bits']} x {design['weight_bits']} bits, {design['multiplier']} multiplier"

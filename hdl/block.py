@@ -15,6 +15,8 @@ from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Flow
 
+from .checks import check_range
+
 __all__ = ["Block", "Hierarchy", "place"]
 
 
@@ -24,7 +26,20 @@ class Block(wiring.Component):
     clocked = False
     """Whether the block holds registers and has ``clk`` and ``rst``."""
 
+    levels = 1
+    """Steps that the data take one after the other; between two of them there can be registers."""
+
+    registers: tuple[int, ...] = ()
+    """Levels with registers behind them, counted from 1, each a cycle of latency; never the last one."""
+
     _parameters: dict[str, Any]
+
+    def check_registers(self, registers: tuple[int, ...]) -> tuple[int, ...]:
+        """The levels with registers behind them, as a constructor takes them; makes the block clocked."""
+        for level in registers:
+            check_range(f"Level of {self.block_name} with registers", level, 1, self.levels - 1)
+        self.registers, self.clocked = registers, bool(registers)
+        return registers
 
     def __new__(cls, **parameters):
         block = super().__new__(cls)

@@ -162,6 +162,8 @@ def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
 class MaximaPart(Block):
     """The maximum of each branch; with a logarithmic end the bias is one more candidate.
 
+    Latency: combinational, or a cycle for each of ``registers``, levels of the maxima with registers behind them.
+
     Members
     -------
     s or s1, s2, ... and enter1, enter2 : In, as :class:`SumsPart` gives them
@@ -171,14 +173,20 @@ class MaximaPart(Block):
 
     block_name = "maxima"
 
-    def __init__(self, *, format: BmFormat, maximum: str):
+    def __init__(self, *, format: BmFormat, maximum: str, registers: tuple[int, ...] = ()):
         self.format, self.maximum = format, maximum
         self.branches = range(1, len(format.branches) + 1)
         self.biased = format.combine == "logarithmic"
+        self.unit = {"width": format.maximum_bits, "count": format.inputs + self.biased, "masked": format.masked}
+        self.check_registers(registers)
         ports = {name: In(width) for name, width in _candidate_ports(format, format.inputs).items()}
         if self.biased:
             ports |= {f"bias{b}": In(format.sum_bits) for b in self.branches}
         super().__init__({**ports, **{f"m{b}": Out(format.maximum_bits) for b in self.branches}})
+
+    @property
+    def levels(self) -> int:
+        return MAXIMA[self.maximum](**self.unit).levels
 
     def elaborate(self, platform):
         m = Module()
@@ -191,7 +199,7 @@ class MaximaPart(Block):
                 candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
                 enter = Cat(enter, 1) if masked else None
             unit = place(m, platform, f"maximum_{branch}", MAXIMA[self.maximum](
-                width=fmt.maximum_bits, count=fmt.inputs + self.biased, masked=masked))
+                **self.unit, **({"registers": self.registers} if self.registers else {})))
             m.d.comb += [unit.a.eq(candidates), getattr(self, f"m{branch}").eq(unit.m)]
             if masked:
                 m.d.comb += unit.enable.eq(enter)

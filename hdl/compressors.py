@@ -3,6 +3,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import zip_longest
 
 from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib.wiring import In, Out
@@ -13,7 +15,7 @@ from .checks import check_choice
 
 __all__ = ["COMPRESSIONS", "Columns", "Compressor", "MultiOperandAdder"]
 
-COMPRESSIONS = ("dadda", "wallace", "linear")
+COMPRESSIONS = ("dadda", "wallace", "linear", "operator")
 
 
 @dataclass
@@ -54,14 +56,16 @@ class Columns:
 class Compressor(Block):
     """Reduce columns of bits to two rows with the same sum, modulo ``2^width``, by full and half adders.
 
-    Latency: combinational.
+    Latency: combinational, or a cycle for each of ``registers``.
 
     Parameters
     ----------
     heights: bits in each column, column 0 first; their number is the width.
     constant: added modulo ``2^width``; its ones are constant bits in the columns.
     compression: ``dadda`` (Dadda 1965: as few adders as the stage count allows), ``wallace`` (Wallace 1964: all
-        that can be compressed at each stage), ``linear`` (one bit after the other, as in an array multiplier).
+        that can be compressed at each stage), ``linear`` (one bit after the other, as in an array multiplier),
+        ``operator`` (a binary tree of ``+``, left to the synthesis tool: carry chains on an FPGA).
+    registers: stages with registers behind them.
 
     Members
     -------
@@ -69,39 +73,55 @@ class Compressor(Block):
     row0, row1 : Out(width)
     """
 
-    def __init__(self, *, heights: tuple[int, ...], constant: int = 0, compression: str = "dadda"):
+    def __init__(self, *, heights: tuple[int, ...], constant: int = 0, compression: str = "dadda",
+                 registers: tuple[int, ...] = ()):
         self.heights = heights
         self.width = len(heights)
         self.constant = constant & ((1 << self.width) - 1)
         self.compression = check_choice("Compression", compression, COMPRESSIONS)
         super().__init__({"bits": In(max(1, sum(heights))), "row0": Out(self.width), "row1": Out(self.width)})
+        self.check_registers(registers)
+
+    @cached_property
+    def levels(self) -> int:
+        """Number of stages, 1 at least."""
+        m = Module()
+        m._MustUse__silence = True  # only counted in, never built
+        return max(self._reduce(m)[1], 1)
 
     def elaborate(self, platform):
         m = Module()
+        columns, _ = self._reduce(m)
+        rows = [Cat(column[row] if row < len(column) else Const(0, 1) for column in columns) for row in (0, 1)]
+        m.d.comb += [self.row0.eq(rows[0]), self.row1.eq(rows[1])]
+        return m
+
+    def _reduce(self, m: Module) -> tuple[list[list[Value]], int]:
+        """Columns of two bits at most, and the number of stages that they took."""
         columns: list[list[Value]] = []
         position = 0
         for column, height in enumerate(self.heights):
             constant: list[Value] = [Const(1, 1)] if self.constant >> column & 1 else []
             columns.append(constant + [self.bits[i] for i in range(position, position + height)])
             position += height
-        step = {"dadda": self._dadda, "wallace": self._wallace, "linear": self._linear}[self.compression]
+        step = {"dadda": self._dadda, "wallace": self._wallace, "linear": self._linear,
+                "operator": partial(self._operator, m)}[self.compression]
         stage = 0
         while max(map(len, columns)) > 2:
             stage += 1
             columns = self._named(m, stage, step(columns))
-        rows = [Cat(column[row] if row < len(column) else Const(0, 1) for column in columns) for row in (0, 1)]
-        m.d.comb += [self.row0.eq(rows[0]), self.row1.eq(rows[1])]
-        return m
+        return columns, stage
 
     def _named(self, m: Module, stage: int, columns: list[list[Value]]) -> list[list[Value]]:
-        """Put the bits of a stage into one signal a column."""
+        """Put the bits of a stage into one signal a column, a register where there are some."""
+        domain = m.d.sync if stage in self.registers else m.d.comb
         result = []
         for weight, column in enumerate(columns):
             if not column:
                 result.append([])
                 continue
-            signal = Signal(len(column), name=f"stage_{stage}_column_{weight}")
-            m.d.comb += signal.eq(Cat(column))
+            signal = Signal(len(column), name=f"stage_{stage}_column_{weight}", reset_less=True)
+            domain += signal.eq(Cat(column))
             # constants stay visible as such to the next stage
             result.append([bit if isinstance(bit, Const) else signal[i] for i, bit in enumerate(column)])
         return result
@@ -150,6 +170,30 @@ class Compressor(Block):
             total, carry = _add_bits(column[:3])
             result[weight] = [total, *result[weight], *column[3:]]
             result[weight + 1].append(carry)
+        return result[:self.width]
+
+
+    def _operator(self, m: Module, columns: list[list[Value]]) -> list[list[Value]]:
+        """One level of a binary tree of additions of whole rows: row i holds the i-th bit of each column."""
+        result: list[list[Value]] = [[] for _ in range(self.width + 1)]
+        rows = [[column[row] if row < len(column) else None for column in columns]
+                for row in range(max(map(len, columns)))]
+        for low_row, high_row in zip_longest(rows[::2], rows[1::2], fillvalue=[None] * self.width):
+            both = [i for i in range(self.width) if low_row[i] is not None and high_row[i] is not None]
+            # bits outside of where both rows have some take no adder, but for those that a carry may reach
+            first = both[0] if both else self.width
+            last = max((i for i in range(first, self.width) if low_row[i] is not None or high_row[i] is not None),
+                       default=first)
+            for i, bits in enumerate(zip(low_row[:first], high_row[:first], strict=True)):
+                result[i] += [bit for bit in bits if bit is not None]
+            if both:
+                operands = [Cat(Const(0, 1) if bit is None else bit for bit in row[first:last + 1])
+                            for row in (low_row, high_row)]
+                total = Signal(last - first + 2, name="sum_of_rows")
+                m.d.comb += total.eq(operands[0] + operands[1])
+                for i in range(len(total)):
+                    if first + i < self.width:
+                        result[first + i].append(total[i])
         return result[:self.width]
 
 

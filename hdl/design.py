@@ -26,7 +26,8 @@ class Design:
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
     log_end: architecture of a logarithmic end, a key of ``log_ends.LOG_ENDS``.
-    registers: for ``pipelined``: names of the parts with registers behind them; None means every part.
+    registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
+        ``PART.LEVEL`` for a level inside a part; None means every part.
     """
 
     format: MacFormat | BmFormat
@@ -55,8 +56,11 @@ class Design:
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
             if not self.registers:
                 raise ValueError("Form pipelined needs registers after one part at least, not after none")
-            for part in self.registers:
-                check_choice("Part with registers", part, self.parts)
+            if not set(self.registers) <= set(self.parts):  # levels are counted in the blocks themselves
+                for place in self.registers:
+                    check_choice("Place of registers", place, self.places)
+            if len(set(self.registers)) < len(self.registers):
+                raise ValueError(f"Registers must be named once each, not as {', '.join(self.registers)}")
 
     @property
     def neuron(self) -> str:
@@ -74,6 +78,18 @@ class Design:
         if self.format.combine == "linear":
             end = ("exp2", "combine", "relu_log2") if self.format.result == "code" else ("exp2", "combine")
         return (*start, "sums", "maxima", *end)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where a pipelined neuron may have registers, in the order of the data: ``maxima.1``, ``maxima``, ..."""
+        neuron = dataclasses.replace(self, form="parallel", registers=None).create()
+        return tuple(place for name, part in neuron.create_parts().items()
+                     for place in (*(f"{name}.{level}" for level in range(1, part.levels)), name))
+
+    def levels_with_registers(self, part: str) -> tuple[int, ...]:
+        """Levels inside a part with registers behind them."""
+        inside = (place.split(".") for place in self.registers or () if "." in place)
+        return tuple(sorted(int(level) for name, level in inside if name == part))
 
     @property
     def name(self) -> str:
@@ -100,15 +116,20 @@ class Design:
 
         return create_neuron(self)
 
+    @property
+    def architecture(self) -> dict[str, str]:
+        """How it is built: the architectures that count for it, by parameter."""
+        names = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder")
+        if self.neuron == "bm" and self.format.combine == "logarithmic":
+            names += ("log_end",)
+        return {name: getattr(self, name) for name in names}
+
     def to_dict(self) -> dict[str, Any]:
         """All parameters as plain values, for JSON and for cache keys."""
-        architecture = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder")
-        if self.neuron == "bm" and self.format.combine == "logarithmic":
-            architecture += ("log_end",)
         return {
             "neuron": self.neuron,
             **dataclasses.asdict(self.format),
             "form": self.form,
-            **{key: getattr(self, key) for key in architecture},
+            **self.architecture,
             **({"registers": list(self.registers)} if self.registers is not None else {}),
         }

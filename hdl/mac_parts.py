@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of a multiply-accumulate neuron: products, compression, final adder."""
 
+from functools import cached_property
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
@@ -124,7 +126,7 @@ class Products(Block):
 class Compression(Block):
     """All partial products and one addend (bias or running sum), reduced to two rows.
 
-    Latency: combinational. Of more than ``group`` inputs the rows of the groups.
+    Latency: combinational, or a cycle for each of ``registers``. Of more than ``group`` inputs the rows of the groups.
 
     Parameters
     ----------
@@ -132,6 +134,7 @@ class Compression(Block):
     inputs: how many products.
     addend_bits: width of the signed addend.
     group: inputs of a group.
+    registers: stages of the compressor with registers behind them.
 
     Members
     -------
@@ -141,14 +144,34 @@ class Compression(Block):
     """
 
     def __init__(self, *, format: MacFormat, multiplier: str, inputs: int, addend: str, addend_bits: int,
-                 group: int = GROUP):
+                 group: int = GROUP, registers: tuple[int, ...] = ()):
         self.format, self.multiplier, self.inputs, self.addend = format, multiplier, inputs, addend
         self.group = group
         super().__init__({"products": In(_product_bits(format, multiplier, inputs, group)), addend: In(addend_bits),
                           "row0": Out(format.y.bits), "row1": Out(format.y.bits)})
+        self.check_registers(registers)
+
+    @cached_property
+    def levels(self) -> int:
+        return self._compressor(self._columns()).levels
 
     def elaborate(self, platform):
         m = Module()
+        columns = self._columns()
+        compressor = place(m, platform, "compressor", self._compressor(columns, self.registers))
+        m.d.comb += [
+            compressor.bits.eq(columns.packed()),
+            self.row0.eq(compressor.row0),
+            self.row1.eq(compressor.row1),
+        ]
+        return m
+
+    def _compressor(self, columns: Columns, registers: tuple[int, ...] = ()) -> Compressor:
+        return Compressor(heights=columns.heights, constant=columns.constant, registers=registers,
+                          compression=MULTIPLIERS[self.multiplier][1])
+
+    def _columns(self) -> Columns:
+        """What is added, bits by weight."""
         columns = Columns(width=self.format.y.bits)
         weights, position = _unit(self.format, self.multiplier).weights, 0
         groups = _groups(self.format, self.multiplier, self.inputs, self.group)
@@ -161,14 +184,7 @@ class Compression(Block):
             for bit, (column, negative) in enumerate(weights):
                 columns.add_bit(column, self.products[i * len(weights) + bit], negative=negative)
         columns.add(getattr(self, self.addend), signed=True)
-        compressor = place(m, platform, "compressor", Compressor(
-            heights=columns.heights, constant=columns.constant, compression=MULTIPLIERS[self.multiplier][1]))
-        m.d.comb += [
-            compressor.bits.eq(columns.packed()),
-            self.row0.eq(compressor.row0),
-            self.row1.eq(compressor.row1),
-        ]
-        return m
+        return columns
 
 
 class FinalAdder(Block):

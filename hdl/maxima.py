@@ -4,7 +4,7 @@
 import functools
 import operator
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from .block import Block, place
@@ -17,13 +17,15 @@ __all__ = ["MAXIMA", "EliminationMaximum", "Maximum", "OnlineMaximum", "Radix4Ma
 class Maximum(Block):
     """The largest of ``count`` unsigned numbers of ``width`` bits.
 
-    Latency: combinational. Subclasses choose the architecture; see :data:`MAXIMA`.
+    Latency: combinational, or a cycle for each of ``registers``. Subclasses choose the architecture; see
+    :data:`MAXIMA`.
 
     Parameters
     ----------
     width: bits of each candidate, 1 or more.
     count: number of candidates, 1 or more.
     masked: whether there is an ``enable`` port: a candidate with a 0 there counts as 0.
+    registers: levels of the tree with registers behind them, each a cycle of latency.
 
     Members
     -------
@@ -32,14 +34,34 @@ class Maximum(Block):
     m : Out(width)
     """
 
-    def __init__(self, *, width: int, count: int, masked: bool = False):
+    radix: int | None = None
+    """Candidates that a node of the tree takes; None: all of them, in one node."""
+
+    def __init__(self, *, width: int, count: int, masked: bool = False, registers: tuple[int, ...] = ()):
         self.width = check_range("Maximum width", width, 1)
         self.count = check_range("Number of candidates", count, 1)
         self.masked = masked
+        self.check_registers(registers)
         ports = {"a": In(width * count), "m": Out(width)}
         if masked:
             ports["enable"] = In(count)
         super().__init__(ports)
+
+    @property
+    def levels(self) -> int:
+        """Levels of the tree, 1 at least."""
+        left, levels = self.count, 0
+        while left > 1:
+            left, levels = -(-left // (self.radix or self.count)), levels + 1
+        return max(levels, 1)
+
+    def after_level(self, m: Module, level: int, values: list[Value]) -> list[Value]:
+        """The results of a level, counted from 1: behind registers, where there are some."""
+        if level not in self.registers:
+            return values
+        registers = [Signal(len(value), name=f"level_{level}_{i}", reset_less=True) for i, value in enumerate(values)]
+        m.d.sync += [register.eq(value) for register, value in zip(registers, values, strict=True)]
+        return list(registers)
 
     def candidates(self, m: Module) -> list[Value]:
         """The candidates, masked ones cleared."""
@@ -57,6 +79,7 @@ class Maximum(Block):
 class TreeMaximum(Maximum):
     """A balanced binary tree of compare-selects: the textbook design."""
 
+    radix = 2
     select: type[Block] = CompareSelect
     """The larger of two: ports a, b, m."""
 
@@ -69,9 +92,35 @@ class TreeMaximum(Maximum):
                 node = place(m, platform, f"node_{depth}_{i // 2}", self.select(width=self.width))
                 m.d.comb += [node.a.eq(level[i]), node.b.eq(level[i + 1])]
                 following.append(node.m)
-            level, depth = following + level[len(following) * 2:], depth + 1
+            depth += 1
+            level = self.after_level(m, depth, following + level[len(following) * 2:])
         m.d.comb += self.m.eq(level[0])
         return m
+
+
+class OperatorSelect(Block):
+    """The larger of two numbers, the comparison left to the synthesis tool: a carry chain on an FPGA.
+
+    Members
+    -------
+    a, b : In(width)
+    m : Out(width)
+    """
+
+    def __init__(self, *, width: int):
+        self.width = width
+        super().__init__({"a": In(width), "b": In(width), "m": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.m.eq(Mux(self.a > self.b, self.a, self.b))
+        return m
+
+
+class OperatorMaximum(TreeMaximum):
+    """A binary tree of :class:`OperatorSelect`."""
+
+    select = OperatorSelect
 
 
 class Radix4Select(Block):
@@ -108,6 +157,8 @@ class Radix4Select(Block):
 class Radix4Maximum(Maximum):
     """A tree of radix-4 nodes: half the levels of the binary tree, six comparators a node."""
 
+    radix = 4
+
     def elaborate(self, platform):
         m = Module()
         level, depth = self.candidates(m), 0
@@ -121,7 +172,8 @@ class Radix4Maximum(Maximum):
                 node = place(m, platform, f"node_{depth}_{i // 4}", Radix4Select(width=self.width, count=len(group)))
                 m.d.comb += node.a.eq(Cat(group))
                 following.append(node.m)
-            level, depth = following, depth + 1
+            depth += 1
+            level = self.after_level(m, depth, following)
         m.d.comb += self.m.eq(level[0])
         return m
 
@@ -196,7 +248,7 @@ class EliminationNode(Block):
 
 
 class EliminationMaximum(Maximum):
-    """Elimination over all candidates at once, or in a tree of groups of ``group``.
+    """Elimination over all candidates at once, or in a tree of groups of ``radix``.
 
     With one-bit digits and one group the fewest gates of all; larger digits and smaller groups trade gates for
     depth. In a tree the digits of a lower node's result arrive as the upper node needs them, so the depths of the
@@ -206,7 +258,6 @@ class EliminationMaximum(Maximum):
     digit_bits = 1
     last_bits = 2
     """Bits of the last digit: two cost no more gates than one by one."""
-    group: int | None = None
 
     @property
     def digits(self) -> tuple[int, ...]:
@@ -219,7 +270,7 @@ class EliminationMaximum(Maximum):
         m = Module()
         level: list[Value] = [self.a.word_select(i, self.width) for i in range(self.count)]
         enable: Value | None = self.enable if self.masked else None
-        group, depth = self.group or max(self.count, 2), 0
+        group, depth = self.radix or max(self.count, 2), 0
         while len(level) > 1 or enable is not None:
             following = []
             for i in range(0, len(level), group):
@@ -233,7 +284,8 @@ class EliminationMaximum(Maximum):
                 if enable is not None:
                     m.d.comb += node.enable.eq(enable[i:i + group])
                 following.append(node.m)
-            level, enable, depth = following, None, depth + 1
+            depth += 1
+            level, enable = self.after_level(m, depth, following), None
         m.d.comb += self.m.eq(level[0])
         return m
 
@@ -253,25 +305,25 @@ class Digit3Maximum(EliminationMaximum):
 class Elimination4Maximum(EliminationMaximum):
     """Elimination in a tree of groups of four."""
 
-    last_bits, group = 1, 4
+    last_bits, radix = 1, 4
 
 
 class Elimination8Maximum(EliminationMaximum):
     """Elimination in a tree of groups of eight."""
 
-    last_bits, group = 1, 8
+    last_bits, radix = 1, 8
 
 
 class Digit4Maximum(EliminationMaximum):
     """Elimination in digits of two bits, in a tree of groups of four."""
 
-    digit_bits, group = 2, 4
+    digit_bits, radix = 2, 4
 
 
 class Digit8Maximum(EliminationMaximum):
     """Elimination in digits of two bits, in a tree of groups of eight."""
 
-    digit_bits, group = 2, 8
+    digit_bits, radix = 2, 8
 
 
 class OnlineSelect(Block):
@@ -328,4 +380,5 @@ MAXIMA: dict[str, type[Maximum]] = {
     "digits4": Digit4Maximum,
     "digits8": Digit8Maximum,
     "online": OnlineMaximum,
+    "operator": OperatorMaximum,
 }

@@ -12,7 +12,10 @@ from .block import Block, place
 from .checks import check_choice, check_range
 from .compressors import Columns, Compressor
 
-__all__ = ["MULTIPLIERS", "Booth8Products", "BoothProducts", "Multiplier", "PartialProducts", "partial_products"]
+__all__ = [
+    "MULTIPLIERS", "Booth8Products", "BoothProducts", "Multiplier", "OperatorProduct", "PartialProducts",
+    "partial_products",
+]
 
 
 class PartialProducts(Block):
@@ -135,12 +138,45 @@ class Booth8Products(BoothProducts):
         return odd & ~high, low & middle & ~high | ~low & ~middle & high, odd & high, low & middle & high
 
 
+class OperatorProduct(Block):
+    """A product left to the synthesis tool, ``a * b``: the DSP blocks or carry chains of an FPGA.
+
+    Latency: combinational. Bit i has weight ``2^i``; the highest one is negative if ``a`` or ``b`` is signed.
+
+    Members
+    -------
+    a : In(a_bits)
+    b : In(b_bits)
+    bits : Out(a_bits + b_bits)
+    """
+
+    def __init__(self, *, a_bits: int, b_bits: int, a_signed: bool, b_signed: bool):
+        self.a_bits = check_range("Multiplicand width", a_bits, 1, 64)
+        self.b_bits = check_range("Multiplier width", b_bits, 1, 64)
+        self.a_signed, self.b_signed = a_signed, b_signed
+        super().__init__({"a": In(a_bits), "b": In(b_bits), "bits": Out(a_bits + b_bits)})
+
+    def elaborate(self, platform):
+        m = Module()
+        a = self.a.as_signed() if self.a_signed else self.a
+        b = self.b.as_signed() if self.b_signed else self.b
+        m.d.comb += self.bits.eq(a * b)
+        return m
+
+    @property
+    def weights(self) -> list[tuple[int, bool]]:
+        """For each bit: its column, and whether its weight is negative."""
+        width = self.a_bits + self.b_bits
+        return [(i, i == width - 1 and (self.a_signed or self.b_signed)) for i in range(width)]
+
+
 MULTIPLIERS: dict[str, tuple[type[Block], str]] = {
     "array": (PartialProducts, "linear"),
     "dadda": (PartialProducts, "dadda"),
     "wallace": (PartialProducts, "wallace"),
     "booth": (BoothProducts, "dadda"),
     "booth8": (Booth8Products, "dadda"),
+    "operator": (OperatorProduct, "operator"),
 }
 """Architecture -> (the partial products, the compression of their columns)."""
 

@@ -16,7 +16,7 @@ __all__ = ["BmNeuron", "MacNeuron", "Neuron", "SerialNeuron", "create_neuron"]
 class Neuron(Block):
     """A neuron with all inputs at once, as :class:`~bmhw.hdl.design.Design` describes it.
 
-    - Latency: :attr:`latency` cycles; 0 for form ``parallel``, one for each part with registers for ``pipelined``.
+    - Latency: :attr:`latency` cycles; 0 for form ``parallel``, one for each place with registers for ``pipelined``.
     - Throughput: one result a cycle.
 
     Parameters
@@ -39,7 +39,7 @@ class Neuron(Block):
 
     @property
     def registers(self) -> tuple[str, ...]:
-        """Parts with registers behind them."""
+        """Parts, and levels inside parts, with registers behind them."""
         if self.design.form == "parallel":
             return ()
         return self.design.parts if self.design.registers is None else self.design.registers
@@ -47,6 +47,11 @@ class Neuron(Block):
     @property
     def latency(self) -> int:
         return len(self.registers)
+
+    def inside(self, part: str) -> dict[str, tuple[int, ...]]:
+        """The parameter of a part's constructor for registers inside it, if there are some."""
+        levels = self.design.levels_with_registers(part)
+        return {"registers": levels} if levels else {}
 
     def create_parts(self) -> dict[str, Block]:
         """The parts, in the order of the data. Ports of the same name are connected."""
@@ -57,17 +62,23 @@ class Neuron(Block):
         values: dict[str, Value] = {name: getattr(self, name) for name in self.design.format.inputs_of}
         parts = self.create_parts()
         remaining = list(parts.values())
+        output = self.design.format.output[0]
         for name, part in parts.items():
             _connect(m, platform, name, part, values)
             remaining.pop(0)
+            needed = {port for later in remaining for port, (flow, _) in later.ports.items() if flow is In} | {output}
+            # what passes a part by takes as many registers as what goes through it
+            made = [port for port, (flow, _) in part.ports.items() if flow is Out]
+            places = [(f"{name}.{level}", [port for port in values if port in needed and port not in made])
+                      for level in part.registers]
             if name in self.registers:
-                needed = {port for later in remaining for port, (flow, _) in later.ports.items() if flow is In}
-                needed.add(self.design.format.output[0])
-                for port in [port for port in values if port in needed]:
-                    register = Signal(len(values[port]), name=f"{port}_after_{name}", reset_less=True)
+                places.append((name, [port for port in values if port in needed]))
+            for place_name, ports in places:
+                for port in ports:
+                    register = Signal(len(values[port]), name=f"{port}_after_{place_name.replace('.', '_')}",
+                                      reset_less=True)
                     m.d.sync += register.eq(values[port])
                     values[port] = register
-        output = self.design.format.output[0]
         m.d.comb += getattr(self, output).eq(values[output])
         return m
 
@@ -81,7 +92,8 @@ class MacNeuron(Neuron):
         parts = {
             "products": mac_parts.Products(format=fmt, multiplier=design.multiplier),
             "compression": mac_parts.Compression(format=fmt, multiplier=design.multiplier, inputs=fmt.inputs,
-                                                 addend="bias", addend_bits=fmt.bias_bits),
+                                                 addend="bias", addend_bits=fmt.bias_bits,
+                                                 **self.inside("compression")),
             "final_adder": mac_parts.FinalAdder(width=fmt.y.bits, adder=design.adder),
         }
         if fmt.result == "code":
@@ -98,7 +110,7 @@ class BmNeuron(Neuron):
         parts = {} if fmt.boundary == "layer" else {"log2": bm_parts.LogarithmPart(format=fmt, inputs=fmt.inputs)}
         parts |= {
             "sums": bm_parts.SumsPart(format=fmt, inputs=fmt.inputs, adder=design.adder),
-            "maxima": bm_parts.MaximaPart(format=fmt, maximum=design.maximum),
+            "maxima": bm_parts.MaximaPart(format=fmt, maximum=design.maximum, **self.inside("maxima")),
         }
         if fmt.combine == "logarithmic":
             return {**parts, "log_subtract": LOG_ENDS[design.log_end](format=fmt, adder=design.adder)}

@@ -44,17 +44,21 @@ class TrainedNeuron:
         *,
         form: str,
         objective: str,
+        registers: tuple[str, ...] | None = None,
         **architecture: str | None,
     ) -> "Design":
         """The neuron to build; what ``architecture`` leaves open (None, ``auto``) is chosen by the objective.
 
-        :class:`UsageError` for an architecture of the other kind of neuron.
+        :class:`UsageError` for an architecture of the other kind of neuron, and for registers where none can be.
         """
         from ..hdl.design import Design
 
         given = {name: value for name, value in architecture.items() if value not in (None, AUTO)}
         chosen: dict[str, Any] = choose(self.format, objective, given)
-        design = Design(format=self.format, form=form, **chosen)
+        try:
+            design = Design(format=self.format, form=form, registers=registers, **chosen)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
         if foreign in given:
             raise UsageError(

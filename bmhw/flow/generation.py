@@ -8,6 +8,7 @@ from functools import cache as remember
 from pathlib import Path
 
 from .. import hdl
+from ..hdl.block import Block
 from ..hdl.design import Design
 from .cache import Cache, digest
 
@@ -23,17 +24,22 @@ class Generated:
     latency: int
 
 
-def generate(design: Design, cache: Cache) -> Generated:
-    """Generate a design's Verilog, or take it from the cache."""
-    key = digest("verilog", design.name, design.to_dict(), _generators())
+def generate(design: Design, cache: Cache, wrapper: type[Block] | None = None, name: str | None = None) -> Generated:
+    """Generate a design's Verilog, or take it from the cache.
+
+    ``wrapper``: a block around the neuron that takes its ``design``, with ``name`` the name of its module.
+    """
+    name = name or design.name
+    key = digest("verilog", name, wrapper and wrapper.__name__, design.to_dict(), _generators())
     if stored := cache.get(key):
         try:
             return Generated(**stored)
         except TypeError:
             pass  # not ours: it is overwritten below
-    from ..hdl.verilog import to_verilog  # loads the converter, which a cached design doesn't need
+    from ..hdl.verilog import block_to_verilog  # loads the converter, which a cached design doesn't need
 
-    generated = Generated(design.name, to_verilog(design), design.create().latency)
+    neuron = design.create()
+    generated = Generated(name, block_to_verilog(wrapper(design=design) if wrapper else neuron, name), neuron.latency)
     cache.set(key, asdict(generated))
     return generated
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paths through a netlist: cells in the order of the data, the longest path in gates, its parts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import RunError
 from .netlist import Netlist
 
-__all__ = ["Path", "PathStep", "Topology", "gather", "longest_path"]
+__all__ = ["Path", "PathStep", "Stage", "Topology", "gather", "longest_path", "pipeline_stages"]
 
 Integers = NDArray[np.int64]
 
@@ -70,6 +70,67 @@ class Topology:
             raise RunError("the mapped netlist has a combinational loop")
 
 
+    def propagate(self, level: Integers, step: Integers | int) -> Integers:
+        """Set the ``level`` of each net that a combinational cell drives to that of the cell's highest input and
+        ``step`` (of each cell, or of all); returns the highest input's level of each combinational cell.
+        """
+        step = np.broadcast_to(step, self.cells)
+        arrival = np.zeros(self.cells, np.int64)
+        for wave in self.waves:
+            with_pins = wave[self.first_pin[wave + 1] > self.first_pin[wave]]
+            if len(with_pins):
+                rows, starts = gather(self.first_pin, with_pins)
+                arrival[with_pins] = np.maximum.reduceat(level[self.pin_net[rows]], starts)
+            rows, _ = gather(self.first_output, wave)
+            cells = self.output_cell[rows]
+            level[self.output_net[rows]] = arrival[cells] + step[cells]
+        return arrival
+
+
+class Stage(NamedTuple):
+    """What lies between two ranks of registers: ``depth`` gates, and ``flip_flops`` in the rank behind them."""
+
+    depth: int
+    flip_flops: int
+
+
+def pipeline_stages(netlist: Netlist, delays: Mapping[str, int] | None = None) -> list[Stage]:
+    """The stages of a pipeline from the inputs to the outputs; none where registers feed back to themselves.
+
+    A flip-flop is in the rank behind the highest rank that its input depends on, the inputs being rank 0. A cell is
+    one deep, or as deep as ``delays`` has it for its kind.
+    """
+    topology = Topology(netlist)
+    registers = np.nonzero(netlist.is_flip_flop)[0]
+    pins, _ = gather(topology.first_pin, registers)
+    outputs, _ = gather(topology.first_output, registers)
+    if not len(registers):
+        return []
+    rank = np.zeros(topology.cells, np.int64)  # of each flip-flop
+    for _ in range(len(registers) + 1):
+        before = np.zeros(topology.nets, np.int64)
+        before[topology.output_net[outputs]] = rank[topology.output_cell[outputs]]
+        topology.propagate(before, 0)
+        found = np.zeros(topology.cells, np.int64)
+        np.maximum.at(found, topology.pin_cell[pins], before[topology.pin_net[pins]] + 1)
+        if (found == rank).all():
+            break
+        rank = found
+    else:
+        return []
+    level = np.zeros(topology.nets, np.int64)
+    kinds = np.array([(delays or {}).get(kind, 1) for kind in netlist.kinds], np.int64)
+    topology.propagate(level, kinds[netlist.cell_kind])
+    # where a path ends: at a flip-flop's pin, or at an output behind gates
+    ends = [topology.pin_net[pins], np.array([net for net in netlist.outputs if level[net]], np.int64)]
+    depth = np.zeros(int(rank.max()) + 1, np.int64)
+    for nets in ends:
+        np.maximum.at(depth, before[nets], level[nets])
+    numbers = np.bincount(rank[registers], minlength=len(depth) + 1)[1:]
+    stages = [Stage(int(d), int(n)) for d, n in zip(depth, numbers, strict=True)]
+    return stages if stages[-1] != (0, 0) else stages[:-1]
+
+
 class PathStep(NamedTuple):
     """A stretch of a path inside one part: ``gates`` cells one behind the other, ``delay`` of them all."""
 
@@ -103,14 +164,7 @@ def longest_path(netlist: Netlist) -> Path:
     """
     topology = Topology(netlist)
     level = np.zeros(topology.nets, np.int64)
-    arrival = np.zeros(topology.cells, np.int64)  # of a cell's latest input
-    for wave in topology.waves:
-        with_pins = wave[topology.first_pin[wave + 1] > topology.first_pin[wave]]
-        if len(with_pins):
-            rows, starts = gather(topology.first_pin, with_pins)
-            arrival[with_pins] = np.maximum.reduceat(level[topology.pin_net[rows]], starts)
-        rows, _ = gather(topology.first_output, wave)
-        level[topology.output_net[rows]] = arrival[topology.output_cell[rows]] + 1
+    arrival = topology.propagate(level, 1)
     leaving = np.where(topology.combinational, arrival, -1)
     if not len(leaving) or leaving.max() < 0:
         return Path([], [], "", "", 0)

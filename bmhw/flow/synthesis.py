@@ -15,7 +15,7 @@ from .cache import Cache, digest
 from .engine import Engine
 from .liberty import Library
 from .netlist import Cell, Netlist, join, read_blocks
-from .paths import Path, PathStep, longest_path
+from .paths import Path, PathStep, Stage, longest_path, pipeline_stages
 from .scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES, yosys_script
 from .timing import timed_path
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Part of everything in the cache: to be raised when figures of the same netlist change their meaning.
-REVISION = 2
+REVISION = 3
 
 _UNIT_CELLS = {f"$_{gate}_": Cell(frozenset("Y")) for gate in ("NOT", *GATES)}
 _UNIT_CELLS["$_DFF_P_"] = Cell(frozenset("Q"), flip_flop=True)
@@ -54,7 +54,7 @@ class Figures:
     """What one mapping of a design gave; areas in the library's unit, None without a library.
 
     ``cells`` counts each kind, ``parts`` is empty when everything was mapped as one. ``path`` is the longest
-    one: in gates, or with a library in ns.
+    one: in gates, or with a library in ns. ``stages``: of a pipeline, see :func:`~bmhw.flow.paths.pipeline_stages`.
     """
 
     gates: int
@@ -67,12 +67,15 @@ class Figures:
     delay_ns: float | None
     area: float | None
     yosys: str
+    stages: list[Stage] = dataclasses.field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Figures":
         parts = {name: PartFigures(**part) for name, part in values["parts"].items()}
         path = [PathStep(*step) for step in values["path"]]
-        return cls(**{**values, "parts": parts, "path": path, "path_ends": tuple(values["path_ends"])})
+        stages = [Stage(*stage) for stage in values["stages"]]
+        return cls(**{**values, "parts": parts, "path": path, "stages": stages,
+                      "path_ends": tuple(values["path_ends"])})
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ def measure_netlist(document: dict[str, Any], top: str, parts: dict[str, str],
     return Figures(
         gates=gates, flip_flops=flip_flops, depth=path.gates, cells=_cell_counts(whole), parts=figures,
         path=path.steps, path_ends=(path.begin, path.end), delay_ns=path.delay if library else None,
-        area=whole.total(library.areas) if library else None, yosys=document["creator"])
+        area=whole.total(library.areas) if library else None, yosys=document["creator"],
+        stages=pipeline_stages(whole))
 
 
 def _cell_counts(netlist: Netlist) -> dict[str, int]:

@@ -39,9 +39,10 @@ def folder(tmp_path_factory):
 
 def few(monkeypatch):
     """Two designs a format instead of dozens."""
-    monkeypatch.setattr(explore, "ADDERS", {"mac": ("sklansky",), "bm": ("ripple",)})
+    monkeypatch.setattr(explore, "MAC_ADDERS", ("sklansky",))
     monkeypatch.setattr(explore, "MULTIPLIERS", ("dadda",))
-    monkeypatch.setattr(explore, "MAXIMA", {"tree": None, "online": None})
+    monkeypatch.setattr(explore, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
+    monkeypatch.setattr(explore, "LOG_ENDS", ("subtract",))
 
 
 def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):

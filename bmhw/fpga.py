@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.fpga``: what a neuron takes on an FPGA and how fast it runs, placed and routed."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from .command_line import (
+    Parser,
+    RunError,
+    UsageError,
+    check_writable,
+    comparison_options,
+    design_options,
+    designs_from,
+    number,
+    run,
+    time_limit_from,
+    write_atomically,
+)
+from .flow.cache import Cache, cache_folder
+from .flow.engine import ENGINES, TIME_LIMIT, Engine
+from .flow.fpga import DEVICES, NextPnr
+from .fpga_measurement import Fpga, compare
+from .hdl.checks import check_range
+from .hdl.design import Design
+from .hdl.neuron_formats import BOUNDARIES
+from .pipelining import pipeline_options, pipelined
+from .selection import AUTO
+from .tables import pipeline, plain_table, title
+
+__all__ = ["main"]
+
+# What an FPGA has chains and blocks for is left to Yosys.
+_OPERATOR = "operator"
+_MOST_SEEDS = 100
+
+_EXAMPLES = f"""
+examples:
+  python -m bmhw.fpga --compare --branches signed --log-bits 5 --latency 3 --seeds 5
+      both neurons in an iCE40-HX8K at equal latency, Fmax as the median of five placements
+  python -m bmhw.fpga --neuron mac --device ecp5-85k --no-dsp
+      a multiply-accumulate neuron in lookup tables and carries alone
+
+Architectures that are not named are `operator`: left to Yosys, which takes carry chains and DSPs for them.
+Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
+"""
+
+_ROWS = (("LUTs", "luts", "MAC / BM"), ("carries", "carries", "MAC / BM"), ("flip-flops", "flip_flops", "MAC / BM"),
+         ("DSPs", "dsps", "MAC / BM"), ("block RAMs", "block_rams", "MAC / BM"),
+         ("Fmax, MHz", "fmax_mhz", "BM / MAC"), ("latency, cycles", "latency_cycles", "BM / MAC"))
+
+
+def parser() -> Parser:
+    result = Parser(description="Map a neuron to an FPGA with Yosys, place and route it with nextpnr, and print its\n"
+                                "cells and how fast it runs.", epilog=_EXAMPLES)
+    design_options(result)
+    result.set_defaults(form="pipelined")
+    pipeline_options(result, stage_depth=False)
+    fpga = result.add_argument_group("FPGA")
+    fpga.add_argument("--device", choices=DEVICES, default="ice40-hx8k", help="(default: ice40-hx8k)")
+    fpga.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
+                      help="linear inputs to linear output, or as in a layer from activation code to activation code, "
+                           "with the MAC neuron's requantisation (default: neuron)")
+    fpga.add_argument("--no-dsp", action="store_true", help="no DSP blocks (ECP5)")
+    fpga.add_argument("--no-block-ram", action="store_true", help="no block RAMs: tables become LUTs")
+    fpga.add_argument("--frequency", metavar="MHZ", default=100.0, help="nextpnr's target (default: 100)")
+    fpga.add_argument("--seed", type=number, metavar="S", default=1, help="nextpnr's first seed (default: 1)")
+    fpga.add_argument("--seeds", type=number, metavar="N", default=1,
+                      help=f"how many seeds, 1..{_MOST_SEEDS}, one placement each: Fmax is their median (default: 1)")
+    comparison_options(fpga)
+    fpga.add_argument("--engine", choices=ENGINES, default="auto",
+                      help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
+    fpga.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
+                      help=f"for each run of Yosys and nextpnr (default: {TIME_LIMIT:g})")
+    fpga.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
+    fpga.add_argument("--json", metavar="FILE",
+                      help="write the figures as JSON; -: to standard output, without the tables")
+    fpga.add_argument("--append", metavar="FILE",
+                      help="with --compare: add the figures, this command and the date to a JSON list of such rows")
+    fpga.add_argument("--show", metavar="FILE", help="measure nothing: print such a list as a Markdown table")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(argv)
+    if args.show:
+        print(markdown(_rows(args.show)))
+        return 0
+    for file in filter(None, (args.json, args.append)):
+        check_writable(file)
+    designs = [_design(design, args) for design in designs_from(args)]
+    if args.append and not args.compare:
+        raise UsageError(f"--append {args.append} needs --compare")
+    fpga = _fpga(args)
+    console = Console(stderr=True)
+    waiting = console.status("generating ...") if console.is_terminal else nullcontext()
+    with waiting as status, fpga.engine.stopping(), fpga.nextpnr.stopping():
+        if status is not None:
+            fpga.progress = lambda step: status.update(f"{step} ...")
+        designs = [pipelined(design, args, fpga.steps) for design in designs]
+        neurons = [fpga.measure(design) for design in designs]
+    result = compare(*neurons) if args.compare else neurons[0]
+    if args.append:
+        row = {"command": _command(argv), "date": time.strftime("%Y-%m-%d"), **result}
+        rows = _rows(args.append) if Path(args.append).exists() else []
+        write_atomically(args.append, json.dumps([*rows, row], indent=1) + "\n")
+    if args.json == "-":
+        print(json.dumps(result, indent=2))
+        return 0
+    if args.json:
+        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
+    _print(neurons, result if args.compare else None)
+    return 0
+
+
+def _design(design: Design, args: argparse.Namespace) -> Design:
+    """The design at the boundary that is asked for, its architectures left to Yosys unless they are named."""
+    own = "multiplier" if design.neuron == "mac" else "maximum"
+    open_ones = {name: _OPERATOR for name in ("adder", own) if getattr(args, name) in (None, AUTO)}
+    try:
+        fmt = design.format
+        if args.boundary != fmt.boundary:
+            fmt = dataclasses.replace(fmt, boundary=args.boundary, result=None)
+        return dataclasses.replace(design, format=fmt, **open_ones)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _fpga(args: argparse.Namespace) -> Fpga:
+    try:
+        check_range("Seed", args.seed, 0, (1 << 31) - _MOST_SEEDS)
+        check_range("Number of seeds", args.seeds, 1, _MOST_SEEDS)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        frequency = float(args.frequency)
+    except ValueError:
+        frequency = 0.0
+    if not 1 <= frequency <= 1000:
+        raise UsageError(f"Frequency must be a number from 1 to 1000 MHz, not {args.frequency!r}")
+    limit = time_limit_from(args.time_limit)
+    return Fpga(args.device, Engine(args.engine, limit), NextPnr(DEVICES[args.device], limit),
+                Cache(None if args.no_cache else cache_folder()), dsp=not args.no_dsp,
+                block_ram=not args.no_block_ram, frequency=frequency,
+                seeds=tuple(range(args.seed, args.seed + args.seeds)))
+
+
+def _command(argv: Sequence[str]) -> str:
+    """This command, without where its figures go."""
+    words = list(argv)
+    at = words.index("--append") if "--append" in words else len(words)
+    return shlex.join(["python", "-m", "bmhw.fpga", *words[:at], *words[at + 2:]])
+
+
+def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> None:
+    console = Console(highlight=False)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    first = neurons[0]
+    for neuron in neurons:
+        say(title(neuron), "bold")
+        if neuron["latency_cycles"] and neuron["design"]["form"] == "pipelined":
+            say(f"Pipeline: {pipeline(neuron)}")
+        say(f"Critical path: {_path(neuron['critical_path'])}")
+        say(f"Placed with its wrapper ({neuron['wrapper']['luts']} LUTs, {neuron['wrapper']['flip_flops']} flip-flops, "
+            f"counted in no other line): {_placed(neuron['placed'])}")
+        console.print()
+    say(f"{first['device']['chip']}" + (f": MAC against BM, {comparison['comparison']}" if comparison else ""), "bold")
+    table = plain_table()
+    table.add_column("")
+    for neuron in neurons:
+        table.add_column(neuron["design"]["neuron"].upper(), justify="right")
+    if comparison:
+        table.add_column("ratio", justify="right", style="bold")
+        table.add_column("")
+    for label, key, meaning in _ROWS:
+        values = [f"{neuron[key]:,.1f}" if key == "fmax_mhz" else f"{neuron[key]:,}" for neuron in neurons]
+        if comparison:
+            ratio = comparison["ratio"].get(key)
+            values += ["", ""] if ratio is None else [f"{ratio:.2f}", meaning]
+        table.add_row(label, *values)
+        if key == "fmax_mhz" and len(first["seeds"]) > 1:
+            table.add_row(f"  of {len(first['seeds'])} seeds", *(
+                f"{neuron['fmax_lowest_mhz']:.1f}..{neuron['fmax_highest_mhz']:.1f}" for neuron in neurons))
+    console.print(table)
+    seeds = [run["seed"] for run in first["seeds"]]
+    tools = first["tools"]
+    console.print(Text(
+        f"Fmax: from register to register, target {first['target_mhz']:g} MHz, "
+        f"{f'seed {seeds[0]}' if len(seeds) == 1 else f'median of seeds {seeds[0]}..{seeds[-1]}'}. "
+        f"{'DSPs allowed' if first['device']['dsps_allowed'] else 'No DSPs'}, "
+        f"{'block RAMs allowed' if first['device']['block_rams_allowed'] else 'no block RAMs'}.", style="dim"))
+    console.print(Text(
+        f"bmhw {tools['bmhw']}, {tools['engine']} ({tools['yosys']}), {tools['nextpnr']}, "
+        f"amaranth {tools['amaranth']}, Python {tools['python']}.", style="dim"))
+
+
+def _path(path: dict[str, Any]) -> str:
+    steps = " > ".join(f"{step['part']} {step['logic_ns'] + step['routing_ns']:.1f} ns" for step in path["steps"])
+    logic = sum(step["logic_ns"] for step in path["steps"])
+    routing = sum(step["routing_ns"] for step in path["steps"])
+    cells = sum(step["cells"] for step in path["steps"])
+    return f"{path['from']} > {steps} > {path['to']}; {cells} cells {logic:.1f} ns, routing {routing:.1f} ns"
+
+
+def _placed(placed: dict[str, dict[str, int]]) -> str:
+    return ", ".join(f"{kind} {number['used']:,} of {number['available']:,}" for kind, number in placed.items()
+                     if kind in {device.logic for device in DEVICES.values()} | {
+                         "ICESTORM_RAM", "MULT18X18D", "DP16KD", "TRELLIS_FF"})
+
+
+def _rows(path: str) -> list[dict[str, Any]]:
+    """The rows that ``--append`` wrote."""
+    try:
+        rows = json.loads(Path(path).read_text())
+        if not isinstance(rows, list) or not all({"command", "mac", "bm", "ratio"} <= set(row) for row in rows):
+            raise ValueError("no list of rows")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path} is not a file that --append wrote: {error}") from error
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Comparisons as a Markdown table, MAC first in each pair."""
+    lines = ["| device | BM neuron | cycles | LUTs | ratio | flip-flops | DSPs | block RAMs | Fmax, MHz | ratio |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        mac, bm, ratio = row["mac"], row["bm"], row["ratio"]
+        design, device = bm["design"], mac["device"]
+        no_dsps = device["name"].startswith("ecp5") and not device["dsps_allowed"]
+        allowed = device["name"] + (", no DSPs" if no_dsps else "")
+        allowed += "" if device["block_rams_allowed"] else ", no block RAMs"
+        pairs = [f"{mac[key]:,} / {bm[key]:,}" for key in ("luts", "flip_flops", "dsps", "block_rams")]
+        name = f"{design['layout']} {design['bits']} bits, log codes {design['log_bits']}.{design['log_fraction']}"
+        name += ", layer" if design["boundary"] == "layer" else ""
+        fmax = " / ".join(_with_spread(neuron) for neuron in (mac, bm))
+        lines.append(f"| {allowed} | {name} | {mac['latency_cycles']} / {bm['latency_cycles']} | {pairs[0]} | "
+                     f"{ratio['luts']:.2f} | {pairs[1]} | {pairs[2]} | {pairs[3]} | {fmax} | {ratio['fmax_mhz']:.2f} |")
+    return "\n".join(lines)
+
+
+def _with_spread(neuron: dict[str, Any]) -> str:
+    text = f"{neuron['fmax_mhz']:.1f}"
+    if len(neuron["seeds"]) > 1:
+        text += f" ({neuron['fmax_lowest_mhz']:.1f}..{neuron['fmax_highest_mhz']:.1f})"
+    return text
+
+
+if __name__ == "__main__":
+    run(main)
