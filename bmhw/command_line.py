@@ -31,6 +31,7 @@ from .flow.scripts import OBJECTIVES
 from .hdl.adders import ADDERS
 from .hdl.design import FORMS, Design
 from .hdl.formats import EXP2_METHODS, LOG2_METHODS
+from .hdl.log_ends import LOG_ENDS
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import COMBINES, LAYOUTS, SUMS, BmFormat, MacFormat
@@ -48,7 +49,7 @@ _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
     "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
 }
-_BM_ONLY = (*_BM_FIELDS, "maximum")
+_BM_ONLY = (*_BM_FIELDS, "maximum", "log_end")
 _MAC_ONLY = ("multiplier",)
 
 
@@ -162,6 +163,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                          "(default: full)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
+    bm.add_argument("--log-end", choices=(AUTO, *LOG_ENDS),
+                    help="architecture of that logarithm (default: auto, the best one measured)")
 
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
@@ -189,8 +192,8 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
-        own = "multiplier" if neuron == "mac" else "maximum"
-        given = {name: getattr(args, name) for name in ("adder", own) if getattr(args, name) not in (None, AUTO)}
+        own = ("multiplier",) if neuron == "mac" else ("maximum", "log_end")
+        given = {name: getattr(args, name) for name in ("adder", *own) if getattr(args, name) not in (None, AUTO)}
         return Design(format=number_format, form=args.form, **choose(number_format, args.objective, given))
     except ValueError as error:
         raise UsageError(str(error)) from error

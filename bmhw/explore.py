@@ -17,7 +17,7 @@ from .flow.engine import ENGINES, Engine
 from .flow.generation import generate
 from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
-from .hdl.maxima import MAXIMA
+from .hdl.log_ends import LOG_ENDS
 from .hdl.multipliers import MULTIPLIERS as ALL_MULTIPLIERS
 from .hdl.neuron_formats import BmFormat, MacFormat
 from .selection import SCRIPT_OF, shape
@@ -30,7 +30,9 @@ BITS, INPUTS = (5, 8, 12), (9, 64)
 
 
 # Those that can win: a linear array of 64 inputs is hundreds of levels deep.
-ADDERS = ("ripple", "carry_skip", "brent_kung", "sklansky")
+ADDERS = ("ripple", "lookahead", "brent_kung", "sklansky")
+BM_ADDERS = ("ripple", "lookahead", "sklansky")
+MAXIMA = ("elimination", "digits", "digits3", "online")
 MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
 
 
@@ -45,8 +47,9 @@ def designs(bits: Sequence[int], inputs: Sequence[int]) -> Iterator[Design]:
             yield Design(format=MacFormat(inputs=n, bits=width), multiplier=multiplier, adder=adder)
         for layout in ("relu", "signed"):
             fmt = BmFormat(inputs=n, bits=width, layout=layout, boundary="layer", combine="logarithmic")
-            for maximum, adder in itertools.product(MAXIMA, ADDERS):
-                yield Design(format=fmt, maximum=maximum, adder=adder)
+            ends = [name for name, end in LOG_ENDS.items() if fmt.maximum_bits <= end.most_bits]
+            for maximum, adder, log_end in itertools.product(MAXIMA, BM_ADDERS, ends):
+                yield Design(format=fmt, maximum=maximum, adder=adder, log_end=log_end)
 
 
 def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[int], jobs: int) -> dict[str, Any]:
@@ -63,8 +66,8 @@ def explore(engine: Engine, cache: Cache, bits: Sequence[int], inputs: Sequence[
             figures = map_design(generated.verilog, generated.name, by_parts=False, objective=script, engine=engine,
                                  cache=cache, library=None)
             progress.advance(task)
-            own = "multiplier" if design.neuron == "mac" else "maximum"
-            return {**shape(design.format), "architecture": {own: getattr(design, own), "adder": design.adder},
+            own = ("multiplier",) if design.neuron == "mac" else ("maximum", "log_end")
+            return {**shape(design.format), "architecture": {name: getattr(design, name) for name in (*own, "adder")},
                     "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
         rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)

@@ -201,7 +201,8 @@ def _sample(layer: Layer) -> Layer:
 def _architecture(design: Design) -> dict[str, str]:
     if isinstance(design.format, MacFormat):
         return {"multiplier": design.multiplier, "adder": design.adder}
-    return {"maximum": design.maximum, "adder": design.adder, "combine": design.format.combine}
+    end = {"log_end": design.log_end} if design.format.combine == "logarithmic" else {}
+    return {"maximum": design.maximum, "adder": design.adder, "combine": design.format.combine, **end}
 
 
 def _whole_layer(neuron: dict[str, Any], outputs: int) -> dict[str, Any]:

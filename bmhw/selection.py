@@ -11,6 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from .hdl.log_ends import LOG_ENDS
 from .hdl.neuron_formats import BmFormat, MacFormat
 
 __all__ = ["AUTO", "SCRIPT_OF", "choose", "cost", "rows", "shape"]
@@ -42,7 +43,8 @@ def rows() -> tuple[dict[str, Any], ...]:
 
 
 def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> dict[str, str]:
-    """The architecture (``adder`` and ``maximum`` or ``multiplier``) that was best at the nearest measured shape.
+    """The architecture that was best at the nearest measured shape: ``adder`` and ``maximum``, ``log_end`` or
+    ``multiplier``.
 
     ``given``: what the user chose already; the best of those with it, or nothing if none was measured with it.
     """
@@ -50,7 +52,8 @@ def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | No
     fitting = [row for row in rows()
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and row["script"] == SCRIPT_OF[objective]
-               and all(row["architecture"].get(name, value) == value for name, value in given.items())]
+               and all(row["architecture"].get(name, value) == value for name, value in given.items())
+               and _suits(row["architecture"], wanted["bits"])]
     if not fitting:
         return given
 
@@ -60,3 +63,8 @@ def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | No
     nearest = min(map(distance, fitting))
     best = min((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))
     return {**best["architecture"], **given}
+
+
+def _suits(architecture: dict[str, str], bits: int) -> bool:
+    """Whether maxima of so many bits can have this logarithmic end."""
+    return "log_end" not in architecture or bits <= LOG_ENDS[architecture["log_end"]].most_bits

@@ -28,6 +28,9 @@ class LogarithmicEnd(Block):
 
     block_name = "log_subtract"
 
+    most_bits: int = 17
+    """The widest maxima that it is made for."""
+
     def __init__(self, *, format: BmFormat, adder: str):
         self.format, self.adder = format, adder
         super().__init__({"m1": In(format.maximum_bits), "m2": In(format.maximum_bits), "z": Out(format.log_bits)})
@@ -86,9 +89,10 @@ class LogSelectPart(LogarithmicEnd):
     gives what is left at these bits' place and below, and how much is borrowed from the bits above; these are there
     less each borrow that occurs, and the last bits select.
 
-    The tables grow with the square of the distances: made for few bits of m1 and m2.
+    The tables grow with the number of distances times that of borrows: made for few bits of m1 and m2.
     """
 
+    most_bits = 9
     LAST = 2  # bits of the maxima that are waited for
 
     def elaborate(self, platform):

@@ -294,12 +294,6 @@ class Digit4Maximum(EliminationMaximum):
     digit_bits, group = 2, 4
 
 
-class Digit8Maximum(EliminationMaximum):
-    """Elimination in digits of two bits, in a tree of groups of eight."""
-
-    digit_bits, group = 2, 8
-
-
 class OnlineSelect(Block):
     """The larger of two numbers, most significant bit first, two gate levels a bit.
 
@@ -348,6 +342,5 @@ MAXIMA: dict[str, type[Maximum]] = {
     "elimination4": Elimination4Maximum,
     "elimination8": Elimination8Maximum,
     "digits4": Digit4Maximum,
-    "digits8": Digit8Maximum,
     "online": OnlineMaximum,
 }

@@ -55,11 +55,12 @@ class TrainedNeuron:
         given = {name: value for name, value in architecture.items() if value not in (None, AUTO)}
         chosen: dict[str, Any] = choose(self.format, objective, given)
         design = Design(format=self.format, form=form, **chosen)
-        foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
-        if foreign in given:
-            raise UsageError(
-                f"--{foreign} {given[foreign]} needs a {other} layer; {self.layer} is {design.neuron}"
-            )
+        foreign, other = (("multiplier",), "mac") if design.neuron == "bm" else (("maximum", "log_end"), "bm")
+        for name in foreign:
+            if name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {given[name]} needs a {other} layer; {self.layer} is {design.neuron}"
+                )
         return design
 
 
