@@ -38,9 +38,8 @@ AREA_ONLY = 64
 MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
 MAC_ADDERS = ("brent_kung", "sklansky")
 BM_PAIRS = (
-    ("tree", "ripple"), ("elimination", "ripple"), ("elimination", "lookahead"), ("elimination4", "sklansky"),
-    ("digits", "lookahead"), ("digits", "sklansky"), ("digits3", "lookahead"), ("digits3", "sklansky"),
-    ("digits8", "lookahead"), ("digits8", "sklansky"), ("online", "lookahead"), ("online", "sklansky"),
+    ("tree", "ripple"), ("elimination4", "sklansky"),
+    *itertools.product(("elimination", "digits", "digits3", "online"), ("ripple", "lookahead", "sklansky")),
 )
 """(maximum, adder)"""
 
@@ -58,7 +57,9 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
                        maximum_bits=None if sums == "full" else math.ceil(0.75 * width))
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             fmt = dataclasses.replace(fmt, combine="logarithmic")
-        ends = LOG_ENDS if fmt.combine == "logarithmic" else ("subtract",)
+        ends = [name for name, end in LOG_ENDS.items() if fmt.maximum_bits <= end.most_bits]
+        if fmt.combine == "linear":
+            ends = ends[:1]  # has none
         for (maximum, adder), end in itertools.product(BM_PAIRS, ends):
             yield Design(format=fmt, maximum=maximum, adder=adder, log_end=end)
 

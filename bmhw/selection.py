@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from .hdl.log_ends import LOG_ENDS
 from .hdl.neuron_formats import BmFormat, MacFormat
 
 __all__ = ["AUTO", "SCRIPT_OF", "choose", "cost", "ranking", "rows", "shape"]
@@ -54,7 +55,8 @@ def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | N
     fitting = [row for row in rows()
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and row["script"] in (scripts or (SCRIPT_OF[objective],))
-               and all(row["architecture"].get(name, value) == value for name, value in given.items())]
+               and all(row["architecture"].get(name, value) == value for name, value in given.items())
+               and wanted["bits"] <= LOG_ENDS[row["architecture"].get("log_end", "subtract")].most_bits]
 
     def distance(row: dict[str, Any]) -> float:
         return sum(abs(math.log2(row[key] / wanted[key])) for key in ("bits", "inputs"))

@@ -51,6 +51,10 @@ class Design:
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
         check_choice("Logarithmic end", self.log_end, LOG_ENDS)
+        if isinstance(self.format, BmFormat) and self.format.combine == "logarithmic":
+            bits, most = self.format.maximum_bits, LOG_ENDS[self.log_end].most_bits
+            if bits > most:
+                raise ValueError(f"Logarithmic end {self.log_end} is for maxima of {most} bits or fewer, not {bits}")
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")

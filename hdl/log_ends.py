@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The logarithmic end of a bipolar morphological neuron: one interface, several architectures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
@@ -10,6 +10,7 @@ from .adders import ADDERS
 from .block import Block, place
 from .lookup import Lookup
 from .neuron_formats import BmFormat
+from .reduction import any_of
 
 __all__ = ["LOG_ENDS", "LogSelectPart", "LogSubtractPart", "LogarithmicEnd"]
 
@@ -26,6 +27,9 @@ class LogarithmicEnd(Block):
     """
 
     block_name = "log_subtract"
+
+    most_bits: int = 17
+    """The widest maxima that it is made for."""
 
     def __init__(self, *, format: BmFormat, adder: str):
         self.format, self.adder = format, adder
@@ -85,9 +89,10 @@ class LogSelectPart(LogarithmicEnd):
     gives what is left at these bits' place and below, and how much is borrowed from the bits above; these are there
     less each borrow that occurs, and the last bits select.
 
-    The tables grow with the square of the distances: made for few bits of m1 and m2.
+    The tables grow with the number of distances times that of borrows: made for few bits of m1 and m2.
     """
 
+    most_bits = 9
     LAST = 2  # bits of the maxima that are waited for
 
     def elaborate(self, platform):
@@ -141,7 +146,7 @@ class LogSelectPart(LogarithmicEnd):
             tops_chosen.append(top & chosen.replicate(len(top)))
             if over is not None:
                 overflow.append(over & chosen)
-        z = Cat(below, _any(tops_chosen))
+        z = Cat(below, any_of(tops_chosen))
         m.d.comb += self.z.eq(z | Cat(overflow).any().replicate(fmt.log_bits) if overflow else z)
         return m
 
@@ -162,7 +167,7 @@ class LogSelectPart(LogarithmicEnd):
                 for step, value in ((-1, less), (0, same), (1, more)):
                     if 2 * old + step >= 0:
                         terms[min(2 * old + step, reach)].append(signal & value)
-            m.d.comb += following.eq(Cat(_any(values) for values in terms))
+            m.d.comb += following.eq(Cat(any_of(values) for values in terms))
             state = list(following)
         return state
 
@@ -184,7 +189,7 @@ class LogSelectPart(LogarithmicEnd):
     def _select(self, m: Module, planes: Mapping[tuple[int, int], tuple], counts: Mapping[tuple[int, int], Value],
                 last: int) -> Value:
         """The OR of the plane that the last bits of m1 and m2 choose, higher bits first."""
-        level = {pair: _any([counts[key] for key in plane]) for pair, plane in planes.items()}
+        level = {pair: any_of([counts[key] for key in plane]) for pair, plane in planes.items()}
         keys: dict = dict(planes)
         for bit in reversed(range(last)):
             following, following_keys = {}, {}
@@ -210,22 +215,12 @@ class LogSelectPart(LogarithmicEnd):
                 continue
             choices = [choice for choice, _ in members]
             terms.append(members[0][1] & self._chosen(choices, bit))
-        return _any(terms)
+        return any_of(terms)
 
     def _chosen(self, choices: Sequence[tuple[int, int]], bit: int) -> Value:
         """Whether bit ``bit`` of m1 and m2 is one of the choices."""
         a, b = self.m1[bit], self.m2[bit]
-        return _any([(a if x else ~a) & (b if y else ~b) for x, y in choices])
-
-
-def _any(values: Iterable[Value]) -> Value:
-    """OR as a balanced tree; 0 of none."""
-    values = list(values)
-    if not values:
-        return Const(0)
-    while len(values) > 1:
-        values = [a | b for a, b in zip(values[::2], values[1::2], strict=False)] + values[len(values) & ~1:]
-    return values[0]
+        return any_of([(a if x else ~a) & (b if y else ~b) for x, y in choices])
 
 
 LOG_ENDS: dict[str, type[LogarithmicEnd]] = {"subtract": LogSubtractPart, "select": LogSelectPart}

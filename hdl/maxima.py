@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The maximum of many unsigned numbers: one interface, several architectures."""
 
-import functools
-import operator
-
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from .block import Block, place
 from .checks import check_range
 from .comparators import Comparator, CompareSelect
+from .reduction import any_of
 
 __all__ = ["MAXIMA", "EliminationMaximum", "Maximum", "OnlineMaximum", "Radix4Maximum", "TreeMaximum"]
 
@@ -149,8 +147,8 @@ class Radix4Select(Block):
                 wins[j].append(comparator.greater)
         winner = Signal(self.count)
         m.d.comb += winner.eq(Cat(Cat(w).all() for w in wins))
-        selected = [value & bit.replicate(self.width) for value, bit in zip(values, winner, strict=True)]
-        m.d.comb += self.m.eq(_or(selected))
+        m.d.comb += self.m.eq(any_of(value & bit.replicate(self.width)
+                                     for value, bit in zip(values, winner, strict=True)))
         return m
 
 
@@ -213,17 +211,19 @@ class EliminationNode(Block):
     def elaborate(self, platform):
         m = Module()
         bits = [Cat(self.a.word_select(i, self.width)[bit] for i in range(self.count)) for bit in range(self.width)]
-        alive: Value | None = self.enable if self.masked else None
+        # of each candidate, whether it is alive: all of these
+        alive: list[list[Value]] = [[self.enable[i]] if self.masked else [] for i in range(self.count)]
         top = self.width
         for size in self.digits:
             # who is left, for each outcome of the digit's bits so far; an outcome that isn't so leaves nobody
-            left: list[Value | None] = [alive]
+            left: list[Value | None] = [None]
             for bit in range(top - 1, top - size - 1, -1):
                 shown = [Signal(self.count, name=f"shows_{bit}_{i}") for i in range(len(left))]
                 some = Signal(len(left), name=f"some_{bit}")
-                m.d.comb += [signal.eq(bits[bit] if group is None else bits[bit] & group)
-                             for signal, group in zip(shown, left, strict=True)]
-                m.d.comb += some.eq(Cat(signal.any() for signal in shown))
+                m.d.comb += shown[0].eq(Cat(self._shown(one, conditions)
+                                            for one, conditions in zip(bits[bit], alive, strict=True)))
+                m.d.comb += [signal.eq(bits[bit] & group) for signal, group in zip(shown[1:], left[1:], strict=True)]
+                m.d.comb += some.eq(Cat(any_of(self._paired(signal)) for signal in shown))
                 answers = list(some)
                 for higher in range(top - 1, bit, -1):  # the outcome of the highest bit is there first
                     half = len(answers) // 2
@@ -232,19 +232,45 @@ class EliminationNode(Block):
                 m.d.comb += self.m[bit].eq(answers[0])
                 left = [group for pair in zip(left, shown, strict=True) for group in pair]
             top -= size
-            if size == 1 and top:
-                # the living that show a one, or all of the living if none shows one
-                none = (~self.m[top]).replicate(self.count)
-                survivors = Signal(self.count, name=f"alive_after_{top}")
-                m.d.comb += survivors.eq(left[1] | (none if alive is None else none & alive))
-                alive = survivors
-            elif top:
-                for bit in range(top + size - 1, top - 1, -1):
-                    survivors = Signal(self.count, name=f"alive_after_{bit}")
-                    stays = bits[bit] | (~self.m[bit]).replicate(self.count)
-                    m.d.comb += survivors.eq(stays if alive is None else alive & stays)
-                    alive = survivors
+            for bit in range(top + size - 1, top - 1, -1):
+                if top:
+                    alive = self._survive(m, bit, alive, bits[bit], shown[0] if size == 1 else None)
         return m
+
+    @property
+    def hurried(self) -> tuple[int, ...]:
+        """Candidates that must show their bits a level before the others, so that one more than a power of two need no
+        further level of ORs: the first two for a gate more a digit each."""
+        return (0, 1) if self.count > 4 and (self.count - 1).bit_count() == 1 else ()
+
+    def _paired(self, shown: Value) -> list[Value]:
+        """The leaves of a tree of ORs: the hurried candidates as one."""
+        first = len(self.hurried)
+        return [*([shown[:first].any()] if first else []), *shown[first:]]
+
+    def _shown(self, bit: Value, conditions: list[Value]) -> Value:
+        """A candidate's bit if it is alive; the last condition is the last to be known."""
+        for condition in conditions:
+            bit = bit & condition
+        return bit
+
+    def _survive(self, m: Module, bit: int, alive: list[list[Value]], bits: Value,
+                 shown: Value | None) -> list[list[Value]]:
+        """Who is alive after a bit of the result: who shows a one, or everybody if nobody does."""
+        survivors = Signal(self.count, name=f"alive_after_{bit}")
+        stays = Signal(self.count, name=f"stays_{bit}")
+        m.d.comb += stays.eq(bits | (~self.m[bit]).replicate(self.count))
+        following = []
+        for i, conditions in enumerate(alive):
+            before = Cat(conditions).all()
+            if i in self.hurried and conditions:
+                following.append([before, stays[i]])
+            else:
+                # with the bit shown at hand the same in another way: fewer gates after mapping
+                m.d.comb += survivors[i].eq(before & stays[i] if shown is None else
+                                            shown[i] | (before & ~self.m[bit]))
+                following.append([survivors[i]])
+        return following
 
 
 class EliminationMaximum(Maximum):
@@ -320,12 +346,6 @@ class Digit4Maximum(EliminationMaximum):
     digit_bits, radix = 2, 4
 
 
-class Digit8Maximum(EliminationMaximum):
-    """Elimination in digits of two bits, in a tree of groups of eight."""
-
-    digit_bits, radix = 2, 8
-
-
 class OnlineSelect(Block):
     """The larger of two numbers, most significant bit first, two gate levels a bit.
 
@@ -365,10 +385,6 @@ class OnlineMaximum(TreeMaximum):
     select = OnlineSelect
 
 
-def _or(values: list[Value]) -> Value:
-    return functools.reduce(operator.or_, values)
-
-
 MAXIMA: dict[str, type[Maximum]] = {
     "tree": TreeMaximum,
     "radix4": Radix4Maximum,
@@ -378,7 +394,6 @@ MAXIMA: dict[str, type[Maximum]] = {
     "elimination4": Elimination4Maximum,
     "elimination8": Elimination8Maximum,
     "digits4": Digit4Maximum,
-    "digits8": Digit8Maximum,
     "online": OnlineMaximum,
     "operator": OperatorMaximum,
 }

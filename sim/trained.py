@@ -59,11 +59,12 @@ class TrainedNeuron:
             design = Design(format=self.format, form=form, registers=registers, **chosen)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        foreign, other = ("multiplier", "mac") if design.neuron == "bm" else ("maximum", "bm")
-        if foreign in given:
-            raise UsageError(
-                f"--{foreign} {given[foreign]} needs a {other} layer; {self.layer} is {design.neuron}"
-            )
+        foreign, other = (("multiplier",), "mac") if design.neuron == "bm" else (("maximum", "log_end"), "bm")
+        for name in foreign:
+            if name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {given[name]} needs a {other} layer; {self.layer} is {design.neuron}"
+                )
         return design
 
 

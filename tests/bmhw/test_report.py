@@ -13,6 +13,7 @@ from bmhw import explore, layers, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
+from bmhw.hdl.log_ends import LOG_ENDS
 from bmhw.hdl.neuron_formats import BmFormat
 from bmhw.selection import SCRIPT_OF, cost, ranking, rows
 
@@ -42,7 +43,7 @@ def few(monkeypatch):
     monkeypatch.setattr(explore, "MAC_ADDERS", ("sklansky",))
     monkeypatch.setattr(explore, "MULTIPLIERS", ("dadda",))
     monkeypatch.setattr(explore, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
-    monkeypatch.setattr(explore, "LOG_ENDS", ("subtract",))
+    monkeypatch.setattr(explore, "LOG_ENDS", {"subtract": LOG_ENDS["subtract"]})
 
 
 def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):

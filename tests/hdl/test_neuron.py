@@ -261,3 +261,7 @@ class TestArguments:
     def test_design(self, parameters, message):
         with pytest.raises(ValueError, match=message):
             Design(format=BmFormat(inputs=9, bits=8), **parameters)
+
+    def test_logarithmic_end_for_wide_maxima(self):
+        with pytest.raises(ValueError, match="select is for maxima of 9 bits or fewer, not 11"):
+            Design(format=BmFormat(inputs=9, bits=10, log_fraction=4, combine="logarithmic"), log_end="select")
