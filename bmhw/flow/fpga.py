@@ -23,7 +23,10 @@ from .children import Children
 from .netlist import Cell, join, read_blocks
 from .paths import Stage, pipeline_stages
 
-__all__ = ["DEVICES", "Device", "DoesNotFitError", "NextPnr", "count_cells", "planning_script", "stages_of", "synthesis_script"]
+__all__ = [
+    "DEVICES", "Device", "DoesNotFitError", "NextPnr", "count_cells", "planning_script", "stages_of",
+    "synthesis_script",
+]
 
 
 class DoesNotFitError(RunError):
