@@ -25,7 +25,8 @@ benchmark: $(VENV)/installed
 
 # One command a row; the file appears when all of them are in it.
 FPGA_ROWS := build/fpga.json
-FPGA := $(RUN) -m bmhw.fpga --compare --seeds 3 --append $(FPGA_ROWS)
+FPGA_SEEDS ?= 3
+FPGA := $(RUN) -m bmhw.fpga --compare --seeds $(FPGA_SEEDS) --append $(FPGA_ROWS)
 LOG5 := --branches signed --log-bits 5
 
 fpga: $(VENV)/installed-fpga
