@@ -3,6 +3,7 @@
 # make test       all tests
 # make benchmark  how fast the commands are, as ratios
 # make results    everything in docs/results, measured again; LIBERTY=FILE adds the balanced designs in its cells
+# make fpga       both neurons placed on two FPGAs, into docs/results/fpga.json: half an hour
 # Each installs what it needs into .venv first. Needed beforehand: Python >= 3.10, make, g++.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 # The build that the tests are known to pass with; users choose their own.
 TORCH := torch==2.13.0
 
-.PHONY: demo test benchmark results clean
+.PHONY: demo test benchmark results fpga clean
 
 # The comparisons in docs/results, as options of bmhw.layers; how many bits of a clamped sum a maximum needs is what
 # the trained networks show (docs/results/training.md).
@@ -51,6 +52,31 @@ results: $(VENV)/installed-report
 	$(call layers,$(c)-full-balanced,$($(c)) --objective balanced))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 
+# One command a row; the file appears when all of them are in it.
+FPGA_ROWS := build/fpga.json
+FPGA_SEEDS ?= 3
+FPGA := $(RUN) -m bmhw.fpga --compare --seeds $(FPGA_SEEDS) --append $(FPGA_ROWS)
+LOG5 := --branches signed --log-bits 5
+
+fpga: $(VENV)/installed-fpga
+	@mkdir -p $(dir $(FPGA_ROWS)) docs/results
+	@rm -f $(FPGA_ROWS)
+	@$(FPGA) --device ice40-hx8k --latency 3 --branches signed
+	@$(FPGA) --device ice40-hx8k --latency 3
+	@$(FPGA) --device ice40-hx8k --latency 3 $(LOG5)
+	@$(FPGA) --device ice40-hx8k --latency 5 $(LOG5)
+	@$(FPGA) --device ecp5-85k --latency 3 --branches signed
+	@$(FPGA) --device ecp5-85k --latency 3
+	@$(FPGA) --device ecp5-85k --latency 3 $(LOG5)
+	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp --branches signed
+	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp
+	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp $(LOG5)
+	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(LOG5)
+	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(LOG5) --combine logarithmic
+	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp --boundary layer $(LOG5) --combine logarithmic
+	@mv $(FPGA_ROWS) docs/results/fpga.json
+	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
@@ -61,6 +87,11 @@ $(RUN):
 $(VENV)/installed: pyproject.toml | $(RUN)
 	@echo "Installing bmhw into $(VENV) ..."
 	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-fpga: pyproject.toml | $(RUN)
+	@echo "Installing bmhw and nextpnr into $(VENV) ..."
+	@$(PIP) --editable '.[fpga]'
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(RUN)

@@ -137,13 +137,13 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                         help="width of each weight, 2..16 (default: as the inputs, or as their log codes)")
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
-                             "(default: parallel)")
+                             "(default: %(default)s)")
     common.add_argument("--registers", metavar="PLACE,...",
                         help="with --form pipelined: the parts with registers behind them, or PART.LEVEL for a level "
                              "inside a part, such as maxima.1 (default: every part)")
     common.add_argument("--objective", choices=OBJECTIVES, default="area",
                         help="few gates, few gates x depth, or a short path: chooses script and architecture "
-                             "(default: area)")
+                             "(default: %(default)s)")
     common.add_argument("--adder", choices=(AUTO, *ADDERS), default=AUTO,
                         help="architecture of the adders (default: auto, the best one measured)")
 

@@ -41,7 +41,6 @@ from .tables import pipeline, plain_table, title
 
 __all__ = ["main"]
 
-# What an FPGA has chains and blocks for is left to Yosys.
 _OPERATOR = "operator"
 _MOST_SEEDS = 100
 
@@ -52,7 +51,9 @@ examples:
   python -m bmhw.fpga --neuron mac --device ecp5-85k --no-dsp
       a multiply-accumulate neuron in lookup tables and carries alone
 
-Architectures that are not named are `operator`: left to Yosys, which takes carry chains and DSPs for them.
+Adders that are not named are `operator`: left to Yosys, which takes carry chains for them. Of a multiplier or a
+maximum that is not named two are placed, `operator` and what --objective chooses by gates, and the one with the fewest
+lookup tables (area), the shortest critical path (delay) or the least product of both (balanced) is shown.
 Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
 """
 
@@ -65,7 +66,7 @@ def parser() -> Parser:
     result = Parser(description="Map a neuron to an FPGA with Yosys, place and route it with nextpnr, and print its\n"
                                 "cells and how fast it runs.", epilog=_EXAMPLES)
     design_options(result)
-    result.set_defaults(form="pipelined")
+    result.set_defaults(form="pipelined", objective="balanced")
     pipeline_options(result, stage_depth=False)
     fpga = result.add_argument_group("FPGA")
     fpga.add_argument("--device", choices=DEVICES, default="ice40-hx8k", help="(default: ice40-hx8k)")
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     for file in filter(None, (args.json, args.append)):
         check_writable(file)
-    designs = [_design(design, args) for design in designs_from(args)]
+    designs = [_at_boundary(design, args.boundary) for design in designs_from(args)]
     if args.append and not args.compare:
         raise UsageError(f"--append {args.append} needs --compare")
     fpga = _fpga(args)
@@ -109,8 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with waiting as status, fpga.engine.stopping(), fpga.nextpnr.stopping():
         if status is not None:
             fpga.progress = lambda step: status.update(f"{step} ...")
-        designs = [pipelined(design, args, fpga.steps) for design in designs]
-        neurons = [fpga.measure(design) for design in designs]
+        neurons = [_measure(fpga, design, args) for design in designs]
     result = compare(*neurons) if args.compare else neurons[0]
     if args.append:
         row = {"command": _command(argv), "date": time.strftime("%Y-%m-%d"), **result}
@@ -125,17 +125,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _design(design: Design, args: argparse.Namespace) -> Design:
-    """The design at the boundary that is asked for, its architectures left to Yosys unless they are named."""
-    own = "multiplier" if design.neuron == "mac" else "maximum"
-    open_ones = {name: _OPERATOR for name in ("adder", own) if getattr(args, name) in (None, AUTO)}
+def _at_boundary(design: Design, boundary: str) -> Design:
     try:
-        fmt = design.format
-        if args.boundary != fmt.boundary:
-            fmt = dataclasses.replace(fmt, boundary=args.boundary, result=None)
-        return dataclasses.replace(design, format=fmt, **open_ones)
+        if boundary == design.format.boundary:
+            return design
+        return dataclasses.replace(design, format=dataclasses.replace(design.format, boundary=boundary, result=None))
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _measure(fpga: Fpga, design: Design, args: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a design; of architectures that are left open, those that the objective likes best."""
+    if args.adder == AUTO:
+        design = dataclasses.replace(design, adder=_OPERATOR)
+    own = "multiplier" if design.neuron == "mac" else "maximum"
+    candidates = [design]
+    if getattr(args, own) in (None, AUTO) and getattr(design, own) != _OPERATOR:
+        candidates.append(dataclasses.replace(design, **{own: _OPERATOR}))
+    return fpga.best([pipelined(candidate, args, fpga.steps) for candidate in candidates], args.objective)
 
 
 def _fpga(args: argparse.Namespace) -> Fpga:
@@ -175,6 +182,9 @@ def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> 
         say(title(neuron), "bold")
         if neuron["latency_cycles"] and neuron["design"]["form"] == "pipelined":
             say(f"Pipeline: {pipeline(neuron)}")
+        if len(neuron["candidates"]) > 1:
+            say("Tried: " + "; ".join(f"{next(iter(one.values()))} {one['luts']:,} LUTs, {one['flip_flops']:,} "
+                                      f"flip-flops, {one['fmax_mhz']:.1f} MHz" for one in neuron["candidates"]))
         say(f"Critical path: {_path(neuron['critical_path'])}")
         say(f"Placed with its wrapper ({neuron['wrapper']['luts']} LUTs, {neuron['wrapper']['flip_flops']} flip-flops, "
             f"counted in no other line): {_placed(neuron['placed'])}")
@@ -203,7 +213,8 @@ def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> 
         f"Fmax: from register to register, target {first['target_mhz']:g} MHz, "
         f"{f'seed {seeds[0]}' if len(seeds) == 1 else f'median of seeds {seeds[0]}..{seeds[-1]}'}. "
         f"{'DSPs allowed' if first['device']['dsps_allowed'] else 'No DSPs'}, "
-        f"{'block RAMs allowed' if first['device']['block_rams_allowed'] else 'no block RAMs'}.", style="dim"))
+        f"{'block RAMs allowed' if first['device']['block_rams_allowed'] else 'no block RAMs'}; objective "
+        f"{first['objective']}.", style="dim"))
     console.print(Text(
         f"bmhw {tools['bmhw']}, {tools['engine']} ({tools['yosys']}), {tools['nextpnr']}, "
         f"amaranth {tools['amaranth']}, Python {tools['python']}.", style="dim"))
@@ -238,20 +249,24 @@ def _rows(path: str) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Comparisons as a Markdown table, MAC first in each pair."""
-    lines = ["| device | BM neuron | cycles | LUTs | ratio | flip-flops | DSPs | block RAMs | Fmax, MHz | ratio |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    heads = ("device", "BM neuron", "architectures", "cycles", "LUTs", "MAC / BM", "flip-flops", "DSPs", "block RAMs",
+             "Fmax, MHz", "BM / MAC")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         mac, bm, ratio = row["mac"], row["bm"], row["ratio"]
         design, device = bm["design"], mac["device"]
-        no_dsps = device["name"].startswith("ecp5") and not device["dsps_allowed"]
-        allowed = device["name"] + (", no DSPs" if no_dsps else "")
+        allowed = device["name"]
+        allowed += ", no DSPs" if DEVICES[allowed].has_dsp and not device["dsps_allowed"] else ""
         allowed += "" if device["block_rams_allowed"] else ", no block RAMs"
         pairs = [f"{mac[key]:,} / {bm[key]:,}" for key in ("luts", "flip_flops", "dsps", "block_rams")]
         name = f"{design['layout']} {design['bits']} bits, log codes {design['log_bits']}.{design['log_fraction']}"
-        name += ", layer" if design["boundary"] == "layer" else ""
+        name += ", layer boundary" if design["boundary"] == "layer" else ""
+        name += ", logarithmic end" if design["combine"] == "logarithmic" else ""
         fmax = " / ".join(_with_spread(neuron) for neuron in (mac, bm))
-        lines.append(f"| {allowed} | {name} | {mac['latency_cycles']} / {bm['latency_cycles']} | {pairs[0]} | "
-                     f"{ratio['luts']:.2f} | {pairs[1]} | {pairs[2]} | {pairs[3]} | {fmax} | {ratio['fmax_mhz']:.2f} |")
+        cells = (allowed, name, f"{mac['design']['multiplier']} / {design['maximum']}",
+                 f"{mac['latency_cycles']} / {bm['latency_cycles']}", pairs[0], f"{ratio['luts']:.2f}",
+                 *pairs[1:], fmax, f"{ratio['fmax_mhz']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

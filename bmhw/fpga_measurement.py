@@ -7,13 +7,22 @@ cells are counted apart from the wrapper's, and Fmax is that of paths between re
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .flow.cache import Cache, digest
 from .flow.engine import Engine
-from .flow.fpga import DEVICES, Device, NextPnr, count_cells, planning_script, stages_of, synthesis_script
+from .flow.fpga import (
+    DEVICES,
+    Device,
+    DoesNotFitError,
+    NextPnr,
+    count_cells,
+    planning_script,
+    stages_of,
+    synthesis_script,
+)
 from .flow.generation import generate
 from .flow.paths import Stage
 from .flow.synthesis import instances
@@ -24,7 +33,6 @@ from .measurement import tools, widths
 __all__ = ["Fpga", "compare"]
 
 WRAPPER = "wrapper"
-_NO_PART = "neuron"  # what lies in no part: registers between parts
 
 METHOD = {
     "cells": "Yosys's cells of the neuron alone; nothing is optimised across its ports",
@@ -33,6 +41,15 @@ METHOD = {
                 "lower middle one), whose critical path is shown",
     "latency": "cycles from the neuron's inputs to its registered output, without the wrapper's",
 }
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    netlist: str
+    counts: dict[str, int]
+    wrapper: dict[str, int]
+    latency: int
+    script: str
 
 
 @dataclass
@@ -64,7 +81,7 @@ class Fpga:
     def steps(self, design: Design) -> list[Stage]:
         """The stages of a pipelined neuron in the device's cells, mapped part by part, in tenths of a level of
         logic."""
-        self.progress(f"{design.neuron.upper()}: how deep each step is")
+        self.progress(f"{_name(design)}: how deep each step is")
         generated = generate(design, self.cache)
         parts = sorted(set(instances(generated.verilog, generated.name).values()))
         script = planning_script(self.device, generated.name, parts, **self.resources)
@@ -77,20 +94,38 @@ class Fpga:
             self.cache.set(key, stored)
         return [Stage(*stage) for stage in stored["stages"]]
 
+    def best(self, designs: Sequence[Design], objective: str) -> dict[str, Any]:
+        """Figures of the best of several designs, and what was tried, best first.
+
+        ``objective``: the fewest lookup tables, the shortest critical path, or the least product of both.
+        ``DoesNotFitError`` if none of them fits.
+        """
+        measured, too_large = [], None
+        for design in designs:
+            try:
+                measured.append(self.measure(design))
+            except DoesNotFitError as error:
+                too_large = error
+        if too_large and not measured:
+            raise too_large
+
+        def cost(neuron: dict[str, Any]) -> float:
+            luts, path = max(neuron["luts"], 1), neuron["critical_path_ns"]
+            return {"area": luts, "delay": path, "balanced": luts * path}[objective]
+
+        measured.sort(key=cost)
+        tried = [{**_architecture(neuron["design"]), **{key: neuron[key] for key in ("luts", "flip_flops", "fmax_mhz")}}
+                 for neuron in measured]
+        return {**measured[0], "objective": objective, "candidates": tried}
+
     def measure(self, design: Design) -> dict[str, Any]:
-        """One neuron's figures, as JSON values. ``RunError`` if it does not fit."""
-        name = design.neuron.upper()
-        self.progress(f"{name}: synthesising")
-        generated = generate(design, self.cache, ShiftWrapper, WRAPPER)
-        neuron = instances(generated.verilog, WRAPPER)["neuron"]
-        script = synthesis_script(self.device, WRAPPER, neuron, **self.resources)
-        mapped = self._stored(digest("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
-            self.engine.run(script, {"design.v": generated.verilog}, ("cells.json", "netlist.json"))))
-        statistics, netlist = json.loads(mapped["cells.json"]), mapped["netlist.json"]
+        """One neuron's figures, as JSON values. ``DoesNotFitError``."""
+        name, mapped = _name(design), self._map(design)
+        netlist = mapped.netlist
         runs = []
         for number, seed in enumerate(self.seeds, start=1):
             self.progress(f"{name}: placing and routing, seed {seed} ({number} of {len(self.seeds)})")
-            key = digest("fpga placed", 1, netlist, self.device.options, seed, self.frequency, self.nextpnr.version)
+            key = digest("fpga placed", 2, netlist, self.device.options, seed, self.frequency, self.nextpnr.version)
             runs.append(self._stored(key, lambda seed=seed: {
                 "seed": seed, **_run(self.nextpnr.place(netlist, seed, self.frequency))}))
         median = sorted(runs, key=lambda run: run["fmax_mhz"])[(len(runs) - 1) // 2]
@@ -99,17 +134,29 @@ class Fpga:
             "name": design.name, "design": design.to_dict(),
             "device": {"name": self.device_name, "chip": self.device.chip, "dsps_allowed": self.dsp and
                        self.device.has_dsp, "block_rams_allowed": self.block_ram},
-            **count_cells(self.device, statistics, neuron),
-            "latency_cycles": generated.latency,
+            **mapped.counts,
+            "latency_cycles": mapped.latency,
             "fmax_mhz": median["fmax_mhz"], "fmax_lowest_mhz": min(frequencies), "fmax_highest_mhz": max(frequencies),
             "target_mhz": self.frequency,
             "critical_path_ns": 1000 / median["fmax_mhz"], "critical_path": median["critical_path"],
             "seeds": [{"seed": run["seed"], "fmax_mhz": run["fmax_mhz"]} for run in runs],
-            "wrapper": count_cells(self.device, statistics, WRAPPER),
+            "wrapper": mapped.wrapper,
             "placed": median["placed"],
-            "method": {**METHOD, "yosys_script": script, "nextpnr_options": list(self.device.options)},
+            "method": {**METHOD, "yosys_script": mapped.script, "nextpnr_options": list(self.device.options)},
             "tools": tools(self.engine, _creator(netlist)) | {"nextpnr": self.nextpnr.version},
         }
+
+    def _map(self, design: Design) -> _Mapped:
+        """The neuron in its wrapper, in the device's cells."""
+        self.progress(f"{_name(design)}: synthesising")
+        generated = generate(design, self.cache, ShiftWrapper, WRAPPER)
+        neuron = instances(generated.verilog, WRAPPER)["neuron"]
+        script = synthesis_script(self.device, WRAPPER, neuron, **self.resources)
+        files = self._stored(digest("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
+            self.engine.run(script, {"design.v": generated.verilog}, ("cells.json", "netlist.json"))))
+        counts, wrapper = (count_cells(self.device, json.loads(files["cells.json"]), module)
+                           for module in (neuron, WRAPPER))
+        return _Mapped(files["netlist.json"], counts, wrapper, generated.latency, script)
 
     def _stored(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         found = self.cache.get(key)
@@ -135,6 +182,10 @@ def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
             "ratio_meaning": "MAC / BM for cells; BM / MAC for Fmax, critical path and latency"}
 
 
+def _architecture(design: dict[str, Any]) -> dict[str, str]:
+    return {name: design[name] for name in ("multiplier", "maximum", "adder") if name in design}
+
+
 def _run(report: dict[str, Any]) -> dict[str, Any]:
     """What is kept of one report of nextpnr."""
     (clock,) = report["fmax"].values()
@@ -147,7 +198,13 @@ def _path(segments: list[dict[str, Any]]) -> dict[str, Any]:
     """nextpnr's path in short: where it begins and ends, and what each part has of it."""
     steps: list[dict[str, Any]] = []
     for segment in segments:
-        part = _part(segment["to" if segment["type"] == "routing" else "from"]["cell"])
+        cell = segment["to" if segment["type"] == "routing" else "from"]["cell"]
+        part = _part(cell)
+        if steps and segment["type"] != "setup" and part in (None, WRAPPER):
+            # some cells have no name of their own: what nextpnr adds to a carry chain, and what is named after a
+            # register behind the part
+            part = steps[-1]["part"]
+        part = part or "registers"
         if not steps or steps[-1]["part"] != part:
             steps.append({"part": part, "cells": 0, "logic_ns": 0.0, "routing_ns": 0.0})
         steps[-1]["routing_ns" if segment["type"] == "routing" else "logic_ns"] += segment["delay"]
@@ -155,15 +212,19 @@ def _path(segments: list[dict[str, Any]]) -> dict[str, Any]:
     return {"from": _signal(segments[0]["from"]["cell"]), "to": _signal(segments[-1]["to"]["cell"]), "steps": steps}
 
 
-def _part(cell: str) -> str:
+def _part(cell: str) -> str | None:
     """The part of the neuron that a cell's name begins with: ``neuron.maxima.maximum_1...`` is in ``maxima``."""
     words = cell.split(".")
-    return (words[1] if len(words) > 2 else _NO_PART) if words[0] == "neuron" else WRAPPER
+    return (words[1] if len(words) > 2 else None) if words[0] == "neuron" else WRAPPER
 
 
 def _signal(cell: str) -> str:
     """The signal that a flip-flop's name was made of."""
     return re.sub(r"_(?:SB_|TRELLIS_FF|LUT4|CCU2C|PFUMX|L6MUX21).*", "", cell)
+
+
+def _name(design: Design) -> str:
+    return f"{design.neuron.upper()}, {' and '.join(_architecture(design.to_dict()).values())}"
 
 
 def _creator(netlist: str) -> str:

@@ -23,7 +23,14 @@ from .children import Children
 from .netlist import Cell, join, read_blocks
 from .paths import Stage, pipeline_stages
 
-__all__ = ["DEVICES", "Device", "NextPnr", "count_cells", "planning_script", "stages_of", "synthesis_script"]
+__all__ = [
+    "DEVICES", "Device", "DoesNotFitError", "NextPnr", "count_cells", "planning_script", "stages_of",
+    "synthesis_script",
+]
+
+
+class DoesNotFitError(RunError):
+    """A design needs more of something than the device has."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,8 @@ class NextPnr(Children):
         package = f"yowasp_nextpnr_{device.family}"
         native = shutil.which(self.name)
         if native is None and importlib.util.find_spec(package) is None:
-            raise RunError(f"no {self.name}: install the Python package yowasp-{self.name} (extra fpga) or native")
+            raise RunError(f"no {self.name}: install the Python package yowasp-{self.name} (extra fpga) or the native "
+                           "program")
         self._command = [native] if native else [
             sys.executable, "-c", f"import sys, {package} as p; sys.exit(p.run_nextpnr_{device.family}(sys.argv[1:]))"]
         self._native = native is not None
@@ -173,7 +181,7 @@ class NextPnr(Children):
     def place(self, netlist: str, seed: int, frequency: float) -> dict[str, Any]:
         """nextpnr's report of a netlist (Yosys's JSON), with a target in MHz.
 
-        ``RunError`` if it does not fit, with what is needed and what there is; ``TimeLimitError``.
+        :class:`DoesNotFitError` with what is needed and what there is, ``RunError``, ``TimeLimitError``.
         """
         with tempfile.TemporaryDirectory(prefix="bmhw-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
@@ -182,15 +190,15 @@ class NextPnr(Children):
                        "--seed", str(seed), "--freq", f"{frequency:g}", "--timing-allow-fail"]
             status, log = self.run_child(command, folder, self.name, self.time_limit)
             if status:
-                raise RunError(self._message(status, log))
+                raise self._error(status, log)
             return json.loads((folder / "report.json").read_text())
 
-    def _message(self, status: int, log: str) -> str:
+    def _error(self, status: int, log: str) -> RunError:
         used = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", log, re.MULTILINE)
         over = [f"{needed} {kind} of {available}" for kind, needed, available in used if int(needed) > int(available)]
         errors = re.findall(r"^ERROR: (.*)$", log, re.MULTILINE)
         if over and not self.stopped:
-            return f"does not fit {self.device.chip}: needs {', '.join(over)} available"
+            return DoesNotFitError(f"does not fit {self.device.chip}: needs {', '.join(over)} available")
         if errors and not self.stopped:
-            return f"{self.name}: {errors[0]}"
-        return self.failure(self.name, status, log)
+            return RunError(f"{self.name}: {errors[0]}")
+        return RunError(self.failure(self.name, status, log))

@@ -178,6 +178,31 @@ class TestPipelined:
         vectors = random_vectors(fmt, 50, np.random.default_rng(SEED))
         check(Design(format=fmt, form="pipelined", registers=registers), vectors)
 
+    @pytest.mark.parametrize("architecture", [
+        *({"maximum": maximum} for maximum in MAXIMA), *({"multiplier": multiplier} for multiplier in MULTIPLIERS)],
+        ids=lambda architecture: "-".join(map("_".join, architecture.items())))
+    def test_registers_everywhere_and_at_one_place(self, architecture):
+        """Also inside the maxima and the compression, for every one of their architectures."""
+        rng = np.random.default_rng(SEED)
+        for fmt in formats(3, inputs=6):
+            if isinstance(fmt, MacFormat) != ("multiplier" in architecture):
+                continue
+            pipeline = Design(format=fmt, form="pipelined", **architecture)
+            inside = [place for place in pipeline.places if "." in place]
+            for registers in (pipeline.places, inside, inside[len(inside) // 2:][:1]):
+                if registers:
+                    design = dataclasses.replace(pipeline, registers=tuple(registers))
+                    assert design.create().latency == len(registers)
+                    check(design, random_vectors(fmt, 30, rng))
+
+    def test_places_are_in_the_order_of_the_data(self):
+        places = Design(format=BmFormat(inputs=9, bits=4), maximum="tree", form="pipelined").places
+        assert places == ("log2", "sums", "maxima.1", "maxima.2", "maxima.3", "maxima", "exp2", "combine")
+        assert Design(format=BmFormat(inputs=9, bits=4), maximum="elimination").places == (
+            "log2", "sums", "maxima", "exp2", "combine")
+        assert Design(format=MacFormat(inputs=4, bits=4), multiplier="operator").places == (
+            "products", "compression.1", "compression", "final_adder")
+
     def test_latency_counts_registers(self):
         fmt = BmFormat(inputs=4, bits=4)
         assert Design(format=fmt).create().latency == 0
@@ -257,6 +282,8 @@ class TestArguments:
         ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
         ({"form": "pipelined", "registers": ()}, "not after none"),
         ({"form": "pipelined", "registers": ("products",)}, "must be one of log2, sums, maxima"),
+        ({"form": "pipelined", "registers": ("maxima.4",)}, r"must be one of log2, .* maxima.3, maxima, .*'maxima.4'"),
+        ({"form": "pipelined", "registers": ("sums", "sums")}, "once each, not as sums, sums"),
     ])
     def test_design(self, parameters, message):
         with pytest.raises(ValueError, match=message):
