@@ -316,8 +316,12 @@ class FoldedNetwork(nn.Module):
         values["logits"] = (values[last] * torch.exp2(exponents[last]).view(-1, 1, 1)).flatten(1)
         return values
 
+    def scores(self, trace: Mapping[str, Tensor]) -> Tensor:
+        """(batch, classes), from the values of the nodes."""
+        return trace["logits"]
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.trace(images)["logits"]
+        return self.scores(self.trace(images))
 
     def to_integer(self, name: str, samples: np.ndarray) -> IntegerNetwork:
         """The integer network; ``samples``: held-out images, uint8 (count, channels, height, width)."""
