@@ -75,7 +75,14 @@ def parser() -> Parser:
         "--maximum-bits",
         type=number,
         metavar="M",
-        help="high bits of the sums that the maxima see (default: all, one more than --log-bits)",
+        help="high bits of the sums that the maxima see (default: all)",
+    )
+    result.add_argument(
+        "--sums",
+        choices=("full", "clamped"),
+        default="full",
+        help="sums of an activation's and a weight's code: one bit more than the codes, or clamped from below to "
+        "as many (default: full)",
     )
     result.add_argument(
         "--combine",
@@ -162,6 +169,7 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         log_bits=args.log_bits,
         log2=args.log,
         exp2=args.exp,
+        sums=args.sums,
         maximum_bits=args.maximum_bits,
         combine=args.combine,
     )
