@@ -37,8 +37,8 @@ class Quantisation:
 
     ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
     weights, ``log2`` and ``exp2`` methods, ``sums``: ``full`` or ``clamped``, ``maximum_bits``: high bits of
-    the sums that the maxima see, ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can (``Architecture.code_layers``)
-    hand on log codes.
+    the sums that the maxima see, ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can
+    (``Architecture.code_layers``) hand on log codes.
     """
 
     bits: int = 8

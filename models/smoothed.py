@@ -7,6 +7,7 @@ products that are above 0: ``M <= norm <= n^(1/p) M``. Its gradient reaches ever
 """
 
 import ctypes
+import functools
 
 import torch
 import torch.nn.functional as functional
@@ -79,23 +80,30 @@ class _Plain:
 
 
 class _Compiled:
-    """The same in C++ (``p_norm.cpp``), for float32 on the CPU."""
+    """The same in C++ (``p_norm.cpp``), for float32 on the CPU, with powers, sums and their gradients in
+    bfloat16 where the processor has instructions for it: twice as fast, each rounded by at most 1/256.
+    """
 
     @staticmethod
     def available() -> bool:
         return not isinstance(library("p_norm"), str)
 
     @staticmethod
-    def powers(values: Tensor, p: float) -> tuple[Tensor, Tensor]:
-        scale, powers = values.new_empty(len(values)), torch.empty_like(values)
-        _call("powers", len(values), values[0].numel(), values, p, scale, powers)
+    @functools.cache
+    def dtype() -> torch.dtype:
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+    @classmethod
+    def powers(cls, values: Tensor, p: float) -> tuple[Tensor, Tensor]:
+        scale, powers = values.new_empty(len(values)), torch.empty_like(values, dtype=cls.dtype())
+        _call("powers", powers.dtype, len(values), values[0].numel(), values, p, scale, powers)
         return scale, powers
 
     @staticmethod
     def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
         batch, outputs, height, width = sums.shape
-        values = sums.new_empty(batch, outputs // 2, height, width)
-        _call("difference", batch, outputs // 2, height * width, sums, p, x_scale, w_scale, values)
+        values = x_scale.new_empty(batch, outputs // 2, height, width)
+        _call("difference", sums.dtype, batch, outputs // 2, height * width, sums, p, x_scale, w_scale, values)
         return values, sums
 
     @staticmethod
@@ -103,19 +111,19 @@ class _Compiled:
         batch, half, height, width = gradient.shape
         result = torch.empty_like(quotients)
         tensors = gradient.contiguous(), quotients, x_scale, w_scale, result
-        _call("sums_gradient", batch, half, height * width, *tensors)
+        _call("sums_gradient", result.dtype, batch, half, height * width, *tensors)
         return result
 
     @staticmethod
     def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        _call("values_gradient", gradient.numel(), gradient, powers, values)
-        return gradient
+        result = torch.empty_like(values)
+        _call("values_gradient", powers.dtype, values.numel(), gradient.contiguous(), powers, values, result)
+        return result
 
 
-def _call(name: str, *arguments: int | float | Tensor) -> None:
+def _call(name: str, dtype: torch.dtype, *arguments: int | float | Tensor) -> None:
     kinds = {int: ctypes.c_int64, float: ctypes.c_float}
-    getattr(library("p_norm"), f"p_norm_{name}")(
+    getattr(library("p_norm"), f"p_norm_{name}_{str(dtype).removeprefix('torch.')}")(
         *(
             ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else kinds[type(value)](value)
             for value in arguments
