@@ -13,7 +13,7 @@ from bmhw.models.methods import METHODS, Method, layer_distance
 from bmhw.models.network import Network, with_classical_weights
 from bmhw.models.operators import max_product_difference
 from bmhw.models.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
-from bmhw.models.training import Settings, Trainer
+from bmhw.models.training import Settings, Trainer, accuracy
 
 SIGNS = {"nonnegative": False, "signed": True}
 
@@ -126,7 +126,7 @@ SETTINGS = Settings(
     dataset="thirds",
     architecture="resnet-small",
     layout="signed",
-    epochs=(2, 3, 0),
+    epochs=(3, 8, 0),
     batch=20,
     validation=20,
     translate=0,
@@ -137,10 +137,9 @@ SETTINGS = Settings(
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_learns(name, data, tmp_path):
     trainer = Trainer(dataclasses.replace(SETTINGS, method=name), data, tmp_path)
-    losses = []
-    trainer.run(lambda event: losses.append((event["phase"], event["loss"])))
-    of_bm = [loss for phase, loss in losses if phase == "bm"]
-    assert np.mean(of_bm[-5:]) < 0.8 * np.mean(of_bm[:3]) or np.mean(of_bm[-5:]) < 0.1, of_bm
+    trainer.run()
+    # a third is chance
+    assert accuracy(trainer.models["bm"], data.test_images, data.test_labels) > 70
 
 
 def test_the_annealed_method_starts_as_the_classical_network_and_ends_with_maxima(tiny_architecture):
