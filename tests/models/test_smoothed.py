@@ -176,7 +176,8 @@ def test_layers_become_maxima_one_after_the_other(tiny_architecture):
 def test_the_distance_of_layers(tiny_architecture):
     torch.manual_seed(0)
     network = Network(tiny_architecture, tiny_architecture.layouts("mac")).eval()
-    values = network.trace(torch.rand(10, 1, 8, 8))
+    with torch.no_grad():
+        values = network.trace(torch.rand(10, 1, 8, 8))
     doubled = {name: 2 * value for name, value in values.items()}
     assert layer_distance(tiny_architecture, values, values) == 0
     assert layer_distance(tiny_architecture, doubled, values) == pytest.approx(1)
