@@ -51,6 +51,14 @@ def parser() -> Parser:
         metavar="N",
         help="images of an epoch, drawn anew each time (default: all)",
     )
+    result.add_argument(
+        "--method",
+        help="of the bm phase: annealed, smoothed-gradient, at-once, layer-distillation, layer-by-layer, "
+        "scratch (default: the recipe's)",
+    )
+    result.add_argument(
+        "--bm-rate", type=float, metavar="R", help="largest step of the bm phase (default: the recipe's)"
+    )
     result.add_argument("--batch", type=number, metavar="N", help="images of a step (default: the recipe's)")
     result.add_argument(
         "--init-from",
@@ -67,7 +75,14 @@ def parser() -> Parser:
         "--maximum-bits",
         type=number,
         metavar="M",
-        help="high bits of the sums that the maxima see (default: all, one more than --log-bits)",
+        help="high bits of the sums that the maxima see (default: all)",
+    )
+    result.add_argument(
+        "--sums",
+        choices=("full", "clamped"),
+        default="full",
+        help="sums of an activation's and a weight's code: one bit more than the codes, or clamped from below to "
+        "as many (default: full)",
     )
     result.add_argument(
         "--combine",
@@ -88,17 +103,25 @@ def recipe_from(args) -> Any:
     """The settings of the data set and architecture; UsageError for unknown ones."""
     from .models.architecture import ARCHITECTURES
     from .models.datasets import DATASETS
+    from .models.methods import METHODS
     from .models.recipes import recipe
 
     for what, value, valid in (
         ("--dataset", args.dataset, DATASETS),
         ("--architecture", args.architecture, ARCHITECTURES),
+        ("--method", args.method, METHODS),
     ):
         if value is not None and value not in valid:
             raise UsageError(f"{what} must be one of {', '.join(valid)}, not {value!r}")
     chosen = recipe(args.dataset, args.architecture)
     if args.layout:
         chosen = dataclasses.replace(chosen, layout=args.layout)
+    if args.method:
+        chosen = dataclasses.replace(chosen, method=args.method)
+    if args.bm_rate is not None:
+        if not 0 < args.bm_rate <= 1:
+            raise UsageError(f"--bm-rate must be above 0 and at most 1, not {args.bm_rate}")
+        chosen = dataclasses.replace(chosen, rates=(chosen.rates[0], args.bm_rate, chosen.rates[2]))
     if args.mac_layers:
         chosen = dataclasses.replace(chosen, mac_layers=tuple(args.mac_layers.split(",")))
     return chosen
@@ -146,6 +169,7 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         log_bits=args.log_bits,
         log2=args.log,
         exp2=args.exp,
+        sums=args.sums,
         maximum_bits=args.maximum_bits,
         combine=args.combine,
     )

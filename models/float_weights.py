@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floating-point networks behind an integer one, ``NAME-float.safetensors``: classical and BM, in half
-precision.
+"""The floating-point networks behind an integer one, classical and BM, in half precision.
 
-They are what the accuracies in floating point are measured on; the constants of the normalisations stay
-float32.
+Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the classical one in a file of its own,
+``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
+constants of the normalisations stay float32.
 """
 
 from pathlib import Path
@@ -21,6 +21,10 @@ from .store import card_path, read_card, read_checked
 __all__ = ["half_precision", "load_float", "save_float"]
 
 NETWORKS = ("classical", "bm")
+SUFFIX = "-float.safetensors"
+
+LARGEST_FILE = 1_500_000
+"""Bytes; what is larger is split, so that a repository holds no large file."""
 
 
 def half_precision(network: Network) -> Network:
@@ -38,25 +42,44 @@ def half_precision(network: Network) -> Network:
 def save_float(
     name: str, folder: Path, networks: dict[str, Network], known: Path | None = None
 ) -> dict[str, Any]:
-    """Write ``folder/NAME-float.safetensors``; returns its entry for the card.
+    """Write the networks' files into a folder; returns their entry for the card.
 
-    If ``known`` is a file of the very same networks, its name is kept, so that networks of several code
-    widths share one file.
+    If ``known`` is the ``-float.safetensors`` file of the very same networks, its name is kept, so that
+    networks of several code widths share their files.
     """
+    files = _serialised(name, networks)
+    if known is not None:
+        same = _serialised(known.name.removesuffix(SUFFIX), networks)
+        if all(_holds(known.with_name(file), data) for file, data in same.items()):
+            files = same
+    for file, data in files.items():
+        write_atomically(folder / file, lambda path, data=data: path.write_bytes(data))
+    entries = [{"file": file, "bytes": len(data), "sha256": sha256(data)} for file, data in files.items()]
+    return {"files": entries, "layouts": networks["bm"].layouts}
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
+    """File name -> content."""
     from safetensors.numpy import save as serialise
 
-    tensors = {}
+    tensors: dict[str, dict[str, np.ndarray]] = {}
     for kind in NETWORKS:
+        tensors[kind] = {}
         for key, value in networks[kind].state_dict().items():
             if value.is_floating_point():
                 array = value.cpu().numpy()
-                tensors[f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
-    data = serialise(tensors)
-    same = known is not None and sha256(known.read_bytes()) == sha256(data)
-    file = known.name if known is not None and same else f"{name}-float.safetensors"
-    write_atomically(folder / file, lambda path: path.write_bytes(data))
-    layouts = networks["bm"].layouts
-    return {"file": file, "bytes": len(data), "sha256": sha256(data), "layouts": layouts}
+                tensors[kind][f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
+    whole = serialise(tensors["classical"] | tensors["bm"])
+    if len(whole) <= LARGEST_FILE:
+        return {f"{name}{SUFFIX}": whole}
+    return {
+        f"{name}{SUFFIX}": serialise(tensors["bm"]),
+        f"{name}-classical{SUFFIX}": serialise(tensors["classical"]),
+    }
 
 
 def load_float(name: str | Path) -> dict[str, Network]:
@@ -65,10 +88,13 @@ def load_float(name: str | Path) -> dict[str, Network]:
     card = read_card(path)
     try:
         entry, nodes = card["float_weights"], card["architecture"]
-        file, checksum, layouts = path.parent / Path(entry["file"]).name, entry["sha256"], entry["layouts"]
+        files = {path.parent / Path(part["file"]).name: part["sha256"] for part in entry["files"]}
+        layouts = entry["layouts"]
     except (KeyError, TypeError) as error:
         raise ModelError(f"Model card {path.name} lacks {error}") from None
-    architecture, tensors = Architecture.from_list(nodes), read_checked(file, checksum)
+    architecture, tensors = Architecture.from_list(nodes), {}
+    for file, checksum in files.items():
+        tensors |= read_checked(file, checksum)
     networks = {}
     for kind in NETWORKS:
         network = Network(architecture, layouts if kind == "bm" else architecture.layouts("mac"))
@@ -84,6 +110,7 @@ def load_float(name: str | Path) -> dict[str, Network]:
             network.load_state_dict(state | counters)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise ModelError(f"Weights file {file.name} doesn't fit its architecture: {reason}") from None
+            names = ", ".join(file.name for file in files)
+            raise ModelError(f"Weights in {names} don't fit the architecture: {reason}") from None
         networks[kind] = network.eval()
     return networks

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .architecture import Architecture
 from .errors import ModelError
+from .float_weights import SUFFIX
 from .network import Network
 
 __all__ = ["initial_states"]
@@ -23,7 +24,8 @@ COUNTER = "num_batches_tracked"
 def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str, str]) -> dict[str, States]:
     """Phase -> state_dict of its network: ``classical``, and ``bm`` if the file has one of these layouts.
 
-    A ``NAME-float.safetensors`` file of this package holds both. Any other file (safetensors, or a PyTorch
+    A ``NAME-float.safetensors`` file of this package holds both, or the BM network only, beside a file with the
+    classical one (see ``float_weights``). Any other file (safetensors, or a PyTorch
     file without code) must be a classical state_dict whose convolutions, dense layers and batch
     normalisations come in the order of the architecture's, whatever their names (safetensors files keep no
     order: there, that of the names, numbers by their value); a dense layer that the file lays out as
@@ -36,6 +38,9 @@ def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str,
         kind, _, rest = key.partition(".")
         if kind in parts:
             parts[kind][rest] = value
+    if parts["bm"] and not parts["classical"]:
+        beside = _read(path.with_name(path.name.removesuffix(SUFFIX) + f"-classical{SUFFIX}"))
+        parts["classical"] = {key.removeprefix("classical."): value for key, value in beside.items()}
     if not parts["classical"]:
         return {"classical": _match(path, tensors, architecture)}
     result = {"classical": _match(path, parts["classical"], architecture)}

@@ -56,7 +56,8 @@ class BmConv2d(nn.Module):
 
     Input (batch, in_channels, height, width), output (batch, out_channels, ...), zero padding. ``weight``:
     (out, in, kernel, kernel) for ``signed``, (2, out, in, kernel, kernel) otherwise, where only magnitudes
-    count.
+    count. ``training_difference``: what stands for the difference of two maxima while training (a function
+    like :func:`.operators.max_product_difference`, which it is unless set otherwise).
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class BmConv2d(nn.Module):
         nn.init.kaiming_uniform_(classical, a=math.sqrt(5))
         self.weight = nn.Parameter(split_weight(layout, classical))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.training_difference = max_product_difference
 
     @property
     def effective_weight(self) -> Tensor:
@@ -86,7 +88,8 @@ class BmConv2d(nn.Module):
         return self.weight if self.layout == "signed" else self.weight.abs()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = combine_layout(self.layout, x, self.effective_weight, self.stride, self.padding)
+        difference = self.training_difference if self.training else max_product_difference
+        y = combine_layout(self.layout, x, self.effective_weight, self.stride, self.padding, difference)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     @torch.no_grad()

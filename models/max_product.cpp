@@ -69,6 +69,20 @@ void fill_panel(const Shape &s, const float *x, const int64_t (&place)[kColumns]
             }
 }
 
+// The values alone.
+void tile(const Tap *tap, const Tap *end, const float *panel, Floats (&values)[kVectors]) {
+    Floats best[kVectors] = {};
+    for (; tap != end; ++tap) {
+        const auto *x = reinterpret_cast<const UnalignedFloats *>(panel + static_cast<int64_t>(tap->index) * kColumns);
+        const Floats weight = Floats{} + tap->weight;
+        for (int v = 0; v < kVectors; ++v) {
+            const Floats product = x[v] * weight;
+            best[v] = product > best[v] ? product : best[v];
+        }
+    }
+    for (int v = 0; v < kVectors; ++v) values[v] = best[v];
+}
+
 void tile(const Tap *tap, const Tap *end, const float *panel, Floats (&values)[kVectors], Ints (&winners)[kVectors]) {
     Floats best[kVectors];              // of its own: what others can see, the compiler stores after every tap
     Ints winner[kVectors];
@@ -108,6 +122,7 @@ void store(const Vector &vector, Element *result, int v, const int64_t (&image_o
 
 }  // namespace
 
+// Without `winners` (null), the values only.
 extern "C" void max_product_forward(const int64_t *shape, const float *x, const float *w, float *values,
                                     int16_t *winners, int pairs, int threads) {
     Shape s;
@@ -130,8 +145,10 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
 
         // runs one output on the panel and writes its winners
         const auto winners_of = [&](int64_t o, Floats (&values_of)[kVectors]) {
+            const Tap *tap = rows.taps.data() + rows.start[o], *end = rows.taps.data() + rows.start[o + 1];
+            if (winners == nullptr) return tile(tap, end, panel.data(), values_of);
             Ints winner[kVectors];
-            tile(rows.taps.data() + rows.start[o], rows.taps.data() + rows.start[o + 1], panel.data(), values_of, winner);
+            tile(tap, end, panel.data(), values_of, winner);
             for (int v = 0; v < kVectors; ++v)
                 store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, o, s.outputs, positions);
         };

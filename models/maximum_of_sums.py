@@ -23,9 +23,10 @@ BLOCK = 8192
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The terms of a layer's maxima: row r has terms ``start[r]`` to ``start[r + 1]``, candidate plus code k.
+    """The terms of a layer's maxima: row r has terms ``start[r]`` to ``start[r + 1]``, candidate plus k.
 
-    Rows are (branch, channel) in C order. ``start``: int64, ``index``: int32, ``k``: the candidates' type.
+    Rows are (branch, channel) in C order. ``k``: the weight's code less the format's ``sum_origin``.
+    ``start``: int64, ``index``: int32, ``k``: the candidates' type.
     """
 
     start: NDArray[np.int64]
@@ -37,7 +38,8 @@ class Rows:
 
 
 def _dtype(fmt: BmFormat) -> type:
-    return np.int16 if fmt.full_scale < 1 << 15 else np.int32
+    """Holds every sum, and those of what may not enter a maximum (:func:`candidate_maps`)."""
+    return np.int16 if fmt.full_scale + fmt.sum_origin < 1 << 15 else np.int32
 
 
 def candidate_maps(fmt: BmFormat, x: NDArray[np.int64]) -> NDArray:
@@ -79,7 +81,8 @@ def layer_rows(fmt: BmFormat, weights: Mapping[str, NDArray[np.int64]]) -> Rows:
                     indices.append(every + half * fmt.inputs)
                     codes.append(row)
     start = np.concatenate([[0], np.cumsum([len(index) for index in indices])]).astype(np.int64)
-    return Rows(start, np.concatenate(indices).astype(np.int32), np.concatenate(codes).astype(_dtype(fmt)))
+    terms = np.concatenate(codes) - fmt.sum_origin
+    return Rows(start, np.concatenate(indices).astype(np.int32), terms.astype(_dtype(fmt)))
 
 
 def maxima_of_rows(candidates: NDArray, rows: Rows, threads: int = 1) -> NDArray:

@@ -40,16 +40,18 @@ def _shape(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[ctypes.Arra
     return (ctypes.c_int64 * len(values))(*values), size
 
 
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def forward(x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool) -> tuple[Tensor, Tensor]:
-    """As ``operators.plain_forward``, winners in int16."""
+def forward(
+    x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool, wanted: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """As ``operators.plain_forward``, winners in int16; None unless they are ``wanted``."""
     x, w = x.contiguous(), w.contiguous()
     shape, size = _shape(x, w, stride, padding)
     values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else w.shape[0], *size)
-    winners = torch.empty((x.shape[0], w.shape[0], *size), dtype=torch.int16)
+    winners = torch.empty((x.shape[0], w.shape[0], *size), dtype=torch.int16) if wanted else None
     _library().max_product_forward(
         shape, *map(_pointer, (x, w, values, winners)), int(pairs), torch.get_num_threads()
     )

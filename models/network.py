@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .architecture import Architecture, Node
 from .layers import BmConv2d
 
-__all__ = ["Network", "convert", "estimate_statistics"]
+__all__ = ["Network", "convert", "estimate_statistics", "with_classical_weights"]
 
 MATCHING_BATCH = 250
 
@@ -59,8 +59,25 @@ class Network(nn.Module):
             values[node.name] = value
         return values
 
+    def scores(self, trace: Mapping[str, Tensor]) -> Tensor:
+        """(batch, classes), from the values of the nodes."""
+        return trace[self.architecture.nodes[-1].name].flatten(1)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.trace(images)[self.architecture.nodes[-1].name].flatten(1)
+        return self.scores(self.trace(images))
+
+
+@torch.no_grad()
+def with_classical_weights(classical: Network, layouts: Mapping[str, str]) -> Network:
+    """The bipolar morphological network with the classical one's weights and statistics as they are."""
+    network = Network(classical.architecture, layouts)
+    for name, step in network.steps.items():
+        source = classical.steps[name]
+        if isinstance(step, BmConv2d):
+            step.load_classical(source.weight, source.bias)
+        else:
+            step.load_state_dict(source.state_dict())
+    return network
 
 
 @torch.no_grad()
@@ -71,13 +88,7 @@ def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> N
     mean and deviation on ``images`` (pixel / 256) are those of the classical channel; signs and ratios of
     the weights stay. The statistics of the normalisations are estimated anew.
     """
-    network = Network(classical.architecture, layouts)
-    for name, step in network.steps.items():
-        source = classical.steps[name]
-        if isinstance(step, BmConv2d):
-            step.load_classical(source.weight, source.bias)
-        else:
-            step.load_state_dict(source.state_dict())
+    network = with_classical_weights(classical, layouts)
     classical.eval()
     targets = classical.trace(images)
     hooks = [

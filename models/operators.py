@@ -20,19 +20,22 @@ __all__ = ["IMPLEMENTATIONS", "Implementation", "max_product", "max_product_diff
 class Implementation(NamedTuple):
     """One way to compute the operator; the contract is that of the plain functions below."""
 
-    forward: Callable[..., tuple[Tensor, Tensor]]
+    forward: Callable[..., tuple[Tensor, Tensor | None]]
     backward: Callable[..., tuple[Tensor, Tensor]]
     suits: Callable[[Tensor, Tensor], bool]
     """Whether it can do these x and w."""
 
 
-def plain_forward(x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool) -> tuple[Tensor, Tensor]:
+def plain_forward(
+    x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool, wanted: bool = True
+) -> tuple[Tensor, Tensor]:
     """Values and winners of the maximum.
 
     x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width), any sign.
     Values: (batch, outputs, out height, out width), ``max(0, max_i x_i * w_i)``. Winners: the same shape,
     int64, the index i of the winning tap in w's row, -1 where no product is above 0. With ``pairs``, the
     values are the differences of the first and the second half of the outputs, the winners those of all.
+    ``wanted``: whether the winners are needed; they may be None otherwise.
     """
     batch, outputs = x.shape[0], w.shape[0]
     height, width = _output_size(x, w, stride, padding)
@@ -99,7 +102,8 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
 class _MaxProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, stride, padding, pairs, implementation):
-        values, winners = implementation.forward(x, w, stride, padding, pairs)
+        wanted = any(ctx.needs_input_grad)
+        values, winners = implementation.forward(x, w, stride, padding, pairs, wanted)
         ctx.save_for_backward(winners, x, w)
         ctx.settings = stride, padding, pairs, implementation
         return values
@@ -110,10 +114,12 @@ class _MaxProduct(torch.autograd.Function):
         return *implementation.backward(gradient, *ctx.saved_tensors, *settings), None, None, None, None
 
 
-def _chosen(x: Tensor, w: Tensor, implementation: str | None) -> Implementation:
-    if implementation is None:
-        implementation = next(name for name, entry in IMPLEMENTATIONS.items() if entry.suits(x, w))
-    return IMPLEMENTATIONS[implementation]
+def _apply(x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool, name: str | None) -> Tensor:
+    if name is None:
+        name = next(name for name, entry in IMPLEMENTATIONS.items() if entry.suits(x, w))
+    if not torch.is_grad_enabled():
+        x, w = x.detach(), w.detach()  # no winners are needed then
+    return _MaxProduct.apply(x, w, stride, padding, pairs, IMPLEMENTATIONS[name])
 
 
 def max_product(
@@ -124,7 +130,7 @@ def max_product(
     x: (batch, channels, height, width); w: (outputs, channels, kernel height, kernel width); zero padding.
     ``implementation``: a key of :data:`IMPLEMENTATIONS`; None takes the first one that suits the tensors.
     """
-    return _MaxProduct.apply(x, w, stride, padding, False, _chosen(x, w, implementation))
+    return _apply(x, w, stride, padding, False, implementation)
 
 
 def max_product_difference(
@@ -135,5 +141,4 @@ def max_product_difference(
     As ``max_product`` of ``w[0]`` minus that of ``w[1]``; w: (2, outputs, channels, kernel height, kernel
     width).
     """
-    both = w.flatten(0, 1)
-    return _MaxProduct.apply(x, both, stride, padding, True, _chosen(x, both, implementation))
+    return _apply(x, w.flatten(0, 1), stride, padding, True, implementation)

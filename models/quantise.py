@@ -36,9 +36,9 @@ class Quantisation:
     """The number formats of all layers: widths in bits; None means the format's default (see ``BmFormat``).
 
     ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
-    weights, ``log2`` and ``exp2`` methods, ``maximum_bits``: high bits of the sums that the maxima see,
-    ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can (``Architecture.code_layers``)
-    hand on log codes.
+    weights, ``log2`` and ``exp2`` methods, ``sums``: ``full`` or ``clamped``, ``maximum_bits``: high bits of
+    the sums that the maxima see, ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can
+    (``Architecture.code_layers``) hand on log codes.
     """
 
     bits: int = 8
@@ -46,6 +46,7 @@ class Quantisation:
     log_fraction: int | None = None
     log2: str | None = None
     exp2: str | None = None
+    sums: str = "full"
     maximum_bits: int | None = None
     mac_weight_bits: int | None = None
     combine: str = "linear"
@@ -73,6 +74,7 @@ class Quantisation:
             log_fraction=self.log_fraction,
             log2=self.log2,
             exp2=self.exp2,
+            sums=self.sums,
             maximum_bits=self.maximum_bits,
             boundary="layer" if takes_codes else "neuron",
             combine="logarithmic" if gives_codes else "linear",
@@ -185,7 +187,7 @@ class FoldedLayer(nn.Module):
         return first - second
 
     def _sums(self, products: Tensor) -> Tensor:
-        """The sums of codes that products of the codes' values stand for: int64."""
+        """The sums of codes that products of the codes' values stand for, clamped at 0: int64."""
         sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
         return (sums + self.format.full_scale).clamp(0, self.format.full_scale).long()
 
@@ -316,8 +318,12 @@ class FoldedNetwork(nn.Module):
         values["logits"] = (values[last] * torch.exp2(exponents[last]).view(-1, 1, 1)).flatten(1)
         return values
 
+    def scores(self, trace: Mapping[str, Tensor]) -> Tensor:
+        """(batch, classes), from the values of the nodes."""
+        return trace["logits"]
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.trace(images)["logits"]
+        return self.scores(self.trace(images))
 
     def to_integer(self, name: str, samples: np.ndarray) -> IntegerNetwork:
         """The integer network; ``samples``: held-out images, uint8 (count, channels, height, width)."""

@@ -16,20 +16,31 @@ RECIPES: dict[tuple[str, str], Settings] = {
             dataset="mnist",
             architecture="resnet20",
             epochs=(6, 20, 3),
+            rates=(2e-3, 1e-2, 1e-3),
             batch=64,
             translate=1,
             validation=5000,
+            method="annealed",
         ),
         Settings(
-            dataset="mnist", architecture="lenet", epochs=(8, 12, 2), batch=64, translate=1, validation=5000
+            dataset="mnist",
+            architecture="lenet",
+            epochs=(8, 25, 2),
+            rates=(2e-3, 1e-2, 1e-3),
+            batch=64,
+            translate=1,
+            validation=5000,
+            method="annealed",
         ),
         Settings(
             dataset="cifar10",
             architecture="resnet20",
             epochs=(60, 60, 5),
+            rates=(2e-3, 1e-2, 1e-3),
             batch=64,
             translate=4,
             validation=5000,
+            method="annealed",
         ),
     )
 }

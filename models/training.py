@@ -25,7 +25,8 @@ from .datasets import Dataset
 from .errors import ModelError, ModelUsageError
 from .files import write_atomically
 from .fold import fold
-from .network import Network, convert
+from .methods import METHODS, layer_distance
+from .network import Network
 from .quantise import FoldedNetwork, Quantisation
 
 __all__ = ["PHASES", "Settings", "Stopped", "Trainer", "accuracy"]
@@ -42,7 +43,7 @@ class Settings:
     ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
     in pixels. ``validation``: training images that no phase learns from; each epoch's accuracy is measured on
     them. ``epoch_images``: images of an epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the
-    file that the weights start from.
+    file that the weights start from. ``method``: of the bm phase, a key of ``methods.METHODS``.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Settings:
     validation: int = 200
     epoch_images: int | None = None
     initial: str | None = None
+    method: str = "at-once"
     quantisation: Quantisation = field(default_factory=Quantisation)
 
 
@@ -122,6 +124,9 @@ class Trainer:
         self.phase, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
         self._optimizer_state: dict[str, Any] | None = None
+        if settings.method not in METHODS:
+            raise ModelUsageError(f"Method must be one of {', '.join(METHODS)}, not {settings.method!r}")
+        self.method = METHODS[settings.method]
         if any(count < 0 for count in settings.epochs):
             raise ModelUsageError(f"Epochs must be 0 or more, not {min(settings.epochs)}")
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +151,8 @@ class Trainer:
         elif phase == "bm" and set(self.layouts.values()) == {"mac"}:
             model = copy.deepcopy(self.models["classical"])  # a classical network stays what it is
         elif phase == "bm":
-            model = convert(self.models["classical"].cpu(), self.layouts, self._calibration("cpu"))
+            classical = self.models["classical"].cpu()
+            model = self.method.start(classical, self.layouts, self._calibration("cpu"))
             self.models["classical"].to(self.device)
         else:
             model = fold(self.models["bm"].cpu(), self._calibration("cpu"), settings.quantisation)
@@ -183,6 +189,8 @@ class Trainer:
                 share = (self.epoch * steps + self.step) / (epochs * steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * _schedule(share, settings.warmup)
+                if name == "bm":
+                    self.method.prepare(model, share)
                 losses.append(self._train_step(name, model, optimizer, images, labels))
                 self.step += 1
                 report(
@@ -233,11 +241,13 @@ class Trainer:
     ) -> float:
         settings = self.settings
         model.train()
-        scores = model(images if isinstance(model, FoldedNetwork) else images / 256)
+        trace = model.trace(images if isinstance(model, FoldedNetwork) else images / 256)
+        scores = model.scores(trace)
         loss = functional.cross_entropy(scores, labels)
         if name != "classical":
             with torch.no_grad():
-                teacher = self.models["classical"].eval()(images / 256)
+                taught = self.models["classical"].eval().trace(images / 256)
+                teacher = self.models["classical"].scores(taught)
             soft = (
                 functional.kl_div(
                     functional.log_softmax(scores / settings.temperature, dim=1),
@@ -248,6 +258,8 @@ class Trainer:
                 * settings.temperature**2
             )
             loss = settings.soft * soft + (1 - settings.soft) * loss
+            if name == "bm" and self.method.distils_layers:
+                loss = loss + layer_distance(self.architecture, trace, taught)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bmhw.models import ModelError
+from bmhw.models import ModelError, float_weights, load
 from bmhw.models.architecture import lenet, resnet_small
 from bmhw.models.float_weights import load_float, save_float
 from bmhw.models.initial import initial_states
 from bmhw.models.network import Network
-from bmhw.models.store import WEIGHTS
+from bmhw.models.store import WEIGHTS, save
 
 
 def users_lenet():
@@ -54,8 +54,29 @@ def test_own_files_give_both_networks():
 def test_networks_of_an_unchanged_file_keep_its_name(tmp_path):
     known = WEIGHTS / "digits-float.safetensors"
     entry = save_float("digits-5bit", tmp_path, load_float("digits"), known)
-    assert entry["file"] == known.name
-    assert save_float("other", tmp_path, load_float("digits"))["file"] == "other-float.safetensors"
+    assert [part["file"] for part in entry["files"]] == [known.name]
+    (other,) = save_float("other", tmp_path, load_float("digits"))["files"]
+    assert other["file"] == "other-float.safetensors"
+
+
+def test_large_networks_lie_in_two_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(float_weights, "LARGEST_FILE", 100_000)
+    floats = load_float("digits")
+    card = {"float_weights": save_float("split", tmp_path, floats)}
+    names = ["split-float.safetensors", "split-classical-float.safetensors"]
+    assert [part["file"] for part in card["float_weights"]["files"]] == names
+    save(load("digits"), tmp_path, card)
+    again = load_float(tmp_path / "digits.json")
+    architecture, layouts = floats["bm"].architecture, floats["bm"].layouts
+    states = initial_states(tmp_path / names[0], architecture, layouts)
+    for kind, network in floats.items():
+        for key, value in network.state_dict().items():
+            assert torch.equal(again[kind].state_dict()[key], value)
+            assert key.endswith("num_batches_tracked") or torch.equal(states[kind][key], value)
+    assert set(initial_states(tmp_path / names[1], architecture, layouts)) == {"classical"}
+    # networks of other codes share the files that are there
+    shared = save_float("split-5bit", tmp_path, floats, tmp_path / names[0])
+    assert [part["file"] for part in shared["files"]] == names
 
 
 @pytest.mark.parametrize(

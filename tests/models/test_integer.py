@@ -28,6 +28,10 @@ QUANTISATIONS = {
     "fraction": Quantisation(bits=8, log_bits=6, log_fraction=2),
     "mitchell": Quantisation(log2="mitchell", exp2="schraudolph"),
     "dropped": Quantisation(maximum_bits=7),
+    "clamped": Quantisation(sums="clamped"),
+    "clamped6": Quantisation(sums="clamped", maximum_bits=6),
+    "clamped5": Quantisation(log_bits=5, sums="clamped", maximum_bits=4),
+    "clamped codes": Quantisation(combine="logarithmic", log_bits=6, sums="clamped", maximum_bits=5),
     "codes": Quantisation(combine="logarithmic"),
     "codes5": Quantisation(combine="logarithmic", log_bits=5, maximum_bits=5),
 }

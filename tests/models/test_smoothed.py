@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The p-norm in the place of the maximum: values, gradients, both implementations; the methods that use it."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from bmhw.models.datasets import Dataset
+from bmhw.models.methods import METHODS, Method, layer_distance
+from bmhw.models.network import Network, with_classical_weights
+from bmhw.models.operators import max_product_difference
+from bmhw.models.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
+from bmhw.models.training import Settings, Trainer, accuracy
+
+SIGNS = {"nonnegative": False, "signed": True}
+
+
+def operands(signed, dtype=torch.float64, seed=0):
+    """x (2, 3, 5, 5) and w (2, 4, 3, 3, 3) away from 0; a third of x, or all signs of it, and of w below 0."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(*shape, negative):
+        magnitudes = 0.1 + 0.9 * torch.rand(shape, generator=generator, dtype=torch.float64)
+        signs = torch.where(torch.rand(shape, generator=generator) < 0.4, -1.0, 1.0)
+        return (magnitudes * signs if negative else magnitudes).to(dtype)
+
+    return numbers(2, 3, 5, 5, negative=signed), numbers(2, 4, 3, 3, 3, negative=True)
+
+
+@pytest.mark.parametrize("signed", SIGNS.values(), ids=SIGNS)
+@pytest.mark.parametrize("p", [1.0, 1.5, 4.0, 16.0])
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0)])
+def test_gradient(signed, p, stride, padding):
+    inputs = tuple(tensor.requires_grad_() for tensor in operands(signed))
+    assert torch.autograd.gradcheck(lambda x, w: norm_difference(x, w, stride, padding, p=p), inputs)
+
+
+@pytest.mark.parametrize("signed", SIGNS.values(), ids=SIGNS)
+def test_the_1_norm_of_opposite_weights_is_the_classical_neuron(signed):
+    x, w = operands(signed)
+    opposite = torch.stack([w[0], -w[0]])
+    torch.testing.assert_close(
+        norm_difference(x, opposite, 1, 1, p=1), torch.nn.functional.conv2d(x, w[0], padding=1)
+    )
+
+
+@pytest.mark.parametrize("signed", SIGNS.values(), ids=SIGNS)
+def test_each_norm_lies_between_the_maximum_and_its_bound(signed):
+    """M <= norm <= n^(1/p) M with n = 27 products; the second weight is left out by making it 0."""
+    x, w = operands(signed)
+    one = torch.stack([w[0], torch.zeros_like(w[0])])
+    maximum = max_product_difference(x, one, 1, 1)
+    for p in (1, 2, 16, 256):
+        norm = norm_difference(x, one, 1, 1, p=p)
+        assert (norm >= maximum * (1 - 1e-12)).all() and (norm <= maximum * 27 ** (1 / p) * (1 + 1e-12)).all()
+
+
+def test_the_exact_value_with_the_gradient_of_the_norm():
+    x, w = (tensor.requires_grad_() for tensor in operands(signed=True))
+    value = smoothed_gradient_difference(x, w, 1, 1, p=16)
+    torch.testing.assert_close(value, max_product_difference(x, w, 1, 1))
+    direction = torch.randn(value.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    smooth = norm_difference(x, w, 1, 1, p=16)
+    for ours, expected in zip(
+        torch.autograd.grad(value, (x, w), direction),
+        torch.autograd.grad(smooth, (x, w), direction),
+        strict=True,
+    ):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_compiled_steps_give_what_pytorch_gives(monkeypatch, p, dtype, tolerance):
+    """Errors relative to the largest entry. In bfloat16 each power and each sum is rounded by up to 2^-9, and
+    a sum of about 36 products' worth of roundings enters the gradients."""
+    assert _Compiled.available(), "needs a C++ compiler"
+    monkeypatch.setattr(_Compiled, "dtype", staticmethod(lambda: dtype))
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(3, 4, 9, 9, generator=generator).relu().requires_grad_()
+    w = torch.randn(2, 5, 4, 3, 3, generator=generator).requires_grad_()
+    direction = torch.randn(3, 5, 9, 9, generator=generator)
+    results = []
+    for available in (True, False):
+        monkeypatch.setattr(_Compiled, "available", staticmethod(lambda available=available: available))
+        y = norm_difference(x, w, 1, 1, p=p)
+        results.append([y.detach(), *torch.autograd.grad(y, (x, w), direction)])
+    for ours, expected in zip(*results, strict=True):
+        assert (ours - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_where_everything_is_0(monkeypatch):
+    x = torch.zeros(2, 3, 5, 5, requires_grad=True)
+    w = torch.zeros(2, 4, 3, 3, 3, requires_grad=True)
+    for available in (_Compiled.available(), False):
+        monkeypatch.setattr(_Compiled, "available", staticmethod(lambda available=available: available))
+        for p in (1, 16):
+            y = norm_difference(x, w, 1, 1, p=p)
+            gradients = torch.autograd.grad(y.sum(), (x, w))
+            assert all((tensor == 0).all() for tensor in (y, *gradients))
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Three classes that differ in which third of the image is bright."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 260)
+    images = rng.integers(0, 60, (260, 1, 8, 8))
+    for image, label in zip(images, labels, strict=True):
+        image[0, 2 * label : 2 * label + 3] += 150
+    images, labels = images.astype(np.uint8), labels.astype(np.int64)
+    return Dataset(
+        name="thirds",
+        description="",
+        train_images=images[:200],
+        train_labels=labels[:200],
+        test_images=images[200:],
+        test_labels=labels[200:],
+    )
+
+
+SETTINGS = Settings(
+    dataset="thirds",
+    architecture="resnet-small",
+    layout="signed",
+    epochs=(3, 8, 0),
+    batch=20,
+    validation=20,
+    translate=0,
+    calibration=50,
+)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns(name, data, tmp_path):
+    trainer = Trainer(dataclasses.replace(SETTINGS, method=name), data, tmp_path)
+    trainer.run()
+    # a third is chance
+    assert accuracy(trainer.models["bm"], data.test_images, data.test_labels) > 70
+
+
+def test_the_annealed_method_starts_as_the_classical_network_and_ends_with_maxima(tiny_architecture):
+    torch.manual_seed(0)
+    classical = Network(tiny_architecture, tiny_architecture.layouts("mac")).train()
+    images = torch.rand(30, 1, 8, 8)
+    method = METHODS["annealed"]
+    bm = method.start(classical, tiny_architecture.layouts("signed"), images).double().train()
+    twin = copy.deepcopy(classical).double()
+    method.prepare(bm, 0.0)
+    torch.testing.assert_close(bm(images.double()), twin(images.double()))
+    exact = copy.deepcopy(bm)
+    for share in (0.5, 1.0):
+        method.prepare(bm, share)
+        Method().prepare(exact, share)
+        torch.testing.assert_close(bm(images.double()), exact(images.double()))
+    # validation has maxima at any time
+    method.prepare(bm, 0.2)
+    torch.testing.assert_close(bm.eval()(images.double()), exact.eval()(images.double()))
+
+
+def test_layers_become_maxima_one_after_the_other(tiny_architecture):
+    torch.manual_seed(0)
+    layouts = tiny_architecture.layouts("signed")
+    classical = Network(tiny_architecture, tiny_architecture.layouts("mac"))
+    network, method, counts = with_classical_weights(classical, layouts), METHODS["layer-by-layer"], []
+    for share in np.linspace(0, 1, 50):
+        method.prepare(network, share)
+        differences = [getattr(step, "training_difference", None) for step in network.steps.values()]
+        counts.append(sum(difference is max_product_difference for difference in differences))
+    assert counts == sorted(counts) and counts[0] == 1 and counts[-1] == len(tiny_architecture.layers)
+
+
+def test_the_distance_of_layers(tiny_architecture):
+    torch.manual_seed(0)
+    network = Network(tiny_architecture, tiny_architecture.layouts("mac")).eval()
+    with torch.no_grad():
+        values = network.trace(torch.rand(10, 1, 8, 8))
+    doubled = {name: 2 * value for name, value in values.items()}
+    assert layer_distance(tiny_architecture, values, values) == 0
+    assert layer_distance(tiny_architecture, doubled, values) == pytest.approx(1)
