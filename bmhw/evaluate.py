@@ -55,6 +55,7 @@ def evaluate(
     """All figures as plain values: accuracies in per cent, units in the key names.
 
     ``maximum_bits``: high bits of the sums that the maxima see, instead of those it was trained with.
+    ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
     ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
     """
     try:
@@ -62,7 +63,7 @@ def evaluate(
 
         from .models import load
         from .models.datasets import load_dataset
-        from .models.float_weights import load_float
+        from .models.float_weights import float_files, load_float
         from .models.layer_errors import layer_errors
         from .models.training import accuracy
     except ImportError as error:
@@ -76,7 +77,10 @@ def evaluate(
     if maximum_bits is not None:
         network = network.with_maximum_bits(maximum_bits)
     data = load_dataset(network.card["data"]["name"], data_folder)
-    floats = load_float(chosen)
+    measured = all(file.is_file() for file in float_files(chosen))
+    if trace_images is not None and not measured:
+        raise RunError(f"--trace needs {', '.join(file.name for file in float_files(chosen))}")
+    floats = load_float(chosen) if measured else {}
     started = time.monotonic()
     right = network.classify(data.test_images, threads=threads) == data.test_labels
     seconds = time.monotonic() - started
@@ -88,8 +92,14 @@ def evaluate(
         "trained_log_bits": trained_bits,
         "maximum_bits": widths(network, "maximum_bits"),
         "trained_maximum_bits": trained_maximum,
-        "classical_accuracy": accuracy(floats["classical"], data.test_images, data.test_labels),
-        "bm_float_accuracy": accuracy(floats["bm"], data.test_images, data.test_labels),
+        "sums": widths(network, "sums"),
+        "float_measured": measured,
+        **{
+            f"{key}_accuracy": accuracy(floats[kind], data.test_images, data.test_labels)
+            if measured
+            else network.card["accuracy"][f"{key}_accuracy"]
+            for kind, key in (("classical", "classical"), ("bm", "bm_float"))
+        },
         "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
         "integer_seconds": round(seconds, 3),
     }
@@ -98,7 +108,7 @@ def evaluate(
     return figures
 
 
-def widths(network, field: str) -> list[int]:
+def widths(network, field: str) -> list[Any]:
     """The values that a field of the BM layers' formats has, sorted."""
     formats = [layer.format for layer in network.layers.values()]
     return sorted({getattr(fmt, field) for fmt in formats if hasattr(fmt, field)})
@@ -111,10 +121,12 @@ def table(figures: dict[str, Any]) -> Table:
     seen = ", ".join(map(str, figures["maximum_bits"]))
     as_trained = all(figures[key] == figures[f"trained_{key}"] for key in ("log_bits", "maximum_bits"))
     how = "trained at this width" if as_trained else "rounded, not trained again"
+    clamped = "clamped sums, " if "clamped" in figures["sums"] else ""
+    source = "" if figures["float_measured"] else " (its card says so, the weights aren't here)"
     rows = [
-        ("classical, floating point", "classical"),
-        ("BM, floating point", "bm_float"),
-        (f"BM, integer, log codes of {log_bits} bits, maxima of {seen} bits, {how}", "bm_integer"),
+        (f"classical, floating point{source}", "classical"),
+        (f"BM, floating point{source}", "bm_float"),
+        (f"BM, integer, log codes of {log_bits} bits, {clamped}maxima of {seen} bits, {how}", "bm_integer"),
     ]
     if not figures["log_bits"]:
         rows = [rows[0], ("classical, integer", "bm_integer")]

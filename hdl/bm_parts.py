@@ -86,6 +86,8 @@ class SumsPart(Block):
     ``s2``, of the negative part ``s3``, ``s4``. ``signed``: one sum ``s = c + k`` for both maxima.
     ``enter1``, ``enter2``, ...: which candidates enter each maximum, where not all do (layout ``signed``, and
     clamped sums: those that reach the smallest code).
+    With a logarithmic end, candidates of both signs enter the first maximum: where a negative one is its largest, the
+    second maximum is no smaller and the result is 0 either way.
 
     Members
     -------

@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bmhw.command_line import Parser, RunError, check_writable, run, write_atomically
+from bmhw.command_line import Parser, check_writable, run, write_atomically
 
-from .errors import ModelError
-from .store import WEIGHTS, list_models, read_card
+from .cards import entries
+from .store import WEIGHTS
 
 COLUMNS = {
     "name": "name",
@@ -25,40 +25,6 @@ COLUMNS = {
     "weights_bytes": "bytes",
 }
 TEXT = ("name", "layouts")
-
-
-def entry(path: Path) -> dict[str, Any]:
-    """What a card says in one row: accuracies in per cent on the held-out images; ``bits``: widths of the
-    log codes (of the inputs, for multiply-accumulate networks); ``maximum_bits``: of the sums that the
-    maxima see."""
-    card = read_card(path)
-    try:
-        formats = list(card["layers"].values())
-        bm = [fmt for fmt in formats if fmt["neuron"] == "bm"]
-        figures: dict[str, Any] = {
-            "name": card["name"],
-            "data": card["data"]["name"],
-            "layouts": sorted({fmt.get("layout", "mac") for fmt in formats}),
-            "bits": sorted({fmt["log_bits"] for fmt in bm} or {fmt["bits"] for fmt in formats}),
-            "maximum_bits": sorted({fmt["maximum_bits"] for fmt in bm}),
-            "seed": card["training"]["seed"],
-            "epochs": card["training"]["epochs"],
-            "commit": card["training"]["commit"],
-            "weights_bytes": card["weights"]["bytes"],
-        }
-        kinds = ("classical", "bm_float", "bm_integer") if bm else ("classical", "bm_integer")
-        figures |= {f"{kind}_accuracy": card["accuracy"][f"{kind}_accuracy"] for kind in kinds}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"Model card {path.name} lacks {error}") from None
-    return figures
-
-
-def entries(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The rows of all cards in the folders, in the order of the folders and names."""
-    for folder in folders:
-        if not list_models(folder):
-            raise RunError(f"Folder {folder} must hold cards of networks (NAME.json)")
-    return [entry(folder / f"{name}.json") for folder in folders for name in list_models(folder)]
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

@@ -18,7 +18,7 @@ from .files import sha256, write_atomically
 from .network import Network
 from .store import card_path, read_card, read_checked
 
-__all__ = ["half_precision", "load_float", "save_float"]
+__all__ = ["float_files", "half_precision", "load_float", "save_float"]
 
 NETWORKS = ("classical", "bm")
 SUFFIX = "-float.safetensors"
@@ -80,6 +80,15 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
         f"{name}{SUFFIX}": serialise(tensors["bm"]),
         f"{name}-classical{SUFFIX}": serialise(tensors["classical"]),
     }
+
+
+def float_files(name: str | Path) -> list[Path]:
+    """The files that hold a model's floating-point networks, whether they are there or not."""
+    path = card_path(name)
+    try:
+        return [path.parent / Path(part["file"]).name for part in read_card(path)["float_weights"]["files"]]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"Model card {path.name} lacks {error}") from None
 
 
 def load_float(name: str | Path) -> dict[str, Network]:

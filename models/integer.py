@@ -127,7 +127,10 @@ class IntegerLayer:
     def compute(self, x: Integers, threads: int = 1) -> Integers:
         """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""
         if isinstance(self.format, MacFormat):
-            outputs = self.weights["w"] @ self.patches(self.padded(x)) + self.biases["bias"][:, None]
+            # products of at most 16 + 16 bits: sums are exact in float64, whose matrix product is a fast one
+            patches = self.patches(self.padded(x)).astype(np.float64)
+            sums = (self.weights["w"].astype(np.float64) @ patches).astype(np.int64)
+            outputs = sums + self.biases["bias"][:, None]
         else:
             candidates = self.patches(candidate_maps(self.format, self.padded(x)))
             maxima = maxima_of_rows(candidates, self._rows, threads)

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,14 @@ class TestCommands:
         figures = json.loads(result.stdout)
         assert result.returncode == 0 and figures["log_bits"] == [6] and figures["trained_log_bits"] == [8]
         assert figures["classical_accuracy"] > 99 and figures["bm_float_accuracy"] > 97
+
+    def test_evaluate_without_the_floating_point_weights(self, tmp_path):
+        for suffix in (".json", ".safetensors"):
+            shutil.copy(WEIGHTS / f"digits{suffix}", tmp_path)
+        result = self.run("bmhw.evaluate", "--model", str(tmp_path / "digits.json"))
+        assert result.returncode == 0 and "its card says so" in result.stdout
+        traced = self.run("bmhw.evaluate", "--model", str(tmp_path / "digits.json"), "--trace")
+        assert traced.returncode == 1 and "--trace needs digits-float.safetensors" in traced.stderr
 
     def test_a_quantised_classical_network(self, tmp_path):
         """The same command, ``--layout mac``: what BM networks of equal accuracy are compared with."""

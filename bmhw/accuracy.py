@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.accuracy``: accuracy against width, and at which widths BM and MAC networks are equals.
+
+Collects the cards that ``bmhw.train`` wrote, in the folders given; with ``--measure`` it classifies the whole
+held-out part with each integer network again and refuses a card that says otherwise.
+"""
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .command_line import Parser, RunError, UsageError, check_writable, run, write_atomically
+
+COLUMNS = {
+    "name": "network",
+    "bits": "bits",
+    "maximum_bits": "maxima",
+    "sums": "sums",
+    "method": "method",
+    "classical_accuracy": "classical",
+    "bm_float_accuracy": "BM float",
+    "integer_accuracy": "integer",
+}
+TEXT = ("name", "sums", "method")
+
+# Option of bmhw.train -> where a card's training settings hold its value; those that recipes set are left out.
+OPTIONS = {
+    "--dataset": ("dataset",),
+    "--architecture": ("architecture",),
+    "--layout": ("layout",),
+    "--method": ("method",),
+    "--classical-epochs": ("epochs", 0),
+    "--bm-epochs": ("epochs", 1),
+    "--quantised-epochs": ("epochs", 2),
+    "--epoch-images": ("epoch_images",),
+    "--batch": ("batch",),
+    "--bm-rate": ("rates", 1),
+    "--bits": ("quantisation", "bits"),
+    "--log-bits": ("quantisation", "log_bits"),
+    "--sums": ("quantisation", "sums"),
+    "--maximum-bits": ("quantisation", "maximum_bits"),
+    "--combine": ("quantisation", "combine"),
+    "--seed": ("seed",),
+}
+BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--combine")
+
+
+def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """The command that trains a network again. ``files``: SHA-256 -> name of a file to start from."""
+    words = ["python -m bmhw.train", f"--name {name}", "--data DIR"]
+    for option, path in OPTIONS.items():
+        value: Any = training
+        for key in path:
+            value = value[key] if isinstance(key, int) else value.get(key)
+        if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
+            words.append(f"{option} {value}")
+    initial = training["initial"]
+    if initial is not None:
+        words.append(f"--init-from {files.get(initial, f'SHA256-{initial[:16]}')}")
+    return " ".join(words)
+
+
+def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method and command."""
+    from .models.cards import card_paths, entry
+    from .models.store import read_card
+
+    cards = {path: read_card(path) for path in card_paths(folders)}
+    parts = [part for card in cards.values() for part in card.get("float_weights", {}).get("files", ())]
+    files = {part["sha256"]: part["file"] for part in parts}
+    rows = []
+    for path, card in cards.items():
+        row, training = entry(path), card["training"]
+        row["neuron"] = "mac" if row["layouts"] == ["mac"] else "bm"
+        row["integer_accuracy"] = row.pop("bm_integer_accuracy")
+        if row["neuron"] == "bm":
+            row["method"] = training.get("method", "at-once")
+        row["test_images"] = card["data"]["test_images"]
+        row["command"] = command(card["name"], training, files)
+        row["torch_version"], row["bmhw_version"] = training["torch_version"], training["bmhw_version"]
+        rows.append(row)
+    return sorted(
+        rows, key=lambda row: (row["data"], row["architecture"], row["neuron"], *(-b for b in row["bits"]))
+    )
+
+
+def equals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each BM network, the narrowest MAC network of its architecture that is at least as accurate.
+
+    ``mac`` is None where no MAC network in the rows is.
+    """
+    result = []
+    for row in rows:
+        if row["neuron"] != "bm":
+            continue
+        rivals = [
+            other
+            for other in rows
+            if other["neuron"] == "mac"
+            and (other["data"], other["architecture"]) == (row["data"], row["architecture"])
+        ]
+        if not rivals:
+            continue
+        enough = [other for other in rivals if other["integer_accuracy"] >= row["integer_accuracy"]]
+        best = min(enough, key=lambda other: other["bits"], default=None)
+        result.append(
+            {
+                "bm": row["name"],
+                "bm_bits": row["bits"],
+                "bm_maximum_bits": row["maximum_bits"],
+                "bm_accuracy": row["integer_accuracy"],
+                "mac": best and best["name"],
+                "mac_bits": best and best["bits"],
+                "mac_accuracy": best and best["integer_accuracy"],
+                "narrowest_mac_bits": min(other["bits"] for other in rivals),
+            }
+        )
+    return result
+
+
+def measure(rows: Sequence[dict[str, Any]], folders: Sequence[Path], data: Path | None, threads: int) -> None:
+    """Classify the held-out part with every network whose weights are there; RunError where a card is wrong.
+
+    Sets ``measured``: whether the weights were there.
+    """
+    from .models import load
+    from .models.datasets import load_dataset
+
+    datasets: dict[str, Any] = {}
+    for row in rows:
+        path = next(f / f"{row['name']}.json" for f in folders if (f / f"{row['name']}.json").is_file())
+        row["measured"] = path.with_suffix(".safetensors").is_file()
+        if not row["measured"]:
+            continue
+        name = row["data"]
+        held_out = datasets.setdefault(name, load_dataset(name, data) if name != "digits" else load_dataset(name))
+        right = load(path).classify(held_out.test_images, threads=threads) == held_out.test_labels
+        found = 100 * int(right.sum()) / len(right)
+        if abs(found - row["integer_accuracy"]) > 1e-9:
+            said = row["integer_accuracy"]
+            raise RunError(f"Network {row['name']} gets {found:.2f} % right, its card says {said:.2f} %")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    result = Table(title="Accuracy in % on the held-out images", box=box.SIMPLE_HEAD, pad_edge=False)
+    for key, heading in COLUMNS.items():
+        result.add_column(heading, justify="left" if key in TEXT else "right", no_wrap=key in TEXT)
+    for row in rows:
+        result.add_row(*(_cell(row.get(key, "")) for key in COLUMNS))
+    return result
+
+
+def equals_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    result = Table(
+        title="The narrowest MAC network that is at least as accurate", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for heading in ("BM network", "bits", "%", "MAC bits", "%"):
+        result.add_column(heading, justify="left" if heading == "BM network" else "right")
+    for row in rows:
+        mac_bits = "none" if row["mac"] is None else _cell(row["mac_bits"])
+        if row["mac"] is not None and row["mac_bits"] == row["narrowest_mac_bits"]:
+            mac_bits += " or fewer"
+        result.add_row(
+            row["bm"], _cell(row["bm_bits"]), _cell(row["bm_accuracy"]), mac_bits, _cell(row["mac_accuracy"])
+        )
+    return result
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def parser() -> Parser:
+    result = Parser(description=__doc__)
+    result.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="folders with cards (default: the package's)"
+    )
+    result.add_argument("--json", metavar="FILE", help="write the figures as JSON; - is stdout")
+    result.add_argument(
+        "--measure", action="store_true", help="classify the held-out part again (minutes a network)"
+    )
+    result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files")
+    result.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if not 1 <= args.threads <= 1024:
+        raise UsageError(f"--threads must be an integer from 1 to 1024, not {args.threads}")
+    if args.json is not None:
+        check_writable(args.json)
+    try:
+        from .models.store import WEIGHTS
+
+        folders = args.folders or [WEIGHTS]
+        rows = collect(folders)
+        if args.measure:
+            measure(rows, folders, args.data, args.threads)
+    except ImportError as error:
+        raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
+    figures = {
+        "bmhw_version": __version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "networks": rows,
+        "equal_accuracy": equals(rows),
+    }
+    text = json.dumps(figures, indent=1) + "\n"
+    if args.json == "-":
+        print(text, end="")
+        return 0
+    if args.json is not None:
+        write_atomically(Path(args.json), text)
+    console = Console()
+    console.print(table(rows))
+    if figures["equal_accuracy"]:
+        console.print(equals_table(figures["equal_accuracy"]))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
