@@ -27,10 +27,11 @@ from .selection import SCRIPT_OF, shape
 __all__ = ["designs", "explore", "main"]
 
 TABLE = Path(__file__).parent / "data" / "architectures.json"
-# Widths by fan-in: between them `ranking` takes the nearest. Large neurons are measured by the script for area alone:
-# the other one takes ten times as long there.
+# Widths by fan-in: between them `ranking` takes the nearest.
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (5, 8)}
-AREA_ONLY = 64
+# (width, inputs) that the script for delay measures too, which takes up to ten times as long as the one for area.
+BOTH_SCRIPTS = ((5, 9), (8, 9))
+
 
 # Those that can win: a linear array of 64 inputs is hundreds of levels deep; an adder of a MAC neuron is long and
 # alone, those of a BM neuron are short and many, and suit maxima that are as fast as they are. The first pair of a BM
@@ -65,10 +66,10 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
 
 
 def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int) -> dict[str, Any]:
-    """Measure all designs of the shapes (width, inputs) with each script, large ones with that for area alone.
+    """Measure all designs of the shapes (width, inputs) with the script for area, and some with that for delay too.
     Interrupted and called again, it goes on from the cache."""
     todo = [(design, script) for width, n in shapes for design in designs(width, n)
-            for script in dict.fromkeys(SCRIPT_OF.values()) if script == "area" or n < AREA_ONLY]
+            for script in dict.fromkeys(SCRIPT_OF.values()) if script == "area" or (width, n) in BOTH_SCRIPTS]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

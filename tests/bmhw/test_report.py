@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
 
 def few(monkeypatch):
     """Two designs a format instead of dozens."""
+    monkeypatch.setattr(explore, "BOTH_SCRIPTS", ((2, 2), (3, 2)))
     monkeypatch.setattr(explore, "MAC_ADDERS", ("sklansky",))
     monkeypatch.setattr(explore, "MULTIPLIERS", ("dadda",))
     monkeypatch.setattr(explore, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
