@@ -23,9 +23,9 @@ COMPARISONS := relu-8 signed-8 signed-5
 relu-8 := --branches relu
 signed-8 := --branches signed
 signed-5 := --branches signed --bm-bits 5
-relu-8-clamped := $(relu-8) --sums clamped --maximum-bits 6
-signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 6
-signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4
+relu-8-clamped := $(relu-8) --sums clamped --maximum-bits 6 --combine logarithmic
+signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 6 --combine logarithmic
+signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4 --combine logarithmic
 
 demo: $(VENV)/installed
 	@$(RUN) -m bmhw.synth --compare --inputs 16 --branches signed --log-bits 5 --objective balanced
@@ -57,6 +57,7 @@ FPGA_ROWS := build/fpga.json
 FPGA_SEEDS ?= 3
 FPGA := $(RUN) -m bmhw.fpga --compare --seeds $(FPGA_SEEDS) --append $(FPGA_ROWS)
 LOG5 := --branches signed --log-bits 5
+CLAMPED5 := $(LOG5) --sums clamped --maximum-bits 4
 
 fpga: $(VENV)/installed-fpga
 	@mkdir -p $(dir $(FPGA_ROWS)) docs/results
@@ -72,8 +73,8 @@ fpga: $(VENV)/installed-fpga
 	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp
 	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp $(LOG5)
 	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(LOG5)
-	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(LOG5) --combine logarithmic
-	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp --boundary layer $(LOG5) --combine logarithmic
+	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(CLAMPED5) --combine logarithmic
+	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp --boundary layer $(CLAMPED5) --combine logarithmic
 	@mv $(FPGA_ROWS) docs/results/fpga.json
 	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
 

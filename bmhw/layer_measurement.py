@@ -47,7 +47,7 @@ neurons more gates on a longer path.
 Blocks are mapped by the script for area alone: joined they are within 4 % of one netlist, while that for delay, which
 gives up area only where one netlist is critical, is up to 15 % off (``tests/bmhw/test_layers.py`` holds 5 %)."""
 
-_BM_ARCHITECTURES = 3  # the best ones of the table that are tried at the layer's own format
+_BM_ARCHITECTURES = 6  # the best ones of the table that are tried at the layer's own format and fan-in
 
 
 @dataclass(frozen=True)
