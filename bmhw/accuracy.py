@@ -49,6 +49,7 @@ OPTIONS = {
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
 }
+HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--combine")
 
 
@@ -68,7 +69,8 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
 
 
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method and command."""
+    """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method, command and the epochs'
+    losses and validation accuracies."""
     from .models.cards import card_paths, entry
     from .models.store import read_card
 
@@ -84,6 +86,9 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
             row["method"] = training.get("method", "at-once")
         row["test_images"] = card["data"]["test_images"]
         row["command"] = command(card["name"], training, files)
+        if "notes" in training:
+            row["notes"] = training["notes"]
+        row["history"] = [{key: event[key] for key in HISTORY} for event in training.get("history", ())]
         row["torch_version"], row["bmhw_version"] = training["torch_version"], training["bmhw_version"]
         rows.append(row)
     return sorted(
