@@ -23,12 +23,10 @@ COLUMNS = {
     "bits": "bits",
     "maximum_bits": "maxima",
     "sums": "sums",
-    "method": "method",
     "classical_accuracy": "classical",
     "bm_float_accuracy": "BM float",
     "integer_accuracy": "integer",
 }
-TEXT = ("name", "sums", "method")
 
 # Option of bmhw.train -> where a card's training settings hold its value; those that recipes set are left out.
 OPTIONS = {
@@ -49,6 +47,7 @@ OPTIONS = {
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
 }
+HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--combine")
 
 
@@ -68,7 +67,8 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
 
 
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method and command."""
+    """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method, command and the epochs'
+    losses and validation accuracies."""
     from .models.cards import card_paths, entry
     from .models.store import read_card
 
@@ -84,6 +84,9 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
             row["method"] = training.get("method", "at-once")
         row["test_images"] = card["data"]["test_images"]
         row["command"] = command(card["name"], training, files)
+        if "notes" in training:
+            row["notes"] = training["notes"]
+        row["history"] = [{key: event[key] for key in HISTORY} for event in training.get("history", ())]
         row["torch_version"], row["bmhw_version"] = training["torch_version"], training["bmhw_version"]
         rows.append(row)
     return sorted(
@@ -148,29 +151,48 @@ def measure(rows: Sequence[dict[str, Any]], folders: Sequence[Path], data: Path 
             raise RunError(f"Network {row['name']} gets {found:.2f} % right, its card says {said:.2f} %")
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    result = Table(title="Accuracy in % on the held-out images", box=box.SIMPLE_HEAD, pad_edge=False)
-    for key, heading in COLUMNS.items():
-        result.add_column(heading, justify="left" if key in TEXT else "right", no_wrap=key in TEXT)
-    for row in rows:
-        result.add_row(*(_cell(row.get(key, "")) for key in COLUMNS))
-    return result
+Tables = dict[str, tuple[tuple[str, ...], list[list[str]]]]
 
 
-def equals_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    result = Table(
-        title="The narrowest MAC network that is at least as accurate", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for heading in ("BM network", "bits", "%", "MAC bits", "%"):
-        result.add_column(heading, justify="left" if heading == "BM network" else "right")
-    for row in rows:
+def tables(figures: Mapping[str, Any]) -> Tables:
+    """Title -> (headings, rows of cells) of what people read; the first column is text, the others numbers."""
+    result: Tables = {}
+    accuracies = [[_cell(row.get(key)) for key in COLUMNS] for row in figures["networks"]]
+    result["Accuracy in % on the held-out images"] = tuple(COLUMNS.values()), accuracies
+    equal = []
+    for row in figures["equal_accuracy"]:
         mac_bits = "none" if row["mac"] is None else _cell(row["mac_bits"])
         if row["mac"] is not None and row["mac_bits"] == row["narrowest_mac_bits"]:
             mac_bits += " or fewer"
-        result.add_row(
-            row["bm"], _cell(row["bm_bits"]), _cell(row["bm_accuracy"]), mac_bits, _cell(row["mac_accuracy"])
-        )
+        equal.append([row["bm"], _cell(row["bm_accuracy"]), mac_bits, _cell(row["mac_accuracy"])])
+    if equal:
+        headings = ("BM network", "%", "MAC bits", "%")
+        result["The narrowest MAC network that is at least as accurate"] = headings, equal
     return result
+
+
+def curves(figures: Mapping[str, Any]) -> Tables:
+    """The epochs of every network whose card tells them."""
+    headings = tuple(HISTORY[:-1])
+    return {
+        f"Epochs of {row['name']}": (headings, [[_cell(event[key]) for key in headings] for event in row["history"]])
+        for row in figures["networks"]
+        if row["history"]
+    }
+
+
+def drawn(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        result.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def markdown(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
 
 
 def _cell(value: Any) -> str:
@@ -188,6 +210,9 @@ def parser() -> Parser:
     )
     result.add_argument("--json", metavar="FILE", help="write the figures as JSON; - is stdout")
     result.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the tables and learning curves as Markdown"
+    )
+    result.add_argument(
         "--measure", action="store_true", help="classify the held-out part again (minutes a network)"
     )
     result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files")
@@ -199,8 +224,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if not 1 <= args.threads <= 1024:
         raise UsageError(f"--threads must be an integer from 1 to 1024, not {args.threads}")
-    if args.json is not None:
-        check_writable(args.json)
+    for file in (args.json, args.markdown):
+        if file is not None:
+            check_writable(str(file))
     try:
         from .models.store import WEIGHTS
 
@@ -222,10 +248,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.json is not None:
         write_atomically(Path(args.json), text)
+    if args.markdown is not None:
+        every = tables(figures) | curves(figures)
+        parts = ["# Accuracy against width", "", f"Written by `python -m bmhw.accuracy`, {figures['date']}.", ""]
+        parts += [markdown(title, headings, cells) for title, (headings, cells) in every.items()]
+        write_atomically(args.markdown, "\n".join(parts))
     console = Console()
-    console.print(table(rows))
-    if figures["equal_accuracy"]:
-        console.print(equals_table(figures["equal_accuracy"]))
+    for title, (headings, cells) in tables(figures).items():
+        console.print(drawn(title, headings, cells))
     return 0
 
 

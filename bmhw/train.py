@@ -261,6 +261,7 @@ def write(
             "commit": commit(),
             "bmhw_version": __version__,
             "torch_version": torch.__version__,
+            "history": trainer.history,
         },
         "float_weights": save_float(name, folder, floats, initial),
     }

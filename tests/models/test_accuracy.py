@@ -75,8 +75,13 @@ def test_the_narrowest_network_that_is_at_least_as_accurate():
 
 
 def test_command(folder, capsys, tmp_path):
-    target = tmp_path / "out.json"
-    assert main([str(folder), "--json", str(target)]) == 0
+    event = {"phase": "bm", "epoch": 1, "loss": 0.5, "validation_accuracy": 97.25, "seconds": 3}
+    edit(folder, lambda card: card["training"].update(history=[event]))
+    (tmp_path / "out").mkdir()
+    target, text = tmp_path / "out" / "out.json", tmp_path / "out" / "out.md"
+    assert main([str(folder), "--json", str(target), "--markdown", str(text)]) == 0
+    assert "| digits | 8 | 9 | full | 99.40 | 98.20 | 98.20 |" in text.read_text()
+    assert "## Epochs of digits" in text.read_text() and "| bm | 1 | 0.50 | 97.25 |" in text.read_text()
     figures = json.loads(target.read_text())
     assert [entry["name"] for entry in figures["networks"]] == ["digits"] and "98.20" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
