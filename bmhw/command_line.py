@@ -34,7 +34,7 @@ from .hdl.formats import EXP2_METHODS, LOG2_METHODS
 from .hdl.log_ends import LOG_ENDS
 from .hdl.maxima import MAXIMA
 from .hdl.multipliers import MULTIPLIERS
-from .hdl.neuron_formats import COMBINES, LAYOUTS, SUMS, BmFormat, MacFormat
+from .hdl.neuron_formats import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS, BmFormat, MacFormat
 from .selection import AUTO, choose
 
 __all__ = [
@@ -52,7 +52,7 @@ _BM_FIELDS = {
 # neuron -> options that choose an architecture of its own, beside the adder
 _ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "log_end")}
 _BM_ONLY = (*_BM_FIELDS, *_ARCHITECTURES["bm"])
-_MAC_ONLY = _ARCHITECTURES["mac"]
+_MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize")
 
 
 class Parser(argparse.ArgumentParser):
@@ -135,6 +135,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                         help="inputs in two's complement (implied by --branches bipolar)")
     common.add_argument("--weight-bits", type=number, metavar="B",
                         help="width of each weight, 2..16 (default: as the inputs, or as their log codes)")
+    common.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
+                        help="linear inputs to linear output, or as in a layer from activation code to activation "
+                             "code, with the MAC neuron's requantisation (default: neuron)")
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: %(default)s)")
@@ -175,6 +178,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
                      help="architecture of the multiplier (default: auto, the best one measured)")
+    mac.add_argument("--requantize", choices=REQUANTIZATIONS,
+                     help="with --boundary layer: by a scale, or by a power of two (default: scale)")
 
 
 def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int | str | None = None) -> Design:
@@ -190,11 +195,13 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
     signed = args.signed_inputs or layout == "bipolar"  # of a MAC neuron beside it too: the same inputs
     common = {
         "inputs": args.inputs, "bits": args.bits if bits is None else bits,
-        "signed_inputs": signed, "weight_bits": args.weight_bits,
+        "signed_inputs": signed, "weight_bits": args.weight_bits, "boundary": args.boundary,
     }
+    if args.requantize is not None and args.boundary != "layer":
+        raise UsageError(f"--requantize {args.requantize} needs --boundary layer, not {args.boundary}")
     try:
         if neuron == "mac":
-            number_format = MacFormat(**common)
+            number_format = MacFormat(**common, **_given({"requantize": args.requantize}))
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))

@@ -34,7 +34,6 @@ from .flow.fpga import DEVICES, NextPnr
 from .fpga_measurement import Fpga, compare
 from .hdl.checks import check_range
 from .hdl.design import Design
-from .hdl.neuron_formats import BOUNDARIES
 from .pipelining import pipeline_options, pipelined
 from .selection import AUTO
 from .tables import pipeline, plain_table, title
@@ -70,9 +69,6 @@ def parser() -> Parser:
     pipeline_options(result, stage_depth=False)
     fpga = result.add_argument_group("FPGA")
     fpga.add_argument("--device", choices=DEVICES, default="ice40-hx8k", help="(default: ice40-hx8k)")
-    fpga.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
-                      help="linear inputs to linear output, or as in a layer from activation code to activation code, "
-                           "with the MAC neuron's requantisation (default: neuron)")
     fpga.add_argument("--no-dsp", action="store_true", help="no DSP blocks (ECP5)")
     fpga.add_argument("--no-block-ram", action="store_true", help="no block RAMs: tables become LUTs")
     fpga.add_argument("--frequency", metavar="MHZ", default=100.0, help="nextpnr's target (default: 100)")
@@ -101,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     for file in filter(None, (args.json, args.append)):
         check_writable(file)
-    designs = [_at_boundary(design, args.boundary) for design in designs_from(args)]
+    designs = designs_from(args)
     if args.append and not args.compare:
         raise UsageError(f"--append {args.append} needs --compare")
     fpga = _fpga(args)
@@ -123,15 +119,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(args.json, json.dumps(result, indent=2) + "\n")
     _print(neurons, result if args.compare else None)
     return 0
-
-
-def _at_boundary(design: Design, boundary: str) -> Design:
-    try:
-        if boundary == design.format.boundary:
-            return design
-        return dataclasses.replace(design, format=dataclasses.replace(design.format, boundary=boundary, result=None))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
 def _measure(fpga: Fpga, design: Design, args: argparse.Namespace) -> dict[str, Any]:

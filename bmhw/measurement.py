@@ -143,7 +143,10 @@ def _method(design: Design, library: Library | None, objective: str) -> dict[str
                  "shares are those of the joined parts",
         "abc_script": ABC_GATES[objective],
     }
-    if design.neuron == "bm":
+    if design.format.boundary == "layer":
+        method["boundary"] = ("activation code to activation code, as in a layer: the MAC neuron requantises, the BM "
+                              "neuron ends in a logarithm, and neither takes one of its inputs")
+    elif design.neuron == "bm":
         method["boundary"] = (
             f"linear inputs, {design.to_dict()['combine']} output; each input has its own log2, the worst "
             "case for BM: in a layer one log2 serves every neuron that reads the activation")

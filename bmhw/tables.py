@@ -93,7 +93,7 @@ def print_versions(console: Console, neurons: list[dict[str, Any]]) -> None:
     method, tools = neurons[-1]["method"], neurons[-1]["tools"]
     lines = [
         f"Whole neuron: {method['gates']}. Parts: {method['parts']}.",
-        f"BM: {method['boundary']}." if "bm" in {neuron["design"]["neuron"] for neuron in neurons} else "",
+        f"Boundary: {method['boundary']}." if "bm" in {neuron["design"]["neuron"] for neuron in neurons} else "",
         f"Area: {method['area']} ({neurons[-1]['liberty']['nand2']}). Delay: {method['delay']}."
         if "area" in method else "",
         f"bmhw {tools['bmhw']}, {tools['engine']} ({tools['yosys']}), amaranth {tools['amaranth']}, "
@@ -111,7 +111,8 @@ def title(neuron: dict[str, Any]) -> str:
     else:
         kind = (f"BM {design['layout']}, {design['bits']} bits, log codes {design['log_bits']}."
                 f"{design['log_fraction']}, {design['maximum']} maximum")
-    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs, {design['form']}"
+    layer = ", as in a layer" if design["boundary"] == "layer" else ""
+    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs{layer}, {design['form']}"
 
 
 def _count(value: float | None) -> str:

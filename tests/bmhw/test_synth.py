@@ -10,7 +10,7 @@ import sys
 import pytest
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
-from bmhw import synth
+from bmhw import layers, synth
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
@@ -200,3 +200,32 @@ def test_the_instances_of_a_top_module_are_its_parts():
     assert instances(verilog, "sub") == {}
     with pytest.raises(ValueError, match="sub, top, not 'other'"):
         instances(verilog, "other")
+
+
+def test_the_layer_boundary_is_that_of_the_layers(capsys):
+    """The same neuron by options as by a network's layer: the same figures, and the parts of a layer."""
+    chosen = ("--branches", "signed", "--sums", "clamped")
+    layer = ("--bits", "3", "--layers", "stage0_block0_conv1", "--combine", "logarithmic", *chosen)
+    assert layers.main([*layer, "--json", "-"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["layers"]
+    architecture = [word for neuron in ("mac", "bm") for name, value in row[neuron]["architecture"].items()
+                    if name not in ("adder", "combine") for word in (f"--{name.replace('_', '-')}", value)]
+    for neuron, end in (("mac", "requantize"), ("bm", "log_subtract")):
+        found = figures(capsys, "--compare", "--bits", "3", "--inputs", "16", "--boundary", "layer", *chosen,
+                        "--combine", "logarithmic", *architecture, "--adder", row[neuron]["architecture"]["adder"])
+        assert (found[neuron]["gates"], found[neuron]["depth"]) == (row[neuron]["gates"], row[neuron]["depth"])
+        assert list(found[neuron]["parts"])[-1] == end and "log2" not in found[neuron]["parts"]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--neuron", "mac", "--requantize", "shift"], ["--requantize shift needs --boundary layer", "neuron"]),
+    (["--requantize", "shift", "--boundary", "layer"], ["--requantize shift needs --neuron mac", "bm"]),
+    (["--log-end", "select"], ["--log-end select needs --combine logarithmic", "linear"]),
+    (["--boundary", "layr"], ["neuron, layer", "layr", "did you mean layer?"]),
+    (["--boundary", "layer", "--form", "serial"], ["serial", "layer"]),
+])
+def test_options_of_the_layer_boundary(arguments, words):
+    result = command(*arguments)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
