@@ -210,7 +210,8 @@ class EliminationNode(Block):
 
     def elaborate(self, platform):
         m = Module()
-        bits = [Cat(self.a.word_select(i, self.width)[bit] for i in range(self.count)) for bit in range(self.width)]
+        # by bit, every candidate's; a list, since a bit taken from a Cat carries all of it along
+        bits = [[self.a[i * self.width + bit] for i in range(self.count)] for bit in range(self.width)]
         # of each candidate, whether it is alive: all of these
         alive: list[list[Value]] = [[self.enable[i]] if self.masked else [] for i in range(self.count)]
         top = self.width
@@ -222,7 +223,7 @@ class EliminationNode(Block):
                 some = Signal(len(left), name=f"some_{bit}")
                 m.d.comb += shown[0].eq(Cat(self._shown(one, conditions)
                                             for one, conditions in zip(bits[bit], alive, strict=True)))
-                m.d.comb += [signal.eq(bits[bit] & group) for signal, group in zip(shown[1:], left[1:], strict=True)]
+                m.d.comb += [signal.eq(Cat(bits[bit]) & group) for signal, group in zip(shown[1:], left[1:], strict=True)]
                 m.d.comb += some.eq(Cat(any_of(self._paired(signal)) for signal in shown))
                 answers = list(some)
                 for higher in range(top - 1, bit, -1):  # the outcome of the highest bit is there first
@@ -254,12 +255,12 @@ class EliminationNode(Block):
             bit = bit & condition
         return bit
 
-    def _survive(self, m: Module, bit: int, alive: list[list[Value]], bits: Value,
+    def _survive(self, m: Module, bit: int, alive: list[list[Value]], bits: list[Value],
                  shown: Value | None) -> list[list[Value]]:
         """Who is alive after a bit of the result: who shows a one, or everybody if nobody does."""
         survivors = Signal(self.count, name=f"alive_after_{bit}")
         stays = Signal(self.count, name=f"stays_{bit}")
-        m.d.comb += stays.eq(bits | (~self.m[bit]).replicate(self.count))
+        m.d.comb += stays.eq(Cat(bits) | (~self.m[bit]).replicate(self.count))
         following = []
         for i, conditions in enumerate(alive):
             before = Cat(conditions).all()
