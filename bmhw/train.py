@@ -256,7 +256,6 @@ def write(
     floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
     network = trainer.models["quantised"].cpu().to_integer(name, data.test_images[:64])
     right = network.classify(data.test_images) == data.test_labels
-    classical = accuracy(floats["classical"], data.test_images, data.test_labels)
     figures = {"classical": accuracy(floats["classical"], data.test_images, data.test_labels)}
     # of layout mac and not trained again, the second network is the first one
     same = trainer.models["bm"].layouts == trainer.models["classical"].layouts and not trainer.settings.epochs[1]
