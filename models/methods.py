@@ -64,12 +64,14 @@ class Method:
     """``start``: the network that the phase begins with, of the classical one, the layouts and images for
     statistics; ``difference``: of the share of the phase that is done and a layer's position (each 0..1),
     what stands for the difference of two maxima; ``distils_layers``: whether :func:`layer_distance` is added
-    to the loss.
+    to the loss; ``code_gradient_norm``: the p of the p-norm whose gradient the quantised phase has, None for that
+    of the maxima.
     """
 
     start: Start = convert
     difference: Callable[[float, float], Difference] = exact
     distils_layers: bool = False
+    code_gradient_norm: float | None = None
 
     def prepare(self, network: Network, share: float) -> None:
         """Set the layers up for a step when ``share`` of the phase is done."""
@@ -79,8 +81,8 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "annealed": Method(start=as_it_is, difference=annealed),
-    "smoothed-gradient": Method(difference=smoothed_gradient),
+    "annealed": Method(start=as_it_is, difference=annealed, code_gradient_norm=LARGEST_NORM),
+    "smoothed-gradient": Method(difference=smoothed_gradient, code_gradient_norm=LARGEST_NORM),
     "at-once": Method(),
     "layer-distillation": Method(distils_layers=True),
     "layer-by-layer": Method(start=as_it_is, difference=layer_by_layer),

@@ -24,6 +24,7 @@ from .architecture import Architecture, Node
 from .integer import IntegerLayer, IntegerNetwork, Threshold
 from .layers import combine_layout
 from .operators import max_product
+from .smoothed import norm_difference
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
 
@@ -97,7 +98,8 @@ class FoldedLayer(nn.Module):
     ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
     full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`. A layer that
     gives codes has two biases instead, the candidates of its maxima in the unit of the weights, and its
-    outputs are the codes' values, 0..1; a layer that takes codes takes such values.
+    outputs are the codes' values, 0..1; a layer that takes codes takes such values. ``gradient_norm``: the p of
+    the p-norm whose gradient linear ends train with; None: that of the maxima.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class FoldedLayer(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(bias) for bias in biases)
         self.takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
         self.gives_codes = isinstance(fmt, BmFormat) and fmt.combine == "logarithmic"
+        self.gradient_norm: float | None = None
         self.register_buffer("shift", shift.float())
         self.register_buffer("exponent", exponent.float())
         if isinstance(fmt, BmFormat):
@@ -181,6 +184,12 @@ class FoldedLayer(nn.Module):
 
         The products are powers of two whose exponents are the sums.
         """
+        if self.gradient_norm is not None and self.training:
+            with torch.no_grad():
+                sums = self._sums(max_product(x, w.flatten(0, 1), stride, padding))
+                first, second = self.exp2_table[sums].chunk(2, dim=1)
+            smooth = norm_difference(x, w, stride, padding, p=self.gradient_norm)
+            return straight_through(smooth * 2.0**self.output_bits, first - second)
         products = max_product(x, w.flatten(0, 1), stride, padding)
         values = straight_through(products * 2.0**self.output_bits, self.exp2_table[self._sums(products)])
         first, second = values.chunk(2, dim=1)

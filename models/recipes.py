@@ -15,7 +15,7 @@ RECIPES: dict[tuple[str, str], Settings] = {
         Settings(
             dataset="mnist",
             architecture="resnet20",
-            epochs=(6, 20, 3),
+            epochs=(6, 10, 1),
             rates=(2e-3, 1e-2, 1e-3),
             batch=64,
             translate=1,
@@ -25,7 +25,7 @@ RECIPES: dict[tuple[str, str], Settings] = {
         Settings(
             dataset="mnist",
             architecture="lenet",
-            epochs=(8, 25, 2),
+            epochs=(8, 14, 1),
             rates=(2e-3, 1e-2, 1e-3),
             batch=64,
             translate=1,

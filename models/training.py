@@ -27,7 +27,7 @@ from .files import write_atomically
 from .fold import fold
 from .methods import METHODS, layer_distance
 from .network import Network
-from .quantise import FoldedNetwork, Quantisation
+from .quantise import FoldedLayer, FoldedNetwork, Quantisation
 
 __all__ = ["PHASES", "Settings", "Stopped", "Trainer", "accuracy"]
 
@@ -157,6 +157,9 @@ class Trainer:
         else:
             model = fold(self.models["bm"].cpu(), self._calibration("cpu"), settings.quantisation)
             self.models["bm"].to(self.device)
+            for step in model.steps.values():
+                if isinstance(step, FoldedLayer):
+                    step.gradient_norm = self.method.code_gradient_norm
         return model.to(self.device)
 
     def _calibration(self, device: str | None = None) -> Tensor:
