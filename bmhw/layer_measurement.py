@@ -36,7 +36,8 @@ _CHOICE = 0.4  # share of the work that is the choice of MAC architectures
 
 # An array's path grows with the fan-in: no candidate.
 _MULTIPLIERS = tuple(name for name, (_, compression) in MULTIPLIERS.items() if compression != "linear")
-_ADDERS = ("brent_kung", "sklansky")
+_ADDERS = ("sklansky", "brent_kung")
+_MAC_ARCHITECTURES = 2  # the best ones at 64 inputs that are tried at a greater fan-in
 
 _Kind = tuple[int, bool, str]
 
@@ -161,10 +162,13 @@ class LayerMeasurement:
         tried = self._candidates([
             Design(format=fmt, **architecture) for fmt in neurons.bm(layer)
             for architecture in ranking(fmt, neurons.objective, scripts=scripts)[:_BM_ARCHITECTURES]], deadline)
-        sampled = [one for one in sampled if one.script in scripts]
-        best = self._best(sampled)
-        mac = dataclasses.replace(best, design=dataclasses.replace(best.design, format=neurons.mac(layer)))
-        return {"mac": self._neuron(mac, sampled, deadline), "bm": self._neuron(self._best(tried), tried, deadline)}
+        macs, fmt, sampled = sampled, neurons.mac(layer), [one for one in sampled if one.script in scripts]
+        if sampled[0].design.format != fmt:
+            best = sorted(sampled, key=self._cost)[:_MAC_ARCHITECTURES]
+            macs = self._candidates([dataclasses.replace(one.design, format=fmt) for one in best], deadline)
+            sampled += macs
+        return {"mac": self._neuron(self._best(macs), sampled, deadline),
+                "bm": self._neuron(self._best(tried), tried, deadline)}
 
     def _scripts(self, inputs: int) -> tuple[str, ...]:
         scripts = SCRIPTS[self.neurons.objective]
@@ -175,37 +179,35 @@ class LayerMeasurement:
 
     def _candidates(self, designs: Sequence[Design], deadline: float) -> list[_Candidate]:
         """The designs, each mapped by every script that serves the objective."""
-        # by blocks where these agree with one netlist: faster, and shared between designs
-        limits = {"area": BLOCK_LIMIT, "delay": FLAT}
-        return [_Candidate(design, script, self._map(design, script, limits[script], deadline))
+        return [_Candidate(design, script, self._map(design, script, deadline))
                 for design in designs for script in self._scripts(design.format.inputs)]
 
+    def _cost(self, candidate: _Candidate) -> tuple[float, float]:
+        return cost(self.neurons.objective, {"gates": candidate.figures.gates, "depth": candidate.figures.depth})
+
     def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
-        return min(candidates, key=lambda item: cost(self.neurons.objective, {"gates": item.figures.gates,
-                                                                              "depth": item.figures.depth}))
+        return min(candidates, key=self._cost)
 
     def _neuron(self, best: _Candidate, candidates: Sequence[_Candidate], deadline: float) -> dict[str, Any]:
         """One output's figures, and what was tried."""
-        design, script = best.design, best.script
+        design, script, figures = best.design, best.script, best.figures
         inputs = design.format.inputs
-        limit = FLAT if inputs <= FLAT_INPUTS else BLOCK_LIMIT
-        figures = self._map(design, script, limit, deadline)
         values = {
             "gates": figures.gates, "gates_per_input": figures.gates / inputs, "depth": figures.depth,
-            "architecture": _architecture(design), "mapping": "flat" if limit == FLAT else "blocks",
+            "architecture": _architecture(design), "mapping": "flat" if inputs <= FLAT_INPUTS else "blocks",
             "script": script, "design": design.to_dict(),
             "candidates": [{**_architecture(one.design), "script": one.script, "inputs": one.design.format.inputs,
                             "gates": one.figures.gates, "depth": one.figures.depth} for one in candidates],
         }
         if self.library:
-            cells = self._map(design, script, limit, deadline, self.library)
+            cells = self._map(design, script, deadline, self.library)
             values["area_gate_equivalents"] = (cells.area or 0.0) / self.library.nand2_area
             values["delay_ns"] = cells.delay_ns
         return values
 
-    def _map(self, design: Design, script: str, limit: float, deadline: float,
-             library: Library | None = None) -> Figures:
+    def _map(self, design: Design, script: str, deadline: float, library: Library | None = None) -> Figures:
         generated = generate(design, self.cache)
+        limit = FLAT if design.format.inputs <= FLAT_INPUTS else BLOCK_LIMIT
         figures = self.mapper.figures(generated.verilog, generated.name, objective=script, library=library,
                                       limit=limit, deadline=deadline)
         self.yosys = figures.yosys

@@ -223,7 +223,8 @@ class EliminationNode(Block):
                 some = Signal(len(left), name=f"some_{bit}")
                 m.d.comb += shown[0].eq(Cat(self._shown(one, conditions)
                                             for one, conditions in zip(bits[bit], alive, strict=True)))
-                m.d.comb += [signal.eq(Cat(bits[bit]) & group) for signal, group in zip(shown[1:], left[1:], strict=True)]
+                m.d.comb += [signal.eq(Cat(bits[bit]) & group)
+                             for signal, group in zip(shown[1:], left[1:], strict=True)]
                 m.d.comb += some.eq(Cat(any_of(self._paired(signal)) for signal in shown))
                 answers = list(some)
                 for higher in range(top - 1, bit, -1):  # the outcome of the highest bit is there first
