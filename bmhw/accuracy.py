@@ -184,7 +184,8 @@ def curves(figures: Mapping[str, Any]) -> Tables:
 def drawn(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
-        result.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        text = index == 0
+        result.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in rows:
         result.add_row(*row)
     return result

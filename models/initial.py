@@ -44,8 +44,10 @@ def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str,
     if not parts["classical"]:
         return {"classical": _match(path, tensors, architecture)}
     result = {"classical": _match(path, parts["classical"], architecture)}
-    expected = _floats(Network(architecture, layouts))
-    if {key: value.shape for key, value in parts["bm"].items()} == {k: v.shape for k, v in expected.items()}:
+    expected = {key: value.shape for key, value in _floats(Network(architecture, layouts)).items()}
+    fits = {key: value.shape for key, value in parts["bm"].items()} == expected
+    # a signed BM layer has the shape of a classical one, but its weights are those of maxima
+    if fits and set(layouts.values()) != {"mac"}:
         result["bm"] = {key: value.float() for key, value in parts["bm"].items()}
     return result
 

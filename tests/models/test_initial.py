@@ -51,6 +51,13 @@ def test_own_files_give_both_networks():
     assert set(initial_states(WEIGHTS / "digits-float.safetensors", architecture, signed)) == {"classical"}
 
 
+def test_a_classical_network_takes_no_weights_of_maxima():
+    """Signed BM layers have the shapes of classical ones."""
+    path, architecture = WEIGHTS / "mnist-lenet-signed-float.safetensors", lenet(1, 28)
+    assert set(initial_states(path, architecture, architecture.layouts("signed"))) == {"classical", "bm"}
+    assert set(initial_states(path, architecture, architecture.layouts("mac"))) == {"classical"}
+
+
 def test_networks_of_an_unchanged_file_keep_its_name(tmp_path):
     known = WEIGHTS / "digits-float.safetensors"
     entry = save_float("digits-5bit", tmp_path, load_float("digits"), known)
