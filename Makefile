@@ -50,8 +50,10 @@ results: $(VENV)/installed-report
 	$(call layers,$(c)-clamped-area,$($(c)-clamped) --objective area)\
 	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\
 	$(call layers,$(c)-clamped-shift,$($(c)-clamped) --objective balanced --requantize shift)\
-	$(call layers,$(c)-full-balanced,$($(c)) --objective balanced))
+	$(call layers,$(c)-full-balanced,$($(c)) --combine logarithmic --objective balanced))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
+	@$(RUN) -m bmhw.accuracy models/weights $(RESULTS)/cards --json $(RESULTS)/accuracy.json \
+		--markdown $(RESULTS)/accuracy.md
 
 # One command a row; the file appears when all of them are in it.
 FPGA_ROWS := build/fpga.json
