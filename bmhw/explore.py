@@ -28,7 +28,7 @@ __all__ = ["designs", "explore", "main"]
 
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
-SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (5, 8)}
+SHAPES = {9: (4, 5, 6, 8, 12), 64: (5, 8)}
 # (width, inputs) that the script for delay measures too, which takes up to ten times as long as the one for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
 
