@@ -75,11 +75,11 @@ def test_a_row_says_what_synthesis_finds(monkeypatch):
 
 @pytest.mark.parametrize("objective", SCRIPT_OF)
 def test_the_ranking_is_that_of_the_shipped_rows(objective):
-    fmt = BmFormat(inputs=9, bits=8, boundary="layer", layout="signed")
+    fmt = BmFormat(inputs=9, bits=8, boundary="layer", layout="signed", combine="logarithmic")
     same = [row for row in rows() if row["neuron"] == "bm" and row["layout"] == "signed" and row["inputs"] == 9
             and row["bits"] == fmt.maximum_bits and row["script"] == SCRIPT_OF[objective]]
     ranked = ranking(fmt, objective)
-    assert len(ranked) == len(same) > 3
+    assert len(ranked) == len({tuple(row["architecture"].items()) for row in same}) > 3
     best = min(same, key=lambda row: cost(objective, row))
     first = next(row for row in same if row["architecture"] == ranked[0])
     assert cost(objective, first) == cost(objective, best)
