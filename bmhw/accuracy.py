@@ -6,7 +6,6 @@ held-out part with each integer network again and refuses a card that says other
 """
 
 import datetime
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .command_line import Parser, RunError, UsageError, check_writable, run, write_atomically
+from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, run, write_atomically
 
 COLUMNS = {
     "name": "network",
@@ -243,12 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "networks": rows,
         "equal_accuracy": equals(rows),
     }
-    text = json.dumps(figures, indent=1) + "\n"
-    if args.json == "-":
-        print(text, end="")
+    if deliver_json(figures, args.json):
         return 0
-    if args.json is not None:
-        write_atomically(Path(args.json), text)
     if args.markdown is not None:
         every = tables(figures) | curves(figures)
         parts = ["# Accuracy against width", "", f"Written by `python -m bmhw.accuracy`, {figures['date']}.", ""]

@@ -17,6 +17,7 @@ A command is written as::
 
 import argparse
 import difflib
+import json
 import os
 import signal
 import stat
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .errors import BmhwError, RunError, UsageError
+from .flow.engine import ENGINES, TIME_LIMIT
 from .flow.scripts import OBJECTIVES
 from .hdl.adders import ADDERS
 from .hdl.design import FORMS, Design
@@ -38,8 +40,9 @@ from .hdl.neuron_formats import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, 
 from .selection import AUTO, choose
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options", "design_from",
-    "design_options", "designs_from", "number", "registers_from", "run", "time_limit_from", "write_atomically",
+    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",
+    "deliver_json", "design_from", "design_options", "designs_from", "number", "registers_from", "run",
+    "run_options", "time_limit_from", "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -229,6 +232,18 @@ def comparison_options(parser: argparse._ArgumentGroup) -> None:
                             help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
 
 
+def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
+    """Add what every measuring command has: which Yosys, how long, the cache, JSON. ``limited``: what the time limit
+    is for."""
+    parser.add_argument("--engine", choices=ENGINES, default="auto",
+                        help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
+    parser.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
+                        help=f"for each {limited} (default: {TIME_LIMIT:g})")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the figures as JSON; -: to standard output, without the tables")
+
+
 def designs_from(args: argparse.Namespace) -> list[Design]:
     """The design that the options describe, or with ``--compare`` the MAC and the BM neuron."""
     widths = {"mac": args.mac_bits, "bm": args.bm_bits}
@@ -290,6 +305,17 @@ def check_writable(path: str | os.PathLike) -> None:
         raise RunError(f"cannot write {target}: there is no folder {target.parent}")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise RunError(f"cannot write {target}: permission denied")
+
+
+def deliver_json(value: object, file: str | None) -> bool:
+    """Write figures where ``--json`` wants them: ``-`` is stdout, None nowhere. Whether they went to stdout, where no
+    table may follow."""
+    text = json.dumps(value, indent=2) + "\n"
+    if file == "-":
+        print(text, end="")
+    elif file is not None:
+        write_atomically(file, text)
+    return file == "-"
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:

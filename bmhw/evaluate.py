@@ -6,7 +6,6 @@ what the hardware computes. ``--bits B`` takes the network whose codes were trai
 ``NAME-Bbit``, where there is one; otherwise, or with ``--rounded``, it rounds the weight codes.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .command_line import Parser, RunError, UsageError, check_writable, number, run, write_atomically
+from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
 
 TRACE_COLUMNS = {
     "layer": "layer",
@@ -198,12 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=args.threads,
         trace_images=args.trace,
     )
-    text = json.dumps(figures, indent=1) + "\n"
-    if args.json == "-":
-        print(text, end="")
+    if deliver_json(figures, args.json):
         return 0
-    if args.json is not None:
-        write_atomically(Path(args.json), text)
     console = Console()
     console.print(f"{figures['model']} on {figures['test_images']} held-out images of {figures['dataset']}")
     console.print(table(figures))

@@ -21,15 +21,17 @@ from .command_line import (
     UsageError,
     check_writable,
     comparison_options,
+    deliver_json,
     design_options,
     designs_from,
     number,
     run,
+    run_options,
     time_limit_from,
     write_atomically,
 )
 from .flow.cache import Cache, cache_folder
-from .flow.engine import ENGINES, TIME_LIMIT, Engine
+from .flow.engine import Engine
 from .flow.fpga import DEVICES, NextPnr
 from .fpga_measurement import Fpga, compare
 from .hdl.checks import check_range
@@ -76,13 +78,7 @@ def parser() -> Parser:
     fpga.add_argument("--seeds", type=number, metavar="N", default=1,
                       help=f"how many seeds, 1..{_MOST_SEEDS}, one placement each: Fmax is their median (default: 1)")
     comparison_options(fpga)
-    fpga.add_argument("--engine", choices=ENGINES, default="auto",
-                      help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
-    fpga.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
-                      help=f"for each run of Yosys and nextpnr (default: {TIME_LIMIT:g})")
-    fpga.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
-    fpga.add_argument("--json", metavar="FILE",
-                      help="write the figures as JSON; -: to standard output, without the tables")
+    run_options(fpga, "run of Yosys and nextpnr")
     fpga.add_argument("--append", metavar="FILE",
                       help="with --compare: add the figures, this command and the date to a JSON list of such rows")
     fpga.add_argument("--show", metavar="FILE", help="measure nothing: print such a list as a Markdown table")
@@ -112,11 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         row = {"command": _command(argv), "date": time.strftime("%Y-%m-%d"), **result}
         rows = _rows(args.append) if Path(args.append).exists() else []
         write_atomically(args.append, json.dumps([*rows, row], indent=1) + "\n")
-    if args.json == "-":
-        print(json.dumps(result, indent=2))
+    if deliver_json(result, args.json):
         return 0
-    if args.json:
-        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
     _print(neurons, result if args.compare else None)
     return 0
 

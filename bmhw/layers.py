@@ -2,7 +2,6 @@
 """``python -m bmhw.layers``: a network's convolutions as MAC and as BM hardware, measured, with the ratios."""
 
 import datetime
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .command_line import Parser, UsageError, check_writable, number, run, time_limit_from, write_atomically
+from .command_line import Parser, UsageError, check_writable, deliver_json, number, run, time_limit_from
 from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, TIME_LIMIT, Engine
@@ -131,11 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if library:
         result["liberty"] = {"file": Path(library.path).name, "sha256": library.digest, "nand2": library.nand2,
                              "nand2_area_library_units": library.nand2_area}
-    if args.json == "-":
-        print(json.dumps(result, indent=2))
+    if deliver_json(result, args.json):
         return 0
-    if args.json:
-        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
     _print(result)
     return 0
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.synth``: how many gates a neuron takes, where they go, and which path is critical."""
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,14 +14,15 @@ from .command_line import (
     Parser,
     check_writable,
     comparison_options,
+    deliver_json,
     design_options,
     designs_from,
     run,
+    run_options,
     time_limit_from,
-    write_atomically,
 )
 from .flow.cache import Cache, cache_folder
-from .flow.engine import ENGINES, TIME_LIMIT, Engine
+from .flow.engine import Engine
 from .flow.liberty import load_library
 from .measurement import compare, figures, measure
 from .pipelining import pipeline_options, pipelined
@@ -51,13 +51,7 @@ def parser() -> Parser:
     synthesis.add_argument("--liberty", metavar="FILE",
                            help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
     comparison_options(synthesis)
-    synthesis.add_argument("--engine", choices=ENGINES, default="auto",
-                           help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
-    synthesis.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
-                           help=f"for each run of Yosys (default: {TIME_LIMIT:g})")
-    synthesis.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
-    synthesis.add_argument("--json", metavar="FILE",
-                           help="write the figures as JSON; -: to standard output, without the tables")
+    run_options(synthesis, "run of Yosys")
     return result
 
 
@@ -79,11 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the BM neuron first: it is generated sooner, and mapped while the MAC neuron is generated
         neurons = measure(designs[::-1], args.objective, engine, cache, library)[::-1]
     result = compare(*neurons) if args.compare else neurons[0]
-    if args.json == "-":
-        print(json.dumps(result, indent=2))
+    if deliver_json(result, args.json):
         return 0
-    if args.json:
-        write_atomically(args.json, json.dumps(result, indent=2) + "\n")
     _print(neurons, result, args, argv)
     return 0
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from .block import Block, place
 from .checks import check_range
 
-__all__ = ["Comparator", "CompareSelect"]
+__all__ = ["Comparator", "CompareSelect", "Select"]
 
 
 class Comparator(Block):
@@ -46,10 +46,8 @@ class Comparator(Block):
         return m
 
 
-class CompareSelect(Block):
-    """The larger of two unsigned numbers: a comparator and a multiplexer.
-
-    Latency: combinational.
+class Select(Block):
+    """The larger of two unsigned numbers. Latency: combinational. Subclasses choose the architecture.
 
     Members
     -------
@@ -60,6 +58,10 @@ class CompareSelect(Block):
     def __init__(self, *, width: int):
         self.width = width
         super().__init__({"a": In(width), "b": In(width), "m": Out(width)})
+
+
+class CompareSelect(Select):
+    """A comparator and a multiplexer."""
 
     def elaborate(self, platform):
         m = Module()

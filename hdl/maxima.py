@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .block import Block, place
 from .checks import check_range
-from .comparators import Comparator, CompareSelect
+from .comparators import Comparator, CompareSelect, Select
 from .reduction import any_of
 
 __all__ = ["MAXIMA", "EliminationMaximum", "Maximum", "OnlineMaximum", "Radix4Maximum", "TreeMaximum"]
@@ -78,7 +78,7 @@ class TreeMaximum(Maximum):
     """A balanced binary tree of compare-selects: the textbook design."""
 
     radix = 2
-    select: type[Block] = CompareSelect
+    select: type[Select] = CompareSelect
     """The larger of two: ports a, b, m."""
 
     def elaborate(self, platform):
@@ -96,18 +96,8 @@ class TreeMaximum(Maximum):
         return m
 
 
-class OperatorSelect(Block):
-    """The larger of two numbers, the comparison left to the synthesis tool: a carry chain on an FPGA.
-
-    Members
-    -------
-    a, b : In(width)
-    m : Out(width)
-    """
-
-    def __init__(self, *, width: int):
-        self.width = width
-        super().__init__({"a": In(width), "b": In(width), "m": Out(width)})
+class OperatorSelect(Select):
+    """The comparison left to the synthesis tool: a carry chain on an FPGA."""
 
     def elaborate(self, platform):
         m = Module()
@@ -348,21 +338,12 @@ class Digit4Maximum(EliminationMaximum):
     digit_bits, radix = 2, 4
 
 
-class OnlineSelect(Block):
+class OnlineSelect(Select):
     """The larger of two numbers, most significant bit first, two gate levels a bit.
 
     As an elimination of two, but who drops out is found from the bits alone and not from the result's bit: a drops
     out if b is alive, shows a one, and a shows a zero.
-
-    Members
-    -------
-    a, b : In(width)
-    m : Out(width)
     """
-
-    def __init__(self, *, width: int):
-        self.width = width
-        super().__init__({"a": In(width), "b": In(width), "m": Out(width)})
 
     def elaborate(self, platform):
         m = Module()

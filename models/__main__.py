@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.models list``: the networks that come with the package, or those in folders of runs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bmhw.command_line import Parser, check_writable, run, write_atomically
+from bmhw.command_line import Parser, check_writable, deliver_json, run
 
 from .cards import entries
 from .store import WEIGHTS
@@ -51,12 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         check_writable(args.json)
     rows = entries(args.folders or [WEIGHTS])
-    text = json.dumps(rows, indent=1) + "\n"
-    if args.json == "-":
-        print(text, end="")
+    if deliver_json(rows, args.json):
         return 0
-    if args.json is not None:
-        write_atomically(Path(args.json), text)
     Console().print(table(rows))
     return 0
 

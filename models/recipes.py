@@ -3,45 +3,21 @@
 otherwise. Chosen on training images that were held off (``Settings.validation``), never on the test part."""
 
 import dataclasses
+from typing import Any
 
 from .training import Settings
 
 __all__ = ["RECIPES", "recipe"]
 
+_ANNEALED: dict[str, Any] = {"rates": (2e-3, 1e-2, 1e-3), "batch": 64, "validation": 5000, "method": "annealed"}
+
 RECIPES: dict[tuple[str, str], Settings] = {
     (settings.dataset, settings.architecture): settings
     for settings in (
         Settings(dataset="digits", architecture="resnet-small", epochs=(30, 100, 8)),
-        Settings(
-            dataset="mnist",
-            architecture="resnet20",
-            epochs=(6, 10, 1),
-            rates=(2e-3, 1e-2, 1e-3),
-            batch=64,
-            translate=1,
-            validation=5000,
-            method="annealed",
-        ),
-        Settings(
-            dataset="mnist",
-            architecture="lenet",
-            epochs=(8, 14, 1),
-            rates=(2e-3, 1e-2, 1e-3),
-            batch=64,
-            translate=1,
-            validation=5000,
-            method="annealed",
-        ),
-        Settings(
-            dataset="cifar10",
-            architecture="resnet20",
-            epochs=(60, 60, 5),
-            rates=(2e-3, 1e-2, 1e-3),
-            batch=64,
-            translate=4,
-            validation=5000,
-            method="annealed",
-        ),
+        Settings(dataset="mnist", architecture="resnet20", epochs=(6, 10, 1), translate=1, **_ANNEALED),
+        Settings(dataset="mnist", architecture="lenet", epochs=(8, 14, 1), translate=1, **_ANNEALED),
+        Settings(dataset="cifar10", architecture="resnet20", epochs=(60, 60, 5), translate=4, **_ANNEALED),
     )
 }
 """(data set, architecture) -> settings; the first of a data set is its default."""

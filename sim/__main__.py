@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.sim``: a trained neuron's Verilog on real activations, against the integer model."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..command_line import Parser, RunError, UsageError, check_writable, number, run, write_atomically
+from ..command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
 from ..flow.scripts import OBJECTIVES
 from ..hdl.adders import ADDERS
 from ..hdl.checks import check_range
@@ -50,10 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=args.seed,
     )
     result = _result(args, neuron, design, report, time.perf_counter() - started)
-    if args.json is not None:
-        text = json.dumps(result, indent=2)
-        print(text) if args.json == "-" else write_atomically(args.json, text + "\n")
-    if args.json != "-":
+    if not deliver_json(result, args.json):
         _print(neuron, design, report, result)
     if not report.passed:
         raise RunError(str(report.first_mismatch or report.error))
