@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .command_line import Parser, UsageError, check_writable, deliver_json, number, run, time_limit_from
+from .command_line import Parser, UsageError, check_writable, deliver_json, number, run, run_options, time_limit_from
 from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
-from .flow.engine import ENGINES, TIME_LIMIT, Engine
+from .flow.engine import Engine
 from .flow.liberty import load_library
 from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES
 from .flow.synthesis import processors
@@ -74,14 +74,9 @@ def parser() -> Parser:
                              "one for the objective (default: auto)")
     result.add_argument("--layers", metavar="NAME,...", help="only these layers (default: all)")
     result.add_argument("--liberty", metavar="FILE", help="cell library, .lib or .lib.gz: adds GE and ns")
-    result.add_argument("--json", metavar="FILE", help="write the figures as JSON; -: to standard output, no table")
     result.add_argument("--jobs", type=number, default=processors(), metavar="N",
                         help="layers at once (default: one a processor)")
-    result.add_argument("--engine", choices=ENGINES, default="auto",
-                        help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
-    result.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
-                        help=f"for each layer (default: {TIME_LIMIT:g})")
-    result.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
+    run_options(result, "layer")
     return result
 
 

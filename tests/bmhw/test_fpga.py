@@ -4,13 +4,12 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
+from calls import command_of, figures_of
 
 from bmhw import fpga
 from bmhw.errors import RunError
@@ -24,22 +23,8 @@ from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from bmhw.hdl.shift_wrapper import ShiftWrapper
 
 SEED = 20090719
+figures, command = figures_of(fpga), command_of(fpga)
 SMALL = ("--bits", "4", "--inputs", "2")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("BMHW_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def figures(capsys, *arguments):
-    assert fpga.main([*arguments, "--json", "-"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def command(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "bmhw.fpga", *arguments], capture_output=True, text=True,
-                          env={**os.environ, **environment})
 
 
 def measurer(device, **options):

@@ -2,11 +2,9 @@
 """The command ``python -m bmhw.layers``: the network's layers, mapping block by block, table, JSON, bad input."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from calls import command_of, figures_of
 from liberty_text import liberty_text
 
 from bmhw import layers
@@ -23,24 +21,8 @@ from bmhw.hdl.verilog import block_to_verilog
 from bmhw.layer_measurement import Neurons, totals
 from bmhw.networks import NETWORKS
 
+figures, command = figures_of(layers), command_of(layers)
 SMALL = ("--bits", "3", "--layers", "stem,stage0_block0_conv1,stage0_block0_conv3,stage0_block1_conv3")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BMHW_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
-
-
-def command(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "bmhw.layers", *arguments], capture_output=True, text=True,
-                          env={**os.environ, **environment})
-
-
-def figures(capsys, *arguments):
-    assert layers.main([*arguments, "--json", "-"]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,6 @@ from bmhw.hdl.neuron_formats import BmFormat
 from bmhw.selection import SCRIPT_OF, cost, ranking, rows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BMHW_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Results of two small runs."""

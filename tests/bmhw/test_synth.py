@@ -4,10 +4,9 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
+from calls import command_of, figures_of
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw import layers, synth
@@ -22,23 +21,9 @@ from bmhw.hdl.multipliers import MULTIPLIERS
 from bmhw.hdl.neuron_formats import LAYOUTS, BmFormat, MacFormat
 from bmhw.measurement import measure
 
+figures, command = figures_of(synth), command_of(synth)
 SMALL = ("--bits", "3", "--inputs", "2")
 GATES = {"NOT", "AND", "NAND", "OR", "NOR", "XOR", "XNOR", "ANDNOT", "ORNOT"}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("BMHW_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-def figures(capsys, *arguments):
-    assert synth.main([*arguments, "--json", "-"]) == 0
-    return json.loads(capsys.readouterr().out)
-
-
-def command(*arguments, **environment):
-    return subprocess.run([sys.executable, "-m", "bmhw.synth", *arguments], capture_output=True, text=True,
-                          env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

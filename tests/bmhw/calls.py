@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands as tests call them: in this process for their figures, as a process of their own for status and output."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+
+def figures_of(module: ModuleType) -> Callable[..., Any]:
+    """A function of (capsys, *arguments): what the command gives for ``--json -``."""
+
+    def figures(capsys, *arguments):
+        assert module.main([*arguments, "--json", "-"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return figures
+
+
+def command_of(module: ModuleType) -> Callable[..., subprocess.CompletedProcess]:
+    """A function of (*arguments, **environment): the command run by ``python -m``."""
+
+    def command(*arguments, **environment):
+        return subprocess.run([sys.executable, "-m", module.__name__, *arguments], capture_output=True, text=True,
+                              env={**os.environ, **environment})
+
+    return command
