@@ -28,7 +28,10 @@ __all__ = ["designs", "explore", "main"]
 
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
-SHAPES = {9: (4, 5, 6, 8, 12), 64: (5, 8)}
+SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (5, 8)}
+# What the maxima see of clamped sums, by width: up to 8 bits what a trained network keeps its accuracy with, or a bit
+# less (docs/results/training.md).
+MAXIMUM_BITS = {4: 3, 5: 4, 6: 5, 8: 5, 12: 9, 16: 12}
 # (width, inputs) that the script for delay measures too, which takes up to ten times as long as the one for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
 
@@ -37,7 +40,7 @@ BOTH_SCRIPTS = ((5, 9), (8, 9))
 # alone, those of a BM neuron are short and many, and suit maxima that are as fast as they are. The first pair of a BM
 # neuron is the textbook's.
 MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
-MAC_ADDERS = ("brent_kung", "sklansky")
+MAC_ADDERS = ("ripple", "brent_kung", "sklansky")
 BM_PAIRS = (
     ("tree", "ripple"), ("elimination4", "sklansky"),
     *itertools.product(("elimination", "digits", "digits3", "online"), ("ripple", "lookahead", "sklansky")),
@@ -48,14 +51,14 @@ BM_PAIRS = (
 def designs(width: int, inputs: int) -> Iterator[Design]:
     """Every architecture at a width and fan-in, from activation code to activation code.
 
-    BM neurons with full sums, and with clamped ones whose maxima see three of four bits; with the logarithmic end
-    where it can be built.
+    BM neurons with full sums, and with clamped ones of which the maxima see :data:`MAXIMUM_BITS`; with the logarithmic
+    end where it can be built.
     """
     for multiplier, adder in itertools.product(MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
     for layout, sums in itertools.product(("relu", "signed"), SUMS):
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums,
-                       maximum_bits=None if sums == "full" else math.ceil(0.75 * width))
+                       maximum_bits=None if sums == "full" else MAXIMUM_BITS.get(width, math.ceil(0.75 * width)))
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             fmt = dataclasses.replace(fmt, combine="logarithmic")
         ends = [name for name, end in LOG_ENDS.items() if fmt.maximum_bits <= end.most_bits]
@@ -81,7 +84,7 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
                                  cache=cache, library=None)
             progress.advance(task)
             fmt = design.format
-            return {**shape(fmt), "width": fmt.bits, "sums": getattr(fmt, "sums", None),
+            return {**shape(fmt), "sums": getattr(fmt, "sums", None),
                     "architecture": design.architecture,
                     "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
@@ -94,7 +97,7 @@ def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]])
     if not path.exists():
         return table
     old = json.loads(path.read_text())
-    kept = [row for row in old["rows"] if (row["width"], row["inputs"]) not in set(shapes)]
+    kept = [row for row in old["rows"] if (row["bits"], row["inputs"]) not in set(shapes)]
     for tool in ("engine", "yosys"):
         if kept and old[tool] != table[tool]:
             raise RunError(f"{path} was measured by {old[tool]}, not {table[tool]}: measure all shapes, or take --out")

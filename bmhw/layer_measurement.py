@@ -36,7 +36,9 @@ _CHOICE = 0.4  # share of the work that is the choice of MAC architectures
 
 # An array's path grows with the fan-in: no candidate.
 _MULTIPLIERS = tuple(name for name, (_, compression) in MULTIPLIERS.items() if compression != "linear")
-_ADDERS = ("sklansky", "brent_kung")
+# The final adder's candidates: a ripple adder is the smallest and by far the longest.
+_ADDERS = {"area": ("brent_kung", "ripple"), "balanced": ("sklansky", "brent_kung"),
+           "delay": ("sklansky", "brent_kung")}
 _MAC_ARCHITECTURES = 2  # the best ones at 64 inputs that are tried at a greater fan-in
 
 _Kind = tuple[int, bool, str]
@@ -149,10 +151,11 @@ class LayerMeasurement:
     def _mac_candidates(self, layer: Layer) -> list[_Candidate]:
         """Every compression with one adder, then the best one with the other adders."""
         fmt, deadline = self.neurons.mac(layer), self._deadline()
-        found = self._candidates([Design(format=fmt, multiplier=name, adder=_ADDERS[0]) for name in _MULTIPLIERS],
+        first, *others = _ADDERS[self.neurons.objective]
+        found = self._candidates([Design(format=fmt, multiplier=name, adder=first) for name in _MULTIPLIERS],
                                  deadline)
         best = self._best(found).design
-        return found + self._candidates([dataclasses.replace(best, adder=name) for name in _ADDERS[1:]], deadline)
+        return found + self._candidates([dataclasses.replace(best, adder=name) for name in others], deadline)
 
     def _pair(self, layer: Layer, sampled: list[_Candidate] | str) -> dict[str, Any] | str:
         """Both neurons of a layer, or why there are none."""

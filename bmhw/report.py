@@ -152,9 +152,10 @@ def _architecture(point: dict[str, Any]) -> str:
 def _by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
     """(inputs, width) -> neuron -> its rows in the table of architectures."""
     found: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = {}
-    for row in sorted(architectures(), key=lambda row: (row["inputs"], row["width"])):
-        label = "MAC" if row["neuron"] == "mac" else f"BM {row['layout']}, {row['sums']} sums, {row['bits']} bits"
-        found.setdefault((row["inputs"], row["width"]), {}).setdefault(label, []).append(row)
+    for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
+        label = "MAC" if row["neuron"] == "mac" else (
+            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits")
+        found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
     return found
 
 

@@ -29,12 +29,12 @@ def cost(objective: str, row: dict[str, Any]) -> tuple[float, float]:
 
 
 def shape(fmt: MacFormat | BmFormat) -> dict[str, Any]:
-    """What of a format decides which architecture is best."""
+    """What of a format decides which architecture is best: the codes' width, the maxima's and the fan-in."""
     if isinstance(fmt, MacFormat):
-        return {"neuron": "mac", "layout": None, "bits": fmt.bits, "inputs": fmt.inputs}
+        return {"neuron": "mac", "layout": None, "bits": fmt.bits, "maximum_bits": None, "inputs": fmt.inputs}
     # the bipolar layout has the relu layout's maxima, twice
     return {"neuron": "bm", "layout": "signed" if fmt.layout == "signed" else "relu",
-            "bits": fmt.maximum_bits, "inputs": fmt.inputs}
+            "bits": fmt.log_bits, "maximum_bits": fmt.maximum_bits, "inputs": fmt.inputs}
 
 
 @cache
@@ -56,10 +56,12 @@ def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | N
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and row["script"] in (scripts or (SCRIPT_OF[objective],))
                and all(row["architecture"].get(name, value) == value for name, value in given.items())
-               and wanted["bits"] <= LOG_ENDS[row["architecture"].get("log_end", "subtract")].most_bits]
+               and ("log_end" not in row["architecture"]
+                    or wanted["maximum_bits"] <= LOG_ENDS[row["architecture"]["log_end"]].most_bits)]
+    measures = [name for name in ("bits", "maximum_bits", "inputs") if wanted[name] is not None]
 
     def distance(row: dict[str, Any]) -> float:
-        return sum(abs(math.log2(row[key] / wanted[key])) for key in ("bits", "inputs"))
+        return sum(abs(math.log2(row[name] / wanted[name])) for name in measures)
 
     nearest = min(map(distance, fitting), default=0.0)
     ranked = sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))

@@ -17,7 +17,7 @@ from .maxima import MAXIMA
 from .neuron_formats import BmFormat
 
 __all__ = [
-    "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
+    "CodeSum", "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
     "SumsPart",
 ]
 
@@ -79,6 +79,45 @@ class LogarithmPart(Block):
         return m
 
 
+class CodeSum(Block):
+    """What the maxima see of the sum of an activation's and a weight's code.
+
+    A module of its own, so that it is mapped without the bits that are dropped even where its neuron is mapped block
+    by block.
+
+    Members
+    -------
+    c : In(log_bits)
+    k : In(weight_bits)
+    s : Out(maximum_bits)
+    reached : Out(1), for clamped sums: whether the sum reaches the smallest code; if not, the highest bit of ``s`` is
+        0, and the others mean nothing
+    """
+
+    def __init__(self, *, format: BmFormat, adder: str):
+        self.format, self.adder = format, adder
+        self.clamped = format.sums == "clamped"
+        ports = {"c": In(format.log_bits), "k": In(format.weight_bits), "s": Out(format.maximum_bits)}
+        super().__init__({**ports, **({"reached": Out(1)} if self.clamped else {})})
+
+    def elaborate(self, platform):
+        m = Module()
+        fmt = self.format
+        width = max(fmt.log_bits, fmt.weight_bits)
+        adder = place(m, platform, "add", ADDERS[self.adder](width=width, carry_in=self.clamped))
+        m.d.comb += [
+            adder.a.eq(self.c),
+            adder.b.eq(self.k),
+            self.s.eq(adder.sum[fmt.dropped_bits:fmt.sum_bits]),
+        ]
+        if self.clamped:
+            # c + k - (2^B - 1) = c + k + 1 - 2^B: not negative if there is a carry. With it the sum's highest bit is
+            # the carry into that bit if both operands show a one there, else 0: masked for no gate more.
+            m.d.comb += [adder.carry_in.eq(1), self.reached.eq(adder.sum[width]),
+                         self.s[-1].eq(self.c[-1] & self.k[-1] & adder.sum[width - 1])]
+        return m
+
+
 class SumsPart(Block):
     """The sums of activation and weight codes: the candidates of the maxima.
 
@@ -113,23 +152,18 @@ class SumsPart(Block):
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
-        width = max(fmt.log_bits, fmt.weight_bits)
         clamped = fmt.sums == "clamped"
         reached = []
         for i in range(self.inputs):
 
-            def add(branch: str, code: Value, weights: Value, i=i) -> Value:
-                adder = place(m, platform, f"add{branch}_{i}", ADDERS[self.adder](width=width, carry_in=clamped))
+            def add(branch: str, code: Value, weights: Value, i=i) -> Value | None:
+                unit = place(m, platform, f"sum{branch}_{i}", CodeSum(format=fmt, adder=self.adder))
                 m.d.comb += [
-                    adder.a.eq(code),
-                    adder.b.eq(weights.word_select(i, fmt.weight_bits)),
-                    getattr(self, f"s{branch}").word_select(i, fmt.maximum_bits).eq(
-                        adder.sum[fmt.dropped_bits:fmt.sum_bits]),
+                    unit.c.eq(code),
+                    unit.k.eq(weights.word_select(i, fmt.weight_bits)),
+                    getattr(self, f"s{branch}").word_select(i, fmt.maximum_bits).eq(unit.s),
                 ]
-                if clamped:
-                    # c + k - (2^B - 1) = c + k + 1 - 2^B: not negative if there is a carry
-                    m.d.comb += adder.carry_in.eq(1)
-                return adder.sum[width]
+                return unit.reached if clamped else None
 
             code = self.c.word_select(i, fmt.log_bits)
             if fmt.layout == "signed":
@@ -200,8 +234,10 @@ class MaximaPart(Block):
             if self.biased:
                 candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
                 enter = Cat(enter, 1) if masked else None
+            # whoever is masked only for not reaching the smallest code shows a 0 anyway
+            clear = fmt.sums == "clamped" and (fmt.layout != "signed" or (self.biased and branch == 1))
             unit = place(m, platform, f"maximum_{branch}", MAXIMA[self.maximum](
-                **self.unit, **({"registers": self.registers} if self.registers else {})))
+                **self.unit, clear=clear, **({"registers": self.registers} if self.registers else {})))
             m.d.comb += [unit.a.eq(candidates), getattr(self, f"m{branch}").eq(unit.m)]
             if masked:
                 m.d.comb += unit.enable.eq(enter)

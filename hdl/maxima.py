@@ -23,6 +23,7 @@ class Maximum(Block):
     width: bits of each candidate, 1 or more.
     count: number of candidates, 1 or more.
     masked: whether there is an ``enable`` port: a candidate with a 0 there counts as 0.
+    clear: whether the highest bit of such a candidate is 0 already.
     registers: levels of the tree with registers behind them, each a cycle of latency.
 
     Members
@@ -35,10 +36,11 @@ class Maximum(Block):
     radix: int | None = None
     """Candidates that a node of the tree takes; None: all of them, in one node."""
 
-    def __init__(self, *, width: int, count: int, masked: bool = False, registers: tuple[int, ...] = ()):
+    def __init__(self, *, width: int, count: int, masked: bool = False, clear: bool = False,
+                 registers: tuple[int, ...] = ()):
         self.width = check_range("Maximum width", width, 1)
         self.count = check_range("Number of candidates", count, 1)
-        self.masked = masked
+        self.masked, self.clear = masked, clear
         self.check_registers(registers)
         ports = {"a": In(width * count), "m": Out(width)}
         if masked:
@@ -179,7 +181,7 @@ class EliminationNode(Block):
 
     Parameters
     ----------
-    width, count, masked: as for :class:`Maximum`.
+    width, count, masked, clear: as for :class:`Maximum`.
     digits: bits of each digit, most significant one first.
 
     Members
@@ -189,10 +191,12 @@ class EliminationNode(Block):
     m : Out(width)
     """
 
-    def __init__(self, *, width: int, count: int, digits: tuple[int, ...], masked: bool = False):
+    def __init__(self, *, width: int, count: int, digits: tuple[int, ...], masked: bool = False,
+                 clear: bool = False):
         if sum(digits) != width:
             raise ValueError(f"Digits must have {width} bits together, not {sum(digits)}")
-        self.width, self.count, self.digits, self.masked = width, count, digits, masked
+        self.width, self.count, self.digits = width, count, digits
+        self.masked, self.clear = masked, clear
         ports = {"a": In(width * count), "m": Out(width)}
         if masked:
             ports["enable"] = In(count)
@@ -211,7 +215,8 @@ class EliminationNode(Block):
             for bit in range(top - 1, top - size - 1, -1):
                 shown = [Signal(self.count, name=f"shows_{bit}_{i}") for i in range(len(left))]
                 some = Signal(len(left), name=f"some_{bit}")
-                m.d.comb += shown[0].eq(Cat(self._shown(one, conditions)
+                known = self.clear and bit == self.width - 1
+                m.d.comb += shown[0].eq(Cat(self._shown(one, [] if known else conditions)
                                             for one, conditions in zip(bits[bit], alive, strict=True)))
                 m.d.comb += [signal.eq(Cat(bits[bit]) & group)
                              for signal, group in zip(shown[1:], left[1:], strict=True)]
@@ -297,7 +302,8 @@ class EliminationMaximum(Maximum):
                     following.append(members[0])
                     continue
                 node = place(m, platform, f"node_{depth}_{i // group}", EliminationNode(
-                    width=self.width, count=len(members), digits=self.digits, masked=enable is not None))
+                    width=self.width, count=len(members), digits=self.digits, masked=enable is not None,
+                    clear=self.clear))
                 m.d.comb += node.a.eq(Cat(members))
                 if enable is not None:
                     m.d.comb += node.enable.eq(enable[i:i + group])

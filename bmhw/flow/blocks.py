@@ -28,7 +28,7 @@ from .synthesis import REVISION, Figures, measure_netlist
 
 __all__ = ["BLOCK_LIMIT", "FLAT", "BlockMapper", "Modules"]
 
-BLOCK_LIMIT = 4000
+BLOCK_LIMIT = 40_000
 """Bits of signals, up to which a module is mapped as one; gates are two to four times as many."""
 
 FLAT = math.inf
