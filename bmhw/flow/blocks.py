@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Large designs mapped block by block: each kind of block once, the critical path across all of them.
 
-A module that is too large to be mapped as one is opened: the modules in it are mapped apart, and it keeps only
-what lies between them. Each is a run of its own, kept in the cache under what it consists of, so that neurons of
-different fan-in share their blocks. In the end :func:`~bmhw.flow.netlist.join` puts all copies together: gates are
-counted and the critical path is found in the whole netlist.
+A module that is too large to be mapped as one is opened: modules in it are mapped apart, the largest first, until
+what stays is small enough; a border costs gates and levels, since no gate is merged across it. Each is a run of its
+own, kept in the cache under what it consists of, so that neurons of different fan-in share their blocks. In the end
+:func:`~bmhw.flow.netlist.join` puts all copies together: gates are counted and the critical path is found in the
+whole netlist.
 """
 
 import base64
@@ -15,6 +16,7 @@ import re
 import threading
 import time
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,6 +70,17 @@ class Modules:
             sizes[name] += sum(sizes[child] for child in self.children[name])
         return sizes
 
+    def opened(self, module: str, limit: float) -> list[str]:
+        """The modules that are taken out of one: those with the most bits in all their instances, as many as needed."""
+        inside, taken = self.sizes[module], []
+        bits = {child: count * self.sizes[child] for child, count in Counter(self.children[module]).items()}
+        for child in sorted(bits, key=lambda child: -bits[child]):
+            if inside <= limit:
+                break
+            taken.append(child)
+            inside -= bits[child]
+        return taken
+
     def blocks(self, top: str, limit: float) -> list[str]:
         """The modules to be mapped apart, ``top`` last."""
         apart: dict[str, None] = {}
@@ -75,24 +88,23 @@ class Modules:
         def visit(module: str) -> None:
             if module in apart:
                 return
-            if self.sizes[module] > limit:
-                for child in dict.fromkeys(self.children[module]):
-                    visit(child)
+            for child in self.opened(module, limit):
+                visit(child)
             apart[module] = None
 
         visit(top)
         return list(apart)
 
     def source(self, block: str, limit: float) -> str:
-        """Verilog of one block: all that is in it, or the headers of the modules in it if it is opened."""
-        opened = self.sizes[block] > limit
+        """Verilog of one block: all that is in it, of the modules taken out of it their headers."""
+        taken = self.opened(block, limit)
         inside: dict[str, str] = {}
 
         def visit(module: str) -> None:
             for child in dict.fromkeys(self.children[module]):
                 if child in inside:
                     continue
-                if opened:
+                if child in taken:
                     inside[child] = f"(* blackbox *)\n{self.header(child)}"
                 else:
                     visit(child)
@@ -116,24 +128,23 @@ class BlockMapper:
 
     def figures(self, verilog: str, top: str, *, objective: str, library: Library | None = None,
                 limit: float = BLOCK_LIMIT, deadline: float | None = None) -> Figures:
-        """Figures of a design whose modules above ``limit`` bits of signals are opened; the path's steps name parts.
+        """Figures of a design whose modules above ``limit`` bits of signals are opened; the path's steps name the parts
+        that were taken out of the design, ``""`` is what stayed.
 
         ``deadline``: of ``time.monotonic()``; :class:`~bmhw.errors.TimeLimitError` when it passes.
         """
         # the same block of two designs gets the same text
         source = Modules(re.sub(rf"\b{top}(?=_|\b)", "neuron", verilog))
-        key = digest("blocks", REVISION, source.verilog, str(limit), *self._method("neuron", objective, library))
+        blocks = {block: source.source(block, limit) for block in source.blocks("neuron", limit)}
+        key = digest("blocks", REVISION, blocks, *self._method("neuron", objective, library))
         if stored := self.cache.get(key):
             try:
                 return Figures.from_dict(stored)
             except (KeyError, TypeError, ValueError):
                 pass  # not ours: it is overwritten below
-        apart = source.blocks("neuron", limit)
-        netlists = [self._netlist(source.source(block, limit), block, objective, library, deadline)
-                    for block in apart]
         modules: dict[str, Any] = {}
-        for block, netlist in zip(apart, netlists, strict=True):
-            document = json.loads(zlib.decompress(netlist))
+        for block, text in blocks.items():
+            document = json.loads(zlib.decompress(self._netlist(text, block, objective, library, deadline)))
             modules[block] = document["modules"][block]
             creator = document["creator"]
         figures = measure_netlist({"creator": creator, "modules": modules}, "neuron", {}, library)

@@ -78,6 +78,8 @@ DESIGNS = [
     Design(format=BmFormat(inputs=24, bits=6, boundary="layer", combine="logarithmic"), maximum="digits4"),
     Design(format=BmFormat(inputs=24, bits=6, boundary="layer", layout="signed"), maximum="elimination4",
            adder="carry_skip"),
+    Design(format=BmFormat(inputs=64, bits=8, boundary="layer", layout="signed", sums="clamped", maximum_bits=5,
+                           combine="logarithmic"), maximum="digits3", adder="ripple", log_end="select"),
 ]
 
 
@@ -93,12 +95,12 @@ def test_blocks_agree_with_one_netlist(design):
     assert (flat.gates, flat.depth) == (whole.gates, whole.depth)
     # the whole neuron is below the limit in size: a smaller one opens it
     limit = Modules(source.verilog).sizes[source.name] / 2
-    assert len(Modules(source.verilog).blocks(source.name, limit)) > 3
+    assert len(Modules(source.verilog).blocks(source.name, limit)) >= 3
     blocks = mapper.figures(source.verilog, source.name, objective=objective, limit=limit)
     assert blocks.gates == pytest.approx(whole.gates, rel=tolerance)
     assert blocks.depth == pytest.approx(whole.depth, rel=tolerance)
     assert sum(step.gates for step in blocks.path) == blocks.depth
-    assert {step.part for step in blocks.path} <= set(design.parts)
+    assert {step.part for step in blocks.path} <= {*design.parts, ""}  # "": what was not taken out
 
 
 def test_the_path_crosses_blocks_and_copies_are_counted():
@@ -114,6 +116,20 @@ def test_the_path_crosses_blocks_and_copies_are_counted():
     found = BlockMapper(Engine(), Cache(None)).figures(verilog, "chain", objective="area", limit=2)
     assert (found.gates, found.depth) == (3, 3)
     assert [step.part for step in found.path] == ["one", "two", "three"]
+
+
+def test_the_largest_modules_are_taken_out_until_the_rest_is_small_enough():
+    verilog = "".join(f"module {name} (\n  input wire a,\n  output wire [{bits - 1}:0] y\n);\n{inside}endmodule\n"
+                      for name, bits, inside in (
+                          ("leaf", 9, ""), ("small", 10, ""), ("large", 40, "  leaf x (\n  );\n"),
+                          ("top", 1, "  small one (\n  );\n  large two (\n  );\n  small three (\n  );\n")))
+    modules = Modules(verilog)
+    assert modules.sizes == {"leaf": 9, "small": 10, "large": 49, "top": 70}
+    assert modules.blocks("top", 70) == ["top"]
+    assert modules.blocks("top", 69) == modules.blocks("top", 49) == ["large", "top"]
+    assert modules.blocks("top", 40) == ["leaf", "large", "top"]
+    assert modules.blocks("top", 20) == ["leaf", "large", "small", "top"]
+    assert "blackbox" not in modules.source("large", 49) and "blackbox" in modules.source("large", 40)
 
 
 def test_blocks_are_shared_between_fan_ins():
