@@ -22,6 +22,7 @@ COLUMNS = {
     "bits": "bits",
     "maximum_bits": "maxima",
     "sums": "sums",
+    "ends": "ends",
     "classical_accuracy": "classical",
     "bm_float_accuracy": "BM float",
     "integer_accuracy": "integer",
@@ -184,7 +185,7 @@ def drawn(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) ->
     result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
         text = index == 0
-        result.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold")
+        result.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold", min_width=12 if text else None)
     for row in rows:
         result.add_row(*row)
     return result
