@@ -185,7 +185,13 @@ def drawn(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) ->
     result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
         text = index == 0
-        result.add_column(heading, justify="left" if text else "right", no_wrap=not text, overflow="fold", min_width=12 if text else None)
+        result.add_column(
+            heading,
+            justify="left" if text else "right",
+            no_wrap=not text,
+            overflow="fold",
+            min_width=12 if text else None,
+        )
     for row in rows:
         result.add_row(*row)
     return result

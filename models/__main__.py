@@ -55,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if deliver_json(rows, args.json):
         return 0
     Console().print(table(rows))
-    Console().print("Widths in bits; accuracies on held-out images in %: classical network, BM network in floating point,"
-                    " integer network. All that the cards say: --json -")
+    Console().print(
+        "Widths in bits; accuracies on held-out images in %: classical network, BM network in floating point, "
+        "integer network. All that the cards say: --json -"
+    )
     return 0
 
 
