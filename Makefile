@@ -28,8 +28,8 @@ signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 5 --combine logari
 signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4 --combine logarithmic
 
 demo: $(VENV)/installed
-	@$(RUN) -m bmhw.synth --compare --boundary layer --mac-bits 8 --bm-bits 5 --inputs 64 --branches signed \
-		--sums clamped --maximum-bits 4 --combine logarithmic --objective balanced
+	@$(RUN) -m bmhw.synth --compare --boundary layer --bits 8 --inputs 64 --branches signed --sums clamped \
+		--maximum-bits 5 --combine logarithmic --objective balanced
 
 test: $(VENV)/installed-test
 	@$(RUN) -m pytest -n auto

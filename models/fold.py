@@ -18,7 +18,7 @@ from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 from .architecture import Node
 from .errors import ModelError
 from .network import Network
-from .quantise import NORM_UNIT, FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
+from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
 
 __all__ = ["fold"]
 
@@ -56,7 +56,7 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
         if node.name in ends:
             gain = code_gains[node.name]
         elif node.operation == "norm":
-            steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain)
+            steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain, quantisation)
         elif node.operation == "add" and any((gains[name] != 1).any() for name in node.inputs):
             raise ModelError(
                 f"Node {node.name} adds values behind a batch normalisation, whose scale can't be folded"
@@ -86,10 +86,14 @@ def _threshold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return norm.running_mean - norm.bias * deviation / gamma, gamma / deviation
 
 
-def _fold_norm(norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor) -> tuple[FoldedNorm, Tensor]:
+def _fold_norm(
+    norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor, quantisation: Quantisation
+) -> tuple[FoldedNorm, Tensor]:
     threshold, factor = _threshold(norm)
+    # a product of full scales, in the integers that layers give
+    unit = 2.0 ** (2 * quantisation.bits - 2)
     return (
-        FoldedNorm(threshold / gain * torch.exp2(-exponent) / NORM_UNIT, factor < 0),
+        FoldedNorm(threshold / gain * torch.exp2(-exponent) / unit, factor < 0, unit),
         gain * factor.abs(),
     )
 

@@ -28,9 +28,6 @@ from .smoothed import norm_difference
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
 
-NORM_UNIT = 2.0**14
-"""Integers in one unit of a threshold parameter, so that all parameters are of the order of 1."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Quantisation:
@@ -269,20 +266,24 @@ def out_fraction(fmt: BmFormat | MacFormat) -> int:
 
 
 class FoldedNorm(nn.Module):
-    """A threshold (in units of ``NORM_UNIT`` integers) and a ReLU; see :class:`.integer.Threshold`."""
+    """A threshold and a ReLU; see :class:`.integer.Threshold`.
 
-    def __init__(self, threshold: Tensor, negative: Tensor):
+    threshold: in units of ``unit`` integers, so that this parameter is of the order of 1 as all others are.
+    """
+
+    def __init__(self, threshold: Tensor, negative: Tensor, unit: float):
         super().__init__()
+        self.unit = unit
         self.threshold = nn.Parameter(threshold)
         self.register_buffer("sign", torch.where(negative, -1.0, 1.0))
 
     def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
-        threshold = self.threshold * NORM_UNIT
+        threshold = self.threshold * self.unit
         threshold = round_half_up(threshold) if quantised else threshold
         return torch.relu((y - threshold.view(-1, 1, 1)) * self.sign.view(-1, 1, 1))
 
     def to_integer(self) -> Threshold:
-        threshold = torch.floor(self.threshold.detach() * NORM_UNIT + 0.5).long().cpu().numpy()
+        threshold = torch.floor(self.threshold.detach() * self.unit + 0.5).long().cpu().numpy()
         return Threshold(threshold, (self.sign < 0).cpu().numpy())
 
 
