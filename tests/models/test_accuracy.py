@@ -80,7 +80,7 @@ def test_command(folder, capsys, tmp_path):
     (tmp_path / "out").mkdir()
     target, text = tmp_path / "out" / "out.json", tmp_path / "out" / "out.md"
     assert main([str(folder), "--json", str(target), "--markdown", str(text)]) == 0
-    assert "| digits | 8 | 9 | full | 99.40 | 98.20 | 98.20 |" in text.read_text()
+    assert "| digits | 8 | 9 | full | linear | 99.40 | 98.20 | 98.20 |" in text.read_text()
     assert "## Epochs of digits" in text.read_text() and "| bm | 1 | 0.50 | 97.25 |" in text.read_text()
     figures = json.loads(target.read_text())
     assert [entry["name"] for entry in figures["networks"]] == ["digits"] and "98.20" in capsys.readouterr().out
