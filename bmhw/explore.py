@@ -28,7 +28,7 @@ __all__ = ["designs", "explore", "main"]
 
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
-SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (5, 8)}
+SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
 # What the maxima see of clamped sums, by width: up to 8 bits what a trained network keeps its accuracy with, or a bit
 # less (docs/results/training.md).
 MAXIMUM_BITS = {4: 3, 5: 4, 6: 5, 8: 5, 12: 9, 16: 12}
