@@ -160,7 +160,8 @@ class IntegerLayer:
     def real(self, channel: int, x: Integers) -> NDArray[np.float64]:
         """The floating-point neuron on inputs of shape (..., n), in units of the output's integers.
 
-        Where these are log codes: the logarithm that the code would be, had it no limits and no steps.
+        Where these are log codes: the logarithm that the code would be, had it no upper limit and no steps; 0, as the
+        code, for what is smaller than the smallest code or not positive.
         """
         fmt = self.format
         if isinstance(fmt, MacFormat):
@@ -197,7 +198,8 @@ class IntegerLayer:
             for product, port in zip(products, ("bias1", "bias2"), strict=True)
         )
         with np.errstate(divide="ignore"):
-            return steps * np.log2(np.maximum(first - second, 0)) + fmt.activation.maximum + fmt.offset
+            codes = steps * np.log2(np.maximum(first - second, 0)) + fmt.activation.maximum + fmt.offset
+        return codes.clip(min=0)
 
     def with_log_bits(self, log_bits: int) -> "IntegerLayer":
         """The same layer with activation and weight codes of ``log_bits`` bits: its weight codes rounded."""

@@ -109,6 +109,7 @@ def test_layers_in_front_of_layers_hand_on_codes(tiny_architecture, layout, imag
         layer, errors = again.layers[name], []
         for channel in range(layer.channels):
             vectors = again.neuron_vectors(name, channel, 200)
+            assert np.isfinite(vectors.real).all()  # what is too small for a code is 0 in both
             away = (vectors.expected > 0) & (vectors.expected < vectors.format.output[1].maximum)
             errors.append(np.abs(vectors.expected - vectors.real)[away])
         if name in gives:  # in steps of the code; the median leaves out what a near tie multiplies
