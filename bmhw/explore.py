@@ -20,26 +20,23 @@ from .flow.generation import generate
 from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
 from .hdl.log_ends import LOG_ENDS
-from .hdl.multipliers import MULTIPLIERS as ALL_MULTIPLIERS
 from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
-from .selection import SCRIPT_OF, shape
+from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
 
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
-# What the maxima see of clamped sums, by width: up to 8 bits what a trained network keeps its accuracy with, or a bit
-# less (docs/results/training.md).
-MAXIMUM_BITS = {4: 3, 5: 4, 6: 5, 8: 5, 12: 9, 16: 12}
+# What the maxima see of clamped sums where it isn't three of four bits: a trained network keeps its accuracy with it
+# (docs/results/training.md).
+MAXIMUM_BITS = {8: 5}
 # (width, inputs) that the script for delay measures too, which takes up to ten times as long as the one for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
 
 
-# Those that can win: a linear array of 64 inputs is hundreds of levels deep; an adder of a MAC neuron is long and
-# alone, those of a BM neuron are short and many, and suit maxima that are as fast as they are. The first pair of a BM
-# neuron is the textbook's.
-MULTIPLIERS = tuple(name for name, (_, compression) in ALL_MULTIPLIERS.items() if compression != "linear")
+# Those that can win: an adder of a MAC neuron is long and alone, those of a BM neuron are short and many, and suit
+# maxima that are as fast as they are. The first pair of a BM neuron is the textbook's.
 MAC_ADDERS = ("ripple", "brent_kung", "sklansky")
 BM_PAIRS = (
     ("tree", "ripple"), ("elimination4", "sklansky"),
@@ -51,10 +48,10 @@ BM_PAIRS = (
 def designs(width: int, inputs: int) -> Iterator[Design]:
     """Every architecture at a width and fan-in, from activation code to activation code.
 
-    BM neurons with full sums, and with clamped ones of which the maxima see :data:`MAXIMUM_BITS`; with the logarithmic
-    end where it can be built.
+    BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
+    :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built.
     """
-    for multiplier, adder in itertools.product(MULTIPLIERS, MAC_ADDERS):
+    for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
     for layout, sums in itertools.product(("relu", "signed"), SUMS):
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums,

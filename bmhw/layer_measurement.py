@@ -19,10 +19,9 @@ from .flow.generation import generate
 from .flow.liberty import Library
 from .flow.synthesis import Figures, in_parallel
 from .hdl.design import Design
-from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
 from .networks import Layer
-from .selection import AUTO, cost, ranking
+from .selection import AUTO, MAC_MULTIPLIERS, cost, ranking
 
 __all__ = ["CLAIM", "FLAT_INPUTS", "SCRIPTS", "LayerMeasurement", "Neurons", "totals"]
 
@@ -34,8 +33,6 @@ CLAIM = {"source": "arXiv 2009.07190", "gates": [2.1, 2.9], "depth": [0.70, 0.85
 
 _CHOICE = 0.4  # share of the work that is the choice of MAC architectures
 
-# An array's path grows with the fan-in: no candidate.
-_MULTIPLIERS = tuple(name for name, (_, compression) in MULTIPLIERS.items() if compression != "linear")
 # The final adder's candidates: a ripple adder is the smallest and by far the longest.
 _ADDERS = {"area": ("brent_kung", "ripple"), "balanced": ("sklansky", "brent_kung"),
            "delay": ("sklansky", "brent_kung")}
@@ -152,7 +149,7 @@ class LayerMeasurement:
         """Every compression with one adder, then the best one with the other adders."""
         fmt, deadline = self.neurons.mac(layer), self._deadline()
         first, *others = _ADDERS[self.neurons.objective]
-        found = self._candidates([Design(format=fmt, multiplier=name, adder=first) for name in _MULTIPLIERS],
+        found = self._candidates([Design(format=fmt, multiplier=name, adder=first) for name in MAC_MULTIPLIERS],
                                  deadline)
         best = self._best(found).design
         return found + self._candidates([dataclasses.replace(best, adder=name) for name in others], deadline)

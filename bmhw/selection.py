@@ -13,13 +13,17 @@ from importlib import resources
 from typing import Any
 
 from .hdl.log_ends import LOG_ENDS
+from .hdl.multipliers import MULTIPLIERS
 from .hdl.neuron_formats import BmFormat, MacFormat
 
-__all__ = ["AUTO", "SCRIPT_OF", "choose", "cost", "ranking", "rows", "shape"]
+__all__ = ["AUTO", "MAC_MULTIPLIERS", "SCRIPT_OF", "choose", "cost", "ranking", "rows", "shape"]
 
 AUTO = "auto"
 # objective -> the objective whose mapping script gives its figures
 SCRIPT_OF = {"area": "area", "balanced": "area", "delay": "delay"}
+
+# Those of a MAC neuron that can win: a linear array is as deep as there are inputs.
+MAC_MULTIPLIERS = tuple(name for name, (_, compression) in MULTIPLIERS.items() if compression != "linear")
 
 
 def cost(objective: str, row: dict[str, Any]) -> tuple[float, float]:

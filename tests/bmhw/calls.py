@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +18,14 @@ def figures_of(module: ModuleType) -> Callable[..., Any]:
         return json.loads(capsys.readouterr().out)
 
     return figures
+
+
+def assert_one_line(result: subprocess.CompletedProcess, status: int, words: Iterable[str]) -> None:
+    """The command ended with that status, and all that it wrote is one line on stderr that holds the words."""
+    assert result.returncode == status and result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
 
 
 def command_of(module: ModuleType) -> Callable[..., subprocess.CompletedProcess]:

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from calls import command_of, figures_of
+from calls import assert_one_line, command_of, figures_of
 from liberty_text import liberty_text
 
 from bmhw import layers
@@ -293,11 +293,7 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--time-limit", "0"], ["above 0", "0"]),
 ])
 def test_bad_input_is_one_line_on_stderr(arguments, words):
-    result = command(*arguments)
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    for word in words:
-        assert word in result.stderr
+    assert_one_line(command(*arguments), 2, words)
 
 
 def test_the_block_limit_keeps_small_neurons_whole():

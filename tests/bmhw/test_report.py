@@ -35,7 +35,7 @@ def few(monkeypatch):
     """Two designs a format instead of dozens."""
     monkeypatch.setattr(explore, "BOTH_SCRIPTS", ((2, 2), (3, 2)))
     monkeypatch.setattr(explore, "MAC_ADDERS", ("sklansky",))
-    monkeypatch.setattr(explore, "MULTIPLIERS", ("dadda",))
+    monkeypatch.setattr(explore, "MAC_MULTIPLIERS", ("dadda",))
     monkeypatch.setattr(explore, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
     monkeypatch.setattr(explore, "LOG_ENDS", {"subtract": LOG_ENDS["subtract"]})
 
@@ -144,6 +144,13 @@ def test_a_goal_is_met_only_where_every_layer_meets_it():
     result = {"branches": "relu", "mac_bits": 8, "bm_bits": 8, "objective": "balanced",
               "layers": [row(3.0, 0.7), row(2.9, 0.76)]}
     assert report._goal(result, "code", report.ranges(result, "code")) == "gates 2.9: met, path 0.75: missed"
+    for layer in result["layers"]:
+        layer["output"] = "linear"
+        layer["ratio"] |= {"area_gate_equivalents": 3.4, "delay_ns": 0.75}
+    linear = report.ranges(result, "linear")
+    assert report._goal(result, "linear", linear) == "gates 2.9: met, path 0.95: met"
+    assert report._goal(result, "code", linear) == (
+        "gates 2.9: met, path 0.75: missed, GE 3.5: missed, ns 0.75: met")
 
 
 def test_bad_folders_are_one_line(tmp_path):

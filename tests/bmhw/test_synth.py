@@ -6,7 +6,7 @@ import os
 import re
 
 import pytest
-from calls import command_of, figures_of
+from calls import assert_one_line, command_of, figures_of
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw import layers, synth
@@ -157,11 +157,7 @@ def test_json_goes_to_a_file_beside_the_table(tmp_path):
     (["--json", "nowhere/at/all.json"], 1, ["nowhere/at", "folder"]),
 ])
 def test_bad_input_is_one_line_on_stderr(arguments, status, words):
-    result = command(*SMALL, *arguments)
-    assert result.returncode == status and result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    for word in words:
-        assert word in result.stderr
+    assert_one_line(command(*SMALL, *arguments), status, words)
 
 
 def test_a_broken_library_leaves_no_file(tmp_path):

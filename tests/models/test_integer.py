@@ -15,7 +15,7 @@ from bmhw.models.fold import fold
 from bmhw.models.layer_errors import layer_errors
 from bmhw.models.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows
 from bmhw.models.native_build import library
-from bmhw.models.quantise import Quantisation
+from bmhw.models.quantise import FoldedNorm, Quantisation
 from bmhw.models.store import save
 
 from .conftest import random_network
@@ -46,6 +46,18 @@ def folded(architecture, layout, quantisation, images):
     network = random_network(architecture, architecture.layouts(layout))
     pixels = torch.tensor(images).float()
     return network, fold(network, pixels / 256, quantisation), pixels
+
+
+@pytest.mark.parametrize("layout", ["signed", "mac"])
+def test_thresholds_are_parameters_of_one_size_at_any_width(tiny_architecture, layout, images):
+    """A step of training moves them alike; what powers of two the ranges are rounded to differs by a few."""
+    sizes = []
+    for bits in (3, 8):
+        _network, result, _pixels = folded(tiny_architecture, layout, Quantisation(bits=bits), images)
+        norms = [step.threshold for step in result.steps.values() if isinstance(step, FoldedNorm)]
+        sizes.append(torch.stack([norm.detach().abs().max() for norm in norms]))
+    # inputs and weights of `mac` may saturate by up to two powers of two each
+    assert ((sizes[0] / sizes[1]).log2().abs() <= 4).all()
 
 
 @pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
