@@ -17,7 +17,9 @@ RECIPES: dict[tuple[str, str], Settings] = {
         Settings(dataset="digits", architecture="resnet-small", epochs=(30, 100, 8)),
         Settings(dataset="mnist", architecture="resnet20", epochs=(6, 10, 1), translate=1, **_ANNEALED),
         Settings(dataset="mnist", architecture="lenet", epochs=(8, 14, 1), translate=1, **_ANNEALED),
-        Settings(dataset="cifar10", architecture="resnet20", epochs=(60, 60, 5), translate=4, **_ANNEALED),
+        Settings(
+            dataset="cifar10", architecture="resnet20", epochs=(24, 16, 3), translate=4, mirror=True, **_ANNEALED
+        ),
     )
 }
 """(data set, architecture) -> settings; the first of a data set is its default."""

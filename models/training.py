@@ -41,9 +41,10 @@ class Settings:
     ``epochs`` and ``rates`` (Adam's largest step): one value a phase. ``layout`` and ``mac_layers``: see
     ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels;
     ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
-    in pixels. ``validation``: training images that no phase learns from; each epoch's accuracy is measured on
-    them. ``epoch_images``: images of an epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the
-    file that the weights start from. ``method``: of the bm phase, a key of ``methods.METHODS``.
+    in pixels; ``mirror``: each image is turned left to right with a chance of one half. ``validation``: training
+    images that no phase learns from; each epoch's accuracy is measured on them. ``epoch_images``: images of an
+    epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from.
+    ``method``: of the bm phase, a key of ``methods.METHODS``.
     """
 
     dataset: str
@@ -59,6 +60,7 @@ class Settings:
     temperature: float = 2.0
     clip: float = 1.0
     translate: int = 1
+    mirror: bool = False
     calibration: int = 1000
     validation: int = 200
     epoch_images: int | None = None
@@ -86,6 +88,11 @@ def _pixels(network: nn.Module, images: np.ndarray) -> Tensor:
     """Images as a network takes them: 0..255 for a folded one, pixel / 256 otherwise."""
     pixels = torch.from_numpy(np.ascontiguousarray(images)).to(next(network.parameters()).device).float()
     return pixels if isinstance(network, FoldedNetwork) else pixels / 256
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """The layout in memory in which a classical network of several channels trains 1.4 times faster on a CPU."""
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class Trainer:
@@ -231,9 +238,10 @@ class Trainer:
         order = order[: self.settings.epoch_images]
         for step in range(self.step, steps):
             chosen = order[step * self.settings.batch : (step + 1) * self.settings.batch]
-            images = translated(
-                self.data.train_images[chosen], self.settings.translate, np.random.default_rng([*key, step])
-            )
+            rng = np.random.default_rng([*key, step])
+            images = translated(self.data.train_images[chosen], self.settings.translate, rng)
+            if self.settings.mirror:
+                images = mirrored(images, rng)
             yield (
                 torch.from_numpy(images).to(self.device).float(),
                 torch.from_numpy(self.data.train_labels[chosen]).to(self.device),
@@ -244,12 +252,13 @@ class Trainer:
     ) -> float:
         settings = self.settings
         model.train()
-        trace = model.trace(images if isinstance(model, FoldedNetwork) else images / 256)
+        pixels = images if isinstance(model, FoldedNetwork) else images / 256
+        trace = model.trace(_channels_last(pixels) if name == "classical" else pixels)
         scores = model.scores(trace)
         loss = functional.cross_entropy(scores, labels)
         if name != "classical":
             with torch.no_grad():
-                taught = self.models["classical"].eval().trace(images / 256)
+                taught = self.models["classical"].eval().trace(_channels_last(images / 256))
                 teacher = self.models["classical"].scores(taught)
             soft = (
                 functional.kl_div(
@@ -315,7 +324,9 @@ class Trainer:
                 f"Checkpoint {self._checkpoint} can't be read: {str(error).splitlines()[0]}"
             ) from None
         mine = dataclasses.asdict(self.settings)
-        different = [key for key in mine if mine[key] != saved.get(key)]
+        # a setting that a newer version knows has its default in an older version's checkpoint
+        saved = {f.name: f.default for f in dataclasses.fields(Settings)} | saved
+        different = [key for key in mine if mine[key] != saved[key]]
         if different:
             key = different[0]
             raise ModelUsageError(
@@ -349,3 +360,9 @@ def translated(images: np.ndarray, most: int, rng: np.random.Generator) -> np.nd
     batch = np.arange(len(images))[:, None, None]
     moved = padded.transpose(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
     return np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
+
+
+def mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images, each turned left to right or not with equal chance."""
+    chosen = rng.integers(0, 2, size=(len(images), 1, 1, 1), dtype=bool)
+    return np.where(chosen, images[..., ::-1], images)

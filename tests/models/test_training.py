@@ -17,7 +17,7 @@ from bmhw.models import ModelError, load
 from bmhw.models.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.network import Network, convert
 from bmhw.models.store import WEIGHTS
-from bmhw.models.training import Settings, Stopped, Trainer, accuracy, translated
+from bmhw.models.training import Settings, Stopped, Trainer, accuracy, mirrored, translated
 
 SETTINGS = Settings(
     dataset="digits", architecture="tiny", epochs=(12, 8, 1), batch=32, calibration=200, translate=0
@@ -135,6 +135,24 @@ def test_translated_images_are_moved_not_changed():
         padded = np.pad(original, 1)
         assert any(np.array_equal(image, padded[y : y + 8, x : x + 8]) for y in range(3) for x in range(3))
     assert translated(images, 0, np.random.default_rng(0)) is images
+
+
+def test_mirrored_images_are_turned_or_not():
+    images = np.arange(20 * 6, dtype=np.uint8).reshape(20, 1, 2, 3)
+    turned = mirrored(images, np.random.default_rng(0))
+    same = [np.array_equal(image, original) for image, original in zip(turned, images, strict=True)]
+    assert 0 < sum(same) < 20
+    for image, original, kept in zip(turned, images, same, strict=True):
+        assert kept or np.array_equal(image, original[..., ::-1])
+
+
+def test_a_checkpoint_from_before_a_setting_resumes_with_its_default(finished, digits, tmp_path):
+    state = torch.load(finished.folder / "checkpoint.pt", weights_only=True)
+    del state["settings"]["mirror"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert Trainer(SETTINGS, digits, tmp_path, resume=True).phase == 3
+    with pytest.raises(ModelError, match="was made with mirror False, not True"):
+        Trainer(dataclasses.replace(SETTINGS, mirror=True), digits, tmp_path, resume=True)
 
 
 class TestCommands:
