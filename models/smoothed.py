@@ -132,6 +132,43 @@ def _call(name: str, dtype: torch.dtype, *arguments: int | float | Tensor) -> No
     )
 
 
+FEWEST_POSITIONS = 64
+"""Smaller maps are convolved as fast by PyTorch."""
+
+
+def _is_matrix_product(powers: Tensor, w_powers: Tensor, stride: int, padding: int) -> bool:
+    """Whether a convolution is taken as a product of matrices: PyTorch's 1x1 convolutions in bfloat16 take up to 15
+    times as long (those in float32 don't)."""
+    one_by_one = w_powers.shape[2:] == (1, 1) and stride == 1 and padding == 0
+    return one_by_one and powers.dtype == torch.bfloat16 and powers[0, 0].numel() >= FEWEST_POSITIONS
+
+
+def _sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int) -> Tensor:
+    if not _is_matrix_product(x_powers, w_powers, stride, padding):
+        return functional.conv2d(x_powers, w_powers, stride=stride, padding=padding).contiguous()
+    sums = torch.matmul(w_powers.flatten(1), x_powers.flatten(2))
+    return sums.view(*sums.shape[:2], *x_powers.shape[2:])
+
+
+def _powers_gradients(
+    gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x_powers and w_powers from that of their sums."""
+    if not _is_matrix_product(x_powers, w_powers, stride, padding):
+        return torch.ops.aten.convolution_backward(
+            *(gradient, x_powers, w_powers, None, [stride, stride], [padding, padding], [1, 1]),
+            *(False, [0, 0], 1, [*needed, False]),
+        )[:2]
+    flat = gradient.flatten(2)
+    x_gradient = w_gradient = None
+    if needed[0]:
+        x_gradient = torch.matmul(w_powers.flatten(1).t().contiguous(), flat).view_as(x_powers)
+    if needed[1]:
+        images = torch.matmul(flat, x_powers.flatten(2).transpose(1, 2))
+        w_gradient = images.sum(0, dtype=torch.float32).to(w_powers.dtype).view_as(w_powers)
+    return x_gradient, w_gradient
+
+
 class _NormDifference(torch.autograd.Function):
     """x, w >= 0: the norms of the first half of the outputs minus those of the second."""
 
@@ -141,7 +178,7 @@ class _NormDifference(torch.autograd.Function):
         x, w = x.contiguous(), w.contiguous()
         x_scale, x_powers = steps.powers(x, float(p))
         w_scale, w_powers = steps.powers(w, float(p))
-        sums = functional.conv2d(x_powers, w_powers, stride=stride, padding=padding).contiguous()
+        sums = _sums(x_powers, w_powers, stride, padding)
         values, quotients = steps.difference(sums, float(p), x_scale, w_scale)
         ctx.save_for_backward(x, x_scale, x_powers, w, w_scale, w_powers, quotients)
         ctx.settings = stride, padding, steps
@@ -152,19 +189,9 @@ class _NormDifference(torch.autograd.Function):
     def backward(ctx, gradient):
         x, x_scale, x_powers, w, w_scale, w_powers, quotients = ctx.saved_tensors
         stride, padding, steps = ctx.settings
-        x_gradient, w_gradient, _ = torch.ops.aten.convolution_backward(
-            steps.sums_gradient(gradient, quotients, x_scale, w_scale),
-            x_powers,
-            w_powers,
-            None,
-            [stride, stride],
-            [padding, padding],
-            [1, 1],
-            False,
-            [0, 0],
-            1,
-            [*ctx.needs_input_grad[:2], False],
-        )
+        gradient = steps.sums_gradient(gradient, quotients, x_scale, w_scale)
+        needed = ctx.needs_input_grad[:2]
+        x_gradient, w_gradient = _powers_gradients(gradient, x_powers, w_powers, stride, padding, needed)
         if x_gradient is not None:
             x_gradient = steps.values_gradient(x_gradient, x_powers, x)
         if w_gradient is not None:

@@ -74,19 +74,20 @@ def test_the_exact_value_with_the_gradient_of_the_norm():
 
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_compiled_steps_give_what_pytorch_gives(monkeypatch, p, dtype, tolerance):
+@pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
+def test_compiled_steps_give_what_pytorch_gives(monkeypatch, p, dtype, tolerance, kernel):
     """Errors relative to the largest entry. In bfloat16 each power and each sum is rounded by up to 2^-9, and
     a sum of about 36 products' worth of roundings enters the gradients."""
     assert _Compiled.available(), "needs a C++ compiler"
     monkeypatch.setattr(_Compiled, "dtype", staticmethod(lambda: dtype))
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(3, 4, 9, 9, generator=generator).relu().requires_grad_()
-    w = torch.randn(2, 5, 4, 3, 3, generator=generator).requires_grad_()
+    w = torch.randn(2, 5, 4, kernel, kernel, generator=generator).requires_grad_()
     direction = torch.randn(3, 5, 9, 9, generator=generator)
     results = []
     for available in (True, False):
         monkeypatch.setattr(_Compiled, "available", staticmethod(lambda available=available: available))
-        y = norm_difference(x, w, 1, 1, p=p)
+        y = norm_difference(x, w, 1, kernel // 2, p=p)
         results.append([y.detach(), *torch.autograd.grad(y, (x, w), direction)])
     for ours, expected in zip(*results, strict=True):
         assert (ours - expected).abs().max() <= tolerance * expected.abs().max()
