@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The floating-point networks behind an integer one, classical and BM, in half precision.
 
-Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the classical one in a file of its own,
+Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in as many files as it takes,
+``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
 ``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
 constants of the normalisations stay float32.
 """
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from .files import sha256, write_atomically
 from .network import Network
 from .store import card_path, read_card, read_checked
 
-__all__ = ["float_files", "half_precision", "load_float", "save_float"]
+__all__ = ["float_files", "half_precision", "load_float", "parts", "save_float"]
 
 NETWORKS = ("classical", "bm")
 SUFFIX = "-float.safetensors"
@@ -73,13 +75,35 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
             if value.is_floating_point():
                 array = value.cpu().numpy()
                 tensors[kind][f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
-    whole = serialise(tensors["classical"] | tensors["bm"])
-    if len(whole) <= LARGEST_FILE:
-        return {f"{name}{SUFFIX}": whole}
-    return {
-        f"{name}{SUFFIX}": serialise(tensors["bm"]),
-        f"{name}-classical{SUFFIX}": serialise(tensors["classical"]),
-    }
+    files = _packed(tensors["classical"] | tensors["bm"])
+    if len(files) > 1:
+        files = [*_packed(tensors["bm"]), tensors["classical"]]
+    return {path.name: serialise(part) for path, part in zip(_names(name, len(files)), files, strict=True)}
+
+
+def _packed(tensors: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The tensors, in their order, in as few files of ``LARGEST_FILE`` as that allows."""
+    from safetensors.numpy import save as serialise
+
+    files: list[dict[str, np.ndarray]] = [{}]
+    for key, value in tensors.items():
+        if files[-1] and len(serialise(files[-1] | {key: value})) > LARGEST_FILE:
+            files.append({})
+        files[-1][key] = value
+    return files
+
+
+def _names(name: str | Path, count: int) -> list[Path]:
+    """Of ``count`` files of a name."""
+    middle = ["", *(f"-{number}" for number in range(2, count)), *["-classical"] * (count > 1)]
+    return [Path(f"{name}{part}{SUFFIX}") for part in middle]
+
+
+def parts(first: Path) -> list[Path]:
+    """The files beside ``NAME-float.safetensors`` that hold the rest of its networks, in order."""
+    name = str(first).removesuffix(SUFFIX)
+    numbers = itertools.takewhile(Path.is_file, (Path(f"{name}-{n}{SUFFIX}") for n in itertools.count(2)))
+    return [*numbers, Path(f"{name}-classical{SUFFIX}")]
 
 
 def float_files(name: str | Path) -> list[Path]:

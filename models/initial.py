@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .architecture import Architecture
 from .errors import ModelError
-from .float_weights import SUFFIX
+from .float_weights import parts
 from .network import Network
 
 __all__ = ["initial_states"]
@@ -24,8 +24,8 @@ COUNTER = "num_batches_tracked"
 def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str, str]) -> dict[str, States]:
     """Phase -> state_dict of its network: ``classical``, and ``bm`` if the file has one of these layouts.
 
-    A ``NAME-float.safetensors`` file of this package holds both, or the BM network only, beside a file with the
-    classical one (see ``float_weights``). Any other file (safetensors, or a PyTorch
+    A ``NAME-float.safetensors`` file of this package holds both, or lies beside the files with the rest of them (see
+    ``float_weights``). Any other file (safetensors, or a PyTorch
     file without code) must be a classical state_dict whose convolutions, dense layers and batch
     normalisations come in the order of the architecture's, whatever their names (safetensors files keep no
     order: there, that of the names, numbers by their value); a dense layer that the file lays out as
@@ -33,23 +33,33 @@ def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str,
     doesn't fit.
     """
     tensors = _read(path)
-    parts: dict[str, States] = {"classical": {}, "bm": {}}
+    own = _by_network(tensors)
+    if own["bm"] and not own["classical"]:
+        for part in parts(path):
+            for kind, state in _by_network(_read(part)).items():
+                own[kind] |= state
+    if not own["classical"]:
+        return {"classical": _match(path, tensors, architecture)}
+    result = {"classical": _match(path, own["classical"], architecture)}
+    expected = {key: value.shape for key, value in _floats(Network(architecture, layouts)).items()}
+    found = {key: value.shape for key, value in own["bm"].items()}
+    if found and found.items() < expected.items():
+        missing = min(expected.keys() - found.keys())
+        raise ModelError(f"Weights file {path} and the files beside it lack {missing} of the BM network")
+    # a signed BM layer has the shape of a classical one, but its weights are those of maxima
+    if found == expected and set(layouts.values()) != {"mac"}:
+        result["bm"] = {key: value.float() for key, value in own["bm"].items()}
+    return result
+
+
+def _by_network(tensors: States) -> dict[str, States]:
+    """The tensors of each network of this package's own files, under their names there."""
+    own: dict[str, States] = {"classical": {}, "bm": {}}
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")
-        if kind in parts:
-            parts[kind][rest] = value
-    if parts["bm"] and not parts["classical"]:
-        beside = _read(path.with_name(path.name.removesuffix(SUFFIX) + f"-classical{SUFFIX}"))
-        parts["classical"] = {key.removeprefix("classical."): value for key, value in beside.items()}
-    if not parts["classical"]:
-        return {"classical": _match(path, tensors, architecture)}
-    result = {"classical": _match(path, parts["classical"], architecture)}
-    expected = {key: value.shape for key, value in _floats(Network(architecture, layouts)).items()}
-    fits = {key: value.shape for key, value in parts["bm"].items()} == expected
-    # a signed BM layer has the shape of a classical one, but its weights are those of maxima
-    if fits and set(layouts.values()) != {"mac"}:
-        result["bm"] = {key: value.float() for key, value in parts["bm"].items()}
-    return result
+        if kind in own:
+            own[kind][rest] = value
+    return own
 
 
 def _floats(network: Network) -> States:

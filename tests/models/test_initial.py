@@ -66,12 +66,16 @@ def test_networks_of_an_unchanged_file_keep_its_name(tmp_path):
     assert other["file"] == "other-float.safetensors"
 
 
-def test_large_networks_lie_in_two_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(float_weights, "LARGEST_FILE", 100_000)
+@pytest.mark.parametrize(
+    ("largest", "middle"), [(100_000, ["", "-classical"]), (40_000, ["", "-2", "-3", "-4", "-classical"])]
+)
+def test_large_networks_lie_in_several_files(tmp_path, monkeypatch, largest, middle):
+    monkeypatch.setattr(float_weights, "LARGEST_FILE", largest)
     floats = load_float("digits")
     card = {"float_weights": save_float("split", tmp_path, floats)}
-    names = ["split-float.safetensors", "split-classical-float.safetensors"]
+    names = [f"split{part}-float.safetensors" for part in middle]
     assert [part["file"] for part in card["float_weights"]["files"]] == names
+    assert all((tmp_path / name).stat().st_size <= largest for name in names[:-1])
     save(load("digits"), tmp_path, card)
     again = load_float(tmp_path / "digits.json")
     architecture, layouts = floats["bm"].architecture, floats["bm"].layouts
@@ -80,10 +84,14 @@ def test_large_networks_lie_in_two_files(tmp_path, monkeypatch):
         for key, value in network.state_dict().items():
             assert torch.equal(again[kind].state_dict()[key], value)
             assert key.endswith("num_batches_tracked") or torch.equal(states[kind][key], value)
-    assert set(initial_states(tmp_path / names[1], architecture, layouts)) == {"classical"}
+    assert set(initial_states(tmp_path / names[-1], architecture, layouts)) == {"classical"}
     # networks of other codes share the files that are there
     shared = save_float("split-5bit", tmp_path, floats, tmp_path / names[0])
     assert [part["file"] for part in shared["files"]] == names
+    # without one of them nothing starts from half a network
+    (tmp_path / names[-2]).unlink()
+    with pytest.raises(ModelError, match="doesn't exist" if len(names) == 2 else "lack steps"):
+        initial_states(tmp_path / names[0], architecture, layouts)
 
 
 @pytest.mark.parametrize(
