@@ -53,7 +53,7 @@ _BM_FIELDS = {
     "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
 }
 # neuron -> options that choose an architecture of its own, beside the adder
-_ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "log_end")}
+_ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
 _BM_ONLY = (*_BM_FIELDS, *_ARCHITECTURES["bm"])
 _MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize")
 
@@ -174,9 +174,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                          "(default: full)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
-    bm.add_argument("--log-end", choices=(AUTO, *LOG_ENDS),
-                    help="with --combine logarithmic: architecture of the logarithmic end (default: auto, the best one "
-                         "measured)")
+    bm.add_argument("--end", choices=(AUTO, *LOG_ENDS),
+                    help="architecture of what follows the maxima: as the formula is written, or selected by their "
+                         "last bits, which arrive last (default: auto, the best one measured)")
 
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
@@ -210,8 +210,6 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
         given = {name: getattr(args, name) for name in ("adder", *_ARCHITECTURES[neuron])
                  if getattr(args, name) not in (None, AUTO)}
-        if "log_end" in given and number_format.combine != "logarithmic":
-            raise UsageError(f"--log-end {given['log_end']} needs --combine logarithmic, not {number_format.combine}")
         return Design(format=number_format, form=args.form, registers=registers_from(args.registers),
                       **choose(number_format, args.objective, given))
     except ValueError as error:

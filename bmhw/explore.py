@@ -31,8 +31,11 @@ SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
 # What the maxima see of clamped sums where it isn't three of four bits: a trained network keeps its accuracy with it
 # (docs/results/training.md).
 MAXIMUM_BITS = {8: 5}
-# (width, inputs) that the script for delay measures too, which takes up to ten times as long as the one for area.
+# (width, inputs) that the script for delay measures too, from code to code: it takes up to ten times as long as the one
+# for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
+# (width, inputs) at which BM neurons with a linear result are measured as well.
+LINEAR = ((5, 64), (8, 64), (8, 9))
 
 
 # Those that can win: an adder of a MAC neuron is long and alone, those of a BM neuron are short and many, and suit
@@ -49,7 +52,8 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
     """Every architecture at a width and fan-in, from activation code to activation code.
 
     BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
-    :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built.
+    :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. At :data:`LINEAR` also those from activation
+    code to linear result.
     """
     for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
@@ -58,18 +62,20 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
                        maximum_bits=None if sums == "full" else MAXIMUM_BITS.get(width, math.ceil(0.75 * width)))
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             fmt = dataclasses.replace(fmt, combine="logarithmic")
+        formats = [fmt]
+        if (width, inputs) in LINEAR:
+            formats.append(dataclasses.replace(fmt, combine="linear", result="linear"))
         ends = [name for name, end in LOG_ENDS.items() if fmt.maximum_bits <= end.most_bits]
-        if fmt.combine == "linear":
-            ends = ends[:1]  # has none
-        for (maximum, adder), end in itertools.product(BM_PAIRS, ends):
-            yield Design(format=fmt, maximum=maximum, adder=adder, log_end=end)
+        for fmt, (maximum, adder), end in itertools.product(formats, BM_PAIRS, ends):
+            yield Design(format=fmt, maximum=maximum, adder=adder, end=end)
 
 
 def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int) -> dict[str, Any]:
     """Measure all designs of the shapes (width, inputs) with the script for area, and some with that for delay too.
     Interrupted and called again, it goes on from the cache."""
     todo = [(design, script) for width, n in shapes for design in designs(width, n)
-            for script in dict.fromkeys(SCRIPT_OF.values()) if script == "area" or (width, n) in BOTH_SCRIPTS]
+            for script in dict.fromkeys(SCRIPT_OF.values())
+            if script == "area" or ((width, n) in BOTH_SCRIPTS and design.format.result == "code")]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -81,7 +87,7 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
                                  cache=cache, library=None)
             progress.advance(task)
             fmt = design.format
-            return {**shape(fmt), "sums": getattr(fmt, "sums", None),
+            return {**shape(fmt), "result": fmt.result, "sums": getattr(fmt, "sums", None),
                     "architecture": design.architecture,
                     "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 

@@ -22,7 +22,7 @@ Write a neuron for an FPGA or ASIC flow: NAME.v (the Verilog), NAME.json (ports,
 The same parameters give the same bytes."""
 
 # Of the options that describe a design, those that a trained network leaves open; it brings its own format.
-_ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "log_end", "multiplier")
+_ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "end", "multiplier")
 # Options that don't change what is in the files.
 _PLACE_OPTIONS = ("out",)
 

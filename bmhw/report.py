@@ -144,8 +144,8 @@ def _runs(results: Sequence[dict[str, Any]]) -> list[str]:
 def _frontiers() -> list[str]:
     lines = ["## Every architecture tried", "",
              "Gates / depth of those that no other one beats in both, from `bmhw/data/architectures.json` "
-             "(`python -m bmhw.explore`): one neuron, from activation code to activation code; MAC requantised by a "
-             "scale.", "", "![Gates against depth](gates-depth.svg)", "",
+             "(`python -m bmhw.explore`): one neuron, from activation code to activation code (MAC requantised by a "
+             "scale) or, where it says so, to a linear result.", "", "![Gates against depth](gates-depth.svg)", "",
              "| inputs | bits | neuron | tried | frontier |", "| --- | --- | --- | --- | --- |"]
     for (inputs, width), shapes in _by_shape().items():
         for label, points in shapes.items():
@@ -164,7 +164,8 @@ def _by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
     found: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = {}
     for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
         label = "MAC" if row["neuron"] == "mac" else (
-            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits")
+            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits"
+            + (", linear result" if row["result"] == "linear" else ""))
         found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
     return found
 
@@ -194,8 +195,8 @@ def plot() -> bytes:
                 continue
             for label, points in neurons.items():
                 family = label.split(",")[0]
-                if "full sums" in label:
-                    continue  # the plot shows what the networks are trained for; the table shows both
+                if "full sums" in label or "linear result" in label:
+                    continue  # the plot shows codes, as the networks are trained for; the table shows all
                 color, marker = styles[family]
                 panel.plot([p["depth"] for p in points], [p["gates"] for p in points], marker, color=color, alpha=0.15,
                            markersize=3, linestyle="none")

@@ -33,12 +33,13 @@ def cost(objective: str, row: dict[str, Any]) -> tuple[float, float]:
 
 
 def shape(fmt: MacFormat | BmFormat) -> dict[str, Any]:
-    """What of a format decides which architecture is best: the codes' width, the maxima's and the fan-in."""
+    """What of a format decides which architecture is best: the codes' width, the maxima's, the fan-in, the end."""
     if isinstance(fmt, MacFormat):
-        return {"neuron": "mac", "layout": None, "bits": fmt.bits, "maximum_bits": None, "inputs": fmt.inputs}
+        return {"neuron": "mac", "layout": None, "bits": fmt.bits, "maximum_bits": None, "inputs": fmt.inputs,
+                "combine": None}
     # the bipolar layout has the relu layout's maxima, twice
     return {"neuron": "bm", "layout": "signed" if fmt.layout == "signed" else "relu",
-            "bits": fmt.log_bits, "maximum_bits": fmt.maximum_bits, "inputs": fmt.inputs}
+            "bits": fmt.log_bits, "maximum_bits": fmt.maximum_bits, "inputs": fmt.inputs, "combine": fmt.combine}
 
 
 @cache
@@ -49,8 +50,8 @@ def rows() -> tuple[dict[str, Any], ...]:
 
 def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None,
             scripts: Collection[str] = ()) -> list[dict[str, str]]:
-    """Architectures (``adder`` and ``multiplier``, or ``maximum`` and where there is one ``log_end``), the best at the
-    nearest measured shape first.
+    """Architectures (``adder`` and ``multiplier``, or ``maximum`` and ``end``), the best at the nearest measured
+    shape first; of BM neurons with the same end, linear or logarithmic, if there is one.
 
     ``given``: what the user chose already; only those with it. ``scripts``: whose figures count (default: the
     objective's own); an architecture stands where the best of them puts it.
@@ -60,8 +61,9 @@ def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | N
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and row["script"] in (scripts or (SCRIPT_OF[objective],))
                and all(row["architecture"].get(name, value) == value for name, value in given.items())
-               and ("log_end" not in row["architecture"]
-                    or wanted["maximum_bits"] <= LOG_ENDS[row["architecture"]["log_end"]].most_bits)]
+               and ("end" not in row["architecture"]
+                    or wanted["maximum_bits"] <= LOG_ENDS[row["architecture"]["end"]].most_bits)]
+    fitting = [row for row in fitting if row["combine"] == wanted["combine"]] or fitting
     measures = [name for name in ("bits", "maximum_bits", "inputs") if wanted[name] is not None]
 
     def distance(row: dict[str, Any]) -> float:
@@ -69,9 +71,7 @@ def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | N
 
     nearest = min(map(distance, fitting), default=0.0)
     ranked = sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))
-    has_log_end = getattr(fmt, "combine", None) == "logarithmic"
-    chosen = [{name: value for name, value in (row["architecture"] | given).items()
-               if name != "log_end" or has_log_end} for row in ranked]
+    chosen = [row["architecture"] | given for row in ranked]
     return list({tuple(architecture.items()): architecture for architecture in chosen}.values())
 
 

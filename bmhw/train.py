@@ -11,7 +11,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -243,7 +242,7 @@ def commit() -> str | None:
 
 
 def write(
-    trainer, data, name: str, folder: Path, seconds: float, initial: Path | None = None
+    trainer, data, name: str, folder: Path, initial: Path | None = None
 ) -> dict[str, float]:
     """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent."""
     import torch
@@ -276,7 +275,8 @@ def write(
         },
         "training": {
             **dataclasses.asdict(trainer.settings),
-            "seconds": round(seconds, 1),
+            # a resumed run's too: the clock of this process would count its last part alone
+            "seconds": round(sum(epoch["seconds"] for epoch in trainer.history), 1),
             "commit": commit(),
             "bmhw_version": __version__,
             "torch_version": torch.__version__,
@@ -312,7 +312,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = args.out or Path("runs") / name
     torch.set_num_threads(args.threads)
     keep_memory()
-    started = time.monotonic()
     trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=initial)
     console = Console(stderr=True)
 
@@ -331,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, data, name, folder, time.monotonic() - started, args.init_from)
+    accuracies = write(trainer, data, name, folder, args.init_from)
     console.print(
         f"{folder / name}.safetensors and its card: "
         + ", ".join(

@@ -281,6 +281,11 @@ class RunningMaximaPart(Block):
 class ExponentialPart(Block):
     """The exponentials of the maxima.
 
+    Parameters
+    ----------
+    end: ``subtract`` for the usual architecture of an exponential, ``select`` for one that has few levels behind the
+        last bits of the maxima.
+
     Members
     -------
     m1, m2, ... : In(maximum_bits)
@@ -289,8 +294,8 @@ class ExponentialPart(Block):
 
     block_name = "exp2"
 
-    def __init__(self, *, format: BmFormat):
-        self.format = format
+    def __init__(self, *, format: BmFormat, end: str):
+        self.format, self.end = format, end
         self.branches = range(1, len(format.branches) + 1)
         super().__init__({**{f"m{b}": In(format.maximum_bits) for b in self.branches},
                           **{f"e{b}": Out(format.exp2_unit.out_bits) for b in self.branches}})
@@ -298,7 +303,9 @@ class ExponentialPart(Block):
     def elaborate(self, platform):
         m = Module()
         for branch in self.branches:
-            unit = place(m, platform, f"exp2_{branch}", Exp2Block(exp2=self.format.exp2_unit))
+            unit = place(m, platform, f"exp2_{branch}", Exp2Block(
+                exp2=self.format.exp2_unit, zero_bits=self.format.dropped_bits,
+                architecture="select" if self.end == "select" else "auto"))
             m.d.comb += [
                 unit.m.eq(Cat(Const(0, self.format.dropped_bits), getattr(self, f"m{branch}"))),
                 getattr(self, f"e{branch}").eq(unit.e),

@@ -25,7 +25,8 @@ class Design:
         ``serial`` (one input a cycle, valid/ready).
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
-    log_end: architecture of a logarithmic end, a key of ``log_ends.LOG_ENDS``.
+    end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS``: with a linear output that of its
+        exponentials.
     registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
         ``PART.LEVEL`` for a level inside a part; None means every part.
     """
@@ -35,7 +36,7 @@ class Design:
     adder: str = "sklansky"
     maximum: str = "tree"
     multiplier: str = "dadda"
-    log_end: str = "subtract"
+    end: str = "subtract"
     registers: tuple[str, ...] | None = None
 
     def __post_init__(self):
@@ -50,11 +51,11 @@ class Design:
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
-        check_choice("Logarithmic end", self.log_end, LOG_ENDS)
-        if isinstance(self.format, BmFormat) and self.format.combine == "logarithmic":
-            bits, most = self.format.maximum_bits, LOG_ENDS[self.log_end].most_bits
+        check_choice("End", self.end, LOG_ENDS)
+        if isinstance(self.format, BmFormat):
+            bits, most = self.format.maximum_bits, LOG_ENDS[self.end].most_bits
             if bits > most:
-                raise ValueError(f"Logarithmic end {self.log_end} is for maxima of {most} bits or fewer, not {bits}")
+                raise ValueError(f"End {self.end} is for maxima of {most} bits or fewer, not {bits}")
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
@@ -123,9 +124,7 @@ class Design:
     @property
     def architecture(self) -> dict[str, str]:
         """How it is built: the architectures that count for it, by parameter."""
-        names = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder")
-        if self.neuron == "bm" and self.format.combine == "logarithmic":
-            names += ("log_end",)
+        names = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder", "end")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a sum of log codes to a linear code."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from .block import Block, place
@@ -19,10 +19,14 @@ class Exp2Block(Block):
     the fraction bits (``schraudolph``: 1 + f itself), shifted right by the integer part, rounded half up by
     adding the first bit shifted out.
 
+    ``select`` is for a maximum that arrives most significant bit first: a table of the bits above for each value of
+    the last three, which then select, one level a bit. Its tables grow with 2^bits: made for few bits.
+
     Parameters
     ----------
     exp2: the format object.
-    architecture: ``auto``, ``table`` or ``shift``.
+    architecture: ``auto``, ``table``, ``shift`` or ``select``.
+    zero_bits: how many of the lowest bits of ``m`` are always 0; used by ``select``.
 
     Members
     -------
@@ -32,8 +36,10 @@ class Exp2Block(Block):
 
     block_name = "exp2_unit"
 
-    def __init__(self, *, exp2: Exp2, architecture: str = "auto"):
-        self.exp2 = exp2
+    LAST = 3  # bits of the maximum that `select` waits for
+
+    def __init__(self, *, exp2: Exp2, architecture: str = "auto", zero_bits: int = 0):
+        self.exp2, self.zero_bits = exp2, zero_bits
         if architecture == "auto":
             architecture = "table" if exp2.in_bits <= TABLE_LIMIT else "shift"
         self.architecture = architecture
@@ -42,10 +48,14 @@ class Exp2Block(Block):
     def elaborate(self, platform):
         m = Module()
         exp2 = self.exp2
+        if self.architecture in ("table", "select"):
+            entries = tuple(map(int, exp2.compute(list(range(exp2.full_scale + 1)))))
         if self.architecture == "table":
-            entries = exp2.compute(list(range(exp2.full_scale + 1)))
-            table = place(m, platform, "lookup", Lookup(table=tuple(map(int, entries)), width=exp2.out_bits))
+            table = place(m, platform, "lookup", Lookup(table=entries, width=exp2.out_bits))
             m.d.comb += [table.index.eq(self.m), self.e.eq(table.value)]
+            return m
+        if self.architecture == "select":
+            m.d.comb += self.e.eq(self._select(m, platform, entries[::1 << self.zero_bits]))
             return m
         # full_scale - m = shift * 2^F - f, with 0 <= f < 2^F: fraction bits and integer part of the exponent
         # both come from m + (2^k - full_scale), k large enough.
@@ -72,3 +82,25 @@ class Exp2Block(Block):
         shifted = Signal(width)
         m.d.comb += [shifted.eq(mantissa >> shift), self.e.eq(shifted[1:] + shifted[0])]
         return m
+
+    def _select(self, m: Module, platform, entries: tuple[int, ...]) -> Value:
+        """The entry of ``m`` without its zero bits; the last bit selects last."""
+        index = self.m[self.zero_bits:]
+        last = min(self.LAST, len(index) - 1)
+        width = self.exp2.out_bits
+        values: list[Value] = []
+        for low in range(1 << last):
+            # an index behind the end doesn't occur: what fills the table decides nothing
+            table = entries[low::1 << last] or entries[-1:]
+            lookup = place(m, platform, f"last_bits_{low}", Lookup(table=table, width=width))
+            m.d.comb += lookup.index.eq(index[last:])
+            values.append(lookup.value)
+        for bit in reversed(range(last)):
+            half = len(values) // 2
+            chosen = []
+            for low in range(half):
+                value = Signal(width, name=f"from_bit_{bit}_{low}")
+                m.d.comb += value.eq(Mux(index[bit], values[half + low], values[low]))
+                chosen.append(value)
+            values = chosen
+        return values[0]

@@ -113,8 +113,8 @@ class BmNeuron(Neuron):
             "maxima": bm_parts.MaximaPart(format=fmt, maximum=design.maximum, **self.inside("maxima")),
         }
         if fmt.combine == "logarithmic":
-            return {**parts, "log_subtract": LOG_ENDS[design.log_end](format=fmt, adder=design.adder)}
-        parts |= {"exp2": bm_parts.ExponentialPart(format=fmt),
+            return {**parts, "log_subtract": LOG_ENDS[design.end](format=fmt, adder=design.adder)}
+        parts |= {"exp2": bm_parts.ExponentialPart(format=fmt, end=design.end),
                   "combine": bm_parts.Combine(format=fmt, adder=design.adder)}
         return {**parts, "relu_log2": bm_parts.ReluLog2(format=fmt)} if fmt.result == "code" else parts
 
@@ -226,13 +226,13 @@ class SerialBmNeuron(SerialNeuron):
             m.d.sync += [register.eq(values[name]) for name, register in maxima.items()]
         values |= maxima
         if fmt.combine == "logarithmic":
-            ends = {"log_subtract": LOG_ENDS[design.log_end](format=fmt, adder=design.adder)}
+            ends = {"log_subtract": LOG_ENDS[design.end](format=fmt, adder=design.adder)}
         else:
             bias = Signal(fmt.bias_bits, name="bias_held", reset_less=True)
             with m.If(accept & first):
                 m.d.sync += bias.eq(self.bias)
             values["bias"] = bias
-            ends = {"exp2": bm_parts.ExponentialPart(format=fmt),
+            ends = {"exp2": bm_parts.ExponentialPart(format=fmt, end=design.end),
                     "combine": bm_parts.Combine(format=fmt, adder=design.adder)}
         for name, part in ends.items():
             _connect(m, platform, name, part, values)

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
-    options = ("form", "objective", "adder", "maximum", "log_end", "multiplier")
+    options = ("form", "objective", "adder", "maximum", "end", "multiplier")
     design = neuron.design(**{option: getattr(args, option) for option in options})
     waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
     report = verify(
@@ -85,7 +85,7 @@ def _parser() -> Parser:
     )
     trained.add_argument("--adder", choices=(AUTO, *ADDERS), help="architecture of the adders")
     trained.add_argument("--maximum", choices=(AUTO, *MAXIMA), help="architecture of a BM layer's maxima")
-    trained.add_argument("--log-end", choices=(AUTO, *LOG_ENDS), help="architecture of a BM layer's logarithmic end")
+    trained.add_argument("--end", choices=(AUTO, *LOG_ENDS), help="architecture of a BM layer's end")
     trained.add_argument(
         "--multiplier", choices=(AUTO, *MULTIPLIERS), help="architecture of a MAC layer's multiplier"
     )
@@ -169,7 +169,7 @@ def _print(neuron: TrainedNeuron, design: Design, report: Report, result: dict[s
     parameters = design.to_dict()
     architecture = ", ".join(
         f"{name} {parameters[name]}"
-        for name in ("form", "maximum", "log_end", "multiplier", "adder")
+        for name in ("form", "maximum", "end", "multiplier", "adder")
         if name in parameters
     )
     vectors = result["vectors"]

@@ -59,7 +59,7 @@ class TrainedNeuron:
             design = Design(format=self.format, form=form, registers=registers, **chosen)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        foreign, other = (("multiplier",), "mac") if design.neuron == "bm" else (("maximum", "log_end"), "bm")
+        foreign, other = (("multiplier",), "mac") if design.neuron == "bm" else (("maximum", "end"), "bm")
         for name in foreign:
             if name in given:
                 raise UsageError(

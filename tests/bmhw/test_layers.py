@@ -79,7 +79,7 @@ DESIGNS = [
     Design(format=BmFormat(inputs=24, bits=6, boundary="layer", layout="signed"), maximum="elimination4",
            adder="carry_skip"),
     Design(format=BmFormat(inputs=64, bits=8, boundary="layer", layout="signed", sums="clamped", maximum_bits=5,
-                           combine="logarithmic"), maximum="digits3", adder="ripple", log_end="select"),
+                           combine="logarithmic"), maximum="digits3", adder="ripple", end="select"),
 ]
 
 

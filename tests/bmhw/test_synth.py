@@ -201,7 +201,8 @@ def test_the_layer_boundary_is_that_of_the_layers(capsys):
 @pytest.mark.parametrize("arguments, words", [
     (["--neuron", "mac", "--requantize", "shift"], ["--requantize shift needs --boundary layer", "neuron"]),
     (["--requantize", "shift", "--boundary", "layer"], ["--requantize shift needs --neuron mac", "bm"]),
-    (["--log-end", "select"], ["--log-end select needs --combine logarithmic", "linear"]),
+    (["--end", "select", "--neuron", "mac"], ["--end select needs --neuron bm", "mac"]),
+    (["--end", "select", "--bits", "16"], ["End select is for maxima of 9 bits or fewer", "17"]),
     (["--boundary", "layr"], ["neuron, layer", "layr", "did you mean layer?"]),
     (["--boundary", "layer", "--form", "serial"], ["serial", "layer"]),
 ])

@@ -107,7 +107,7 @@ class TestLog2:
 
 
 class TestExp2:
-    @pytest.mark.parametrize("architecture", ["table", "shift"])
+    @pytest.mark.parametrize("architecture", ["table", "shift", "select"])
     @pytest.mark.parametrize("method", EXP2_METHODS)
     @pytest.mark.parametrize(("bits", "fraction", "out_fraction"), [
         (2, 0, 2), (2, 1, 2), (3, 1, 0), (5, 2, 8), (5, 3, 0), (8, 5, 14), (8, 0, 14), (10, 7, 18)])
@@ -117,6 +117,13 @@ class TestExp2:
         if bits > 8:
             m = np.random.default_rng(SEED).choice(m, 200)
         assert simulate(Exp2Block(exp2=exp2, architecture=architecture), m=m)["e"] == exp2.compute(m).tolist()
+
+    @pytest.mark.parametrize("zero_bits", [1, 3, 5, 6])
+    def test_select_without_the_lowest_bits(self, zero_bits):
+        exp2 = Exp2(full_scale=126, fraction=4, out_fraction=12)
+        m = np.arange(0, exp2.full_scale + 1, 1 << zero_bits)
+        block = Exp2Block(exp2=exp2, architecture="select", zero_bits=zero_bits)
+        assert simulate(block, m=m)["e"] == exp2.compute(m).tolist()
 
 
 class TestMultipliers:

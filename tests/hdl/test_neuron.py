@@ -145,22 +145,22 @@ class TestLogarithmicEnds:
         {"bits": 8, "sums": "clamped", "maximum_bits": 6}, {"bits": 8, "maximum_bits": 6, "offset": -6},
         {"bits": 6, "log_fraction": 1, "maximum_bits": 5}, {"bits": 3, "log_fraction": 0},
     ], ids=str)
-    @pytest.mark.parametrize("log_end", LOG_ENDS)
-    def test_every_pair_of_maxima(self, log_end, parameters):
+    @pytest.mark.parametrize("end", LOG_ENDS)
+    def test_every_pair_of_maxima(self, end, parameters):
         fmt = BmFormat(inputs=3, layout="signed", combine="logarithmic", boundary="layer", **parameters)
         values = range((fmt.full_scale >> fmt.dropped_bits) + 1)
         m1, m2 = np.array(list(itertools.product(values, repeat=2))).T
-        got = simulate(LOG_ENDS[log_end](format=fmt, adder="ripple"), m1=m1, m2=m2)["z"]
+        got = simulate(LOG_ENDS[end](format=fmt, adder="ripple"), m1=m1, m2=m2)["z"]
         assert got == fmt.log_subtract.compute(m1 << fmt.dropped_bits, m2 << fmt.dropped_bits).tolist()
 
     @pytest.mark.parametrize("layout", ["relu", "signed"])
-    @pytest.mark.parametrize("log_end", LOG_ENDS)
-    def test_neuron(self, log_end, layout):
+    @pytest.mark.parametrize("end", LOG_ENDS)
+    def test_neuron(self, end, layout):
         rng = np.random.default_rng(SEED)
         for sums, maximum_bits in itertools.product(("full", "clamped"), (4, 5)):
             fmt = BmFormat(inputs=6, bits=5, layout=layout, combine="logarithmic", boundary="layer", sums=sums,
                            maximum_bits=maximum_bits)
-            check(Design(format=fmt, maximum="digits", adder="lookahead", log_end=log_end),
+            check(Design(format=fmt, maximum="digits", adder="lookahead", end=end),
                   random_vectors(fmt, 150, rng))
 
 
@@ -277,7 +277,7 @@ class TestArguments:
 
     @pytest.mark.parametrize(("parameters", "message"), [
         ({"maximum": "binary"}, "Maximum must be one of tree, .* not 'binary'"),
-        ({"log_end": "table"}, "Logarithmic end must be one of subtract, select, not 'table'"),
+        ({"end": "table"}, "End must be one of subtract, select, not 'table'"),
         ({"form": "systolic"}, "Form must be one of parallel, pipelined, serial, not 'systolic'"),
         ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
         ({"form": "pipelined", "registers": ()}, "not after none"),
@@ -289,6 +289,7 @@ class TestArguments:
         with pytest.raises(ValueError, match=message):
             Design(format=BmFormat(inputs=9, bits=8), **parameters)
 
-    def test_logarithmic_end_for_wide_maxima(self):
-        with pytest.raises(ValueError, match="select is for maxima of 9 bits or fewer, not 11"):
-            Design(format=BmFormat(inputs=9, bits=10, log_fraction=4, combine="logarithmic"), log_end="select")
+    @pytest.mark.parametrize("combine", COMBINES)
+    def test_end_for_wide_maxima(self, combine):
+        with pytest.raises(ValueError, match="End select is for maxima of 9 bits or fewer, not 11"):
+            Design(format=BmFormat(inputs=9, bits=10, log_fraction=4, combine=combine), end="select")

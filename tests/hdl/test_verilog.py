@@ -68,13 +68,13 @@ class TestArchitecturesAreEqual:
         assert equivalent(gold, gate)
 
     @pytest.mark.parametrize("maximum_bits", [4, 6])
-    @pytest.mark.parametrize("log_end", [name for name in LOG_ENDS if name != "subtract"])
-    def test_logarithmic_ends(self, log_end, maximum_bits):
+    @pytest.mark.parametrize("end", [name for name in LOG_ENDS if name != "subtract"])
+    def test_logarithmic_ends(self, end, maximum_bits):
         # clamped sums take every value that their bits can have
         fmt = BmFormat(inputs=2, bits=6, layout="signed", boundary="layer", combine="logarithmic", sums="clamped",
                        maximum_bits=maximum_bits)
         gold, gate = (block_to_verilog(LOG_ENDS[kind](format=fmt, adder="ripple"), name)
-                      for kind, name in (("subtract", "gold"), (log_end, "gate")))
+                      for kind, name in (("subtract", "gold"), (end, "gate")))
         assert equivalent(gold, gate)
 
     @pytest.mark.parametrize("multiplier", [name for name in MULTIPLIERS if name != "array"])
