@@ -54,6 +54,8 @@ results: $(VENV)/installed-report
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 	@$(RUN) -m bmhw.accuracy models/weights $(RESULTS)/cards --json $(RESULTS)/accuracy.json \
 		--markdown $(RESULTS)/accuracy.md
+	@$(RUN) -m bmhw.accuracy $(RESULTS)/cards/methods --json $(RESULTS)/methods.json \
+		--markdown $(RESULTS)/methods.md
 
 # One command a row; the file appears when all of them are in it.
 FPGA_ROWS := build/fpga.json

@@ -6,6 +6,8 @@ held-out part with each integer network again and refuses a card that says other
 """
 
 import datetime
+import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,26 @@ def equals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
+def repeats(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Networks that differ in nothing but the seed, two or more: the mean of each accuracy and its sample standard
+    deviation. The most accurate first."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(re.sub(r"--(name|seed) \S+ ?", "", row["command"]), []).append(row)
+    result = []
+    for same in alike.values():
+        if len({row["seed"] for row in same}) < 2:
+            continue
+        entry = {"networks": [row["name"] for row in same], "seeds": [row["seed"] for row in same],
+                 "method": same[0].get("method")}
+        for key in ("bm_float_accuracy", "integer_accuracy"):
+            if key in same[0]:
+                values = [row[key] for row in same]
+                entry[key] = {"mean": statistics.fmean(values), "standard_deviation": statistics.stdev(values)}
+        result.append(entry)
+    return sorted(result, key=lambda entry: -entry["integer_accuracy"]["mean"])
+
+
 def measure(rows: Sequence[dict[str, Any]], folders: Sequence[Path], data: Path | None, threads: int) -> None:
     """Classify the held-out part with every network whose weights are there; RunError where a card is wrong.
 
@@ -168,6 +190,12 @@ def tables(figures: Mapping[str, Any]) -> Tables:
     if equal:
         headings = ("BM network", "%", "MAC bits", "%")
         result["The narrowest MAC network that is at least as accurate"] = headings, equal
+    repeated = [[row["networks"][0], _cell(row["method"]), str(len(row["seeds"])),
+                 *(_spread(row.get(key)) for key in ("bm_float_accuracy", "integer_accuracy"))]
+                for row in figures["repeats"]]
+    if repeated:
+        headings = ("first network", "method", "seeds", "BM float", "integer")
+        result["Alike but for the seed: mean and standard deviation, %"] = headings, repeated
     return result
 
 
@@ -210,6 +238,10 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def _spread(values: Mapping[str, float] | None) -> str:
+    return "" if values is None else f"{values['mean']:.2f} ± {values['standard_deviation']:.2f}"
+
+
 def parser() -> Parser:
     result = Parser(description=__doc__)
     result.add_argument(
@@ -248,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "networks": rows,
         "equal_accuracy": equals(rows),
+        "repeats": repeats(rows),
     }
     if deliver_json(figures, args.json):
         return 0

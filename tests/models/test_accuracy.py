@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from bmhw.accuracy import collect, equals, main, measure
+from bmhw.accuracy import collect, equals, main, measure, repeats
 from bmhw.errors import RunError
 from bmhw.models import ModelError
 from bmhw.models.store import WEIGHTS
@@ -72,6 +72,20 @@ def test_the_narrowest_network_that_is_at_least_as_accurate():
     found = {entry["bm"]: (entry["mac"], entry["mac_bits"]) for entry in equals([*macs, *bms, other])}
     # one of another architecture has no rival to be compared with
     assert found == {"better": (None, None), "between": ("mac4", [4]), "less": ("mac3", [3])}
+
+
+def test_spread_over_seeds():
+    def one(name, seed, value, epochs=5):
+        command = f"python -m bmhw.train --name {name} --bm-epochs {epochs} --seed {seed} --init-from start"
+        return {**row(name, "bm", 8, value), "method": "annealed", "seed": seed, "command": command,
+                "bm_float_accuracy": value + 1}
+
+    rows = [one("a", 0, 97.0), one("longer", 0, 98.5, epochs=20), one("b", 1, 99.0), one("b-again", 1, 98.0)]
+    (found,) = repeats(rows)
+    assert found["networks"] == ["a", "b", "b-again"] and found["seeds"] == [0, 1, 1]
+    assert found["integer_accuracy"] == pytest.approx({"mean": 98.0, "standard_deviation": 1.0})
+    assert found["bm_float_accuracy"] == pytest.approx({"mean": 99.0, "standard_deviation": 1.0})
+    assert repeats(rows[:2]) == []  # other settings, one seed each
 
 
 def test_command(folder, capsys, tmp_path):

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bmhw.models import ModelError, float_weights, load
-from bmhw.models.architecture import lenet, resnet_small
+from bmhw.models.architecture import lenet, resnet_small, resnet_v2
 from bmhw.models.float_weights import load_float, save_float
 from bmhw.models.initial import initial_states
 from bmhw.models.network import Network
@@ -53,7 +53,7 @@ def test_own_files_give_both_networks():
 
 def test_a_classical_network_takes_no_weights_of_maxima():
     """Signed BM layers have the shapes of classical ones."""
-    path, architecture = WEIGHTS / "mnist-lenet-signed-float.safetensors", lenet(1, 28)
+    path, architecture = WEIGHTS / "mnist-resnet20-signed-float.safetensors", resnet_v2(1, 28)
     assert set(initial_states(path, architecture, architecture.layouts("signed"))) == {"classical", "bm"}
     assert set(initial_states(path, architecture, architecture.layouts("mac"))) == {"classical"}
 
