@@ -131,6 +131,8 @@ class Trainer:
         self.phase, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
         self._optimizer_state: dict[str, Any] | None = None
+        self._losses: list[float] = []  # of the epoch so far, and when it began
+        self._started = time.monotonic()
         if settings.method not in METHODS:
             raise ModelUsageError(f"Method must be one of {', '.join(METHODS)}, not {settings.method!r}")
         self.method = METHODS[settings.method]
@@ -194,14 +196,15 @@ class Trainer:
         steps = math.ceil((settings.epoch_images or len(self.data.train_images)) / settings.batch)
         self._optimizer = optimizer
         while self.epoch < epochs:
-            started, losses = time.monotonic(), []
+            if self.step == 0:
+                self._losses, self._started = [], time.monotonic()
             for images, labels in self._batches(steps):
                 share = (self.epoch * steps + self.step) / (epochs * steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * _schedule(share, settings.warmup)
                 if name == "bm":
                     self.method.prepare(model, share)
-                losses.append(self._train_step(name, model, optimizer, images, labels))
+                self._losses.append(self._train_step(name, model, optimizer, images, labels))
                 self.step += 1
                 report(
                     {
@@ -211,7 +214,7 @@ class Trainer:
                         "epochs": epochs,
                         "step": self.step,
                         "steps": steps,
-                        "loss": losses[-1],
+                        "loss": self._losses[-1],
                     }
                 )
                 self._save_if_due()
@@ -220,9 +223,9 @@ class Trainer:
                 "phase": name,
                 "epoch": self.epoch + 1,
                 "epochs": epochs,
-                "loss": float(np.mean(losses)) if losses else None,
+                "loss": float(np.mean(self._losses)) if self._losses else None,
                 "validation_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
-                "seconds": round(time.monotonic() - started, 2),
+                "seconds": round(time.monotonic() - self._started, 2),
             }
             self.epoch, self.step = self.epoch + 1, 0
             self.history.append(event)
@@ -307,6 +310,8 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "history": self.history,
+            "losses": self._losses,
+            "seconds": time.monotonic() - self._started,
             "optimizer": self._optimizer_state,
             "models": {name: model.state_dict() for name, model in self.models.items()},
         }
@@ -339,6 +344,9 @@ class Trainer:
                 self.models[name].load_state_dict(state["models"][name])
         self.phase, self.epoch, self.step = state["phase"], state["epoch"], state["step"]
         self.history, self._optimizer_state = state["history"], state["optimizer"]
+        # an older version's checkpoint doesn't have them: the epoch counts from here
+        self._losses = state.get("losses", [])
+        self._started = time.monotonic() - state.get("seconds", 0)
 
 
 def _schedule(share: float, warmup: float) -> float:

@@ -94,6 +94,7 @@ def test_a_resumed_run_ends_with_the_same_weights(finished, digits, tmp_path, st
     resumed = Trainer(SETTINGS, digits, tmp_path, resume=True)
     resumed.run()
     assert_same(states(resumed), states(finished))
+    assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in finished.history]
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == sum(SETTINGS.epochs)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
