@@ -59,6 +59,16 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
         explore.merged({"engine": Engine().version, "yosys": "", "rows": []}, out, [(2, 2)])
 
 
+def test_linear_results_are_measured_where_asked_for(monkeypatch):
+    few(monkeypatch)
+    without = list(explore.designs(3, 2))
+    monkeypatch.setattr(explore, "LINEAR", ((3, 2),))
+    added = [design for design in explore.designs(3, 2) if design not in without]
+    assert {(design.format.layout, design.format.sums, design.maximum) for design in added} == set(
+        itertools.product(("relu", "signed"), ("full", "clamped"), ("tree", "online")))
+    assert {(design.format.result, design.format.combine) for design in added} == {("linear", "linear")}
+
+
 def test_a_row_says_what_synthesis_finds(monkeypatch):
     few(monkeypatch)
     table = explore.explore(Engine(), Cache(None), [(2, 2)], 1)

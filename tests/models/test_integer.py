@@ -253,6 +253,25 @@ def test_mac_layers_may_stand_beside_bm_layers(tiny_architecture, images):
     assert np.array_equal(vectors.expected, vectors.real)
 
 
+def test_weights_of_one_sign_leave_the_other_maximum_empty(tiny_architecture, images):
+    """An empty maximum stands for 0, not for the product that is nearest to it."""
+    network = random_network(tiny_architecture, tiny_architecture.layouts("signed"))
+    with torch.no_grad():
+        network.steps["stem"].weight[0].abs_()
+        network.steps["stem"].weight[1].abs_().neg_()
+    pixels = torch.tensor(images).float() / 256
+    integer = fold(network, pixels, QUANTISATIONS["8"]).to_integer("tiny", images)
+    layer = integer.layers["stem"]
+    x = np.random.default_rng(0).integers(1, 256, size=(50, layer.format.inputs))  # no 0, which would be a maximum
+    for channel, sign in ((0, 1), (1, -1)):
+        (found,) = set(np.where(layer.weights["sign"][channel] == 1, -1, 1).tolist())
+        real = layer.real(channel, x)
+        one = layer.format.weight.value(layer.weights["k"][channel]) * x * 2.0 ** (
+            layer.format.out_fraction - layer.format.x.magnitude_bits)
+        assert found == sign
+        assert real == pytest.approx(layer.biases["bias"][channel] + sign * one.max(axis=1))
+
+
 def test_a_gamma_of_zero_gives_nearly_a_constant(tiny_architecture, images):
     network = random_network(tiny_architecture, tiny_architecture.layouts("auto"))
     with torch.no_grad():
