@@ -55,7 +55,7 @@ def parser() -> Parser:
     )
     result.add_argument(
         "--method",
-        help="of the bm phase: annealed, smoothed-gradient, at-once, layer-distillation, layer-by-layer, "
+        help="of the bm phase: annealed, smoothed-gradient, smoothed-maximum, at-once, layer-distillation, layer-by-layer, "
         "scratch (default: the recipe's)",
     )
     result.add_argument(

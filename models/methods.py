@@ -45,6 +45,14 @@ def smoothed_gradient(share: float, position: float) -> Difference:
     return functools.partial(smoothed_gradient_difference, p=LARGEST_NORM)
 
 
+def smoothed_maximum(share: float, position: float) -> Difference:
+    """The 16-norms themselves in the first two thirds, whose values fit their gradient and which take two thirds of the
+    time; then the exact maxima with that gradient."""
+    if share >= 2 / 3:
+        return smoothed_gradient(share, position)
+    return functools.partial(norm_difference, p=LARGEST_NORM)
+
+
 def layer_by_layer(share: float, position: float) -> Difference:
     """Sums (1-norms) become maxima layer after layer over the first three quarters (arXiv 2009.07190)."""
     return max_product_difference if share >= 0.75 * position else functools.partial(norm_difference, p=1.0)
@@ -83,6 +91,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "annealed": Method(start=as_it_is, difference=annealed, code_gradient_norm=LARGEST_NORM),
     "smoothed-gradient": Method(difference=smoothed_gradient, code_gradient_norm=LARGEST_NORM),
+    "smoothed-maximum": Method(difference=smoothed_maximum, code_gradient_norm=LARGEST_NORM),
     "at-once": Method(),
     "layer-distillation": Method(distils_layers=True),
     "layer-by-layer": Method(start=as_it_is, difference=layer_by_layer),
