@@ -11,7 +11,7 @@ from .checks import check_range
 
 __all__ = [
     "ADDERS", "Adder", "BrentKungAdder", "CarrySkipAdder", "KoggeStoneAdder", "LookaheadAdder", "OperatorAdder",
-    "RippleAdder", "SklanskyAdder",
+    "RippleAdder", "SklanskyAdder", "SklanskyLateCarryAdder",
 ]
 
 
@@ -155,6 +155,22 @@ class SklanskyAdder(Adder):
             distance *= 2
 
 
+class SklanskyLateCarryAdder(SklanskyAdder):
+    """A Sklansky adder of all bits but the highest one, whose carry out follows from the carry into it, two levels later.
+
+    Made for a consumer of clamped sums, which needs the highest bits at once and the carry out only behind its first
+    digit: at 8 bits six gates less than a Sklansky adder.
+    """
+
+    def prefix_network(self):
+        last = self.width - 1
+        for pairs in super().prefix_network():
+            if lower := [pair for pair in pairs if pair[0] != last]:
+                yield lower
+        if last:
+            yield [(last, last - 1)]
+
+
 class KoggeStoneAdder(Adder):
     """A parallel-prefix adder (Kogge and Stone 1973): depth log2(width), fan-out 2, width * log2(width) nodes."""
 
@@ -192,6 +208,7 @@ ADDERS: dict[str, type[Adder]] = {
     "carry_skip": CarrySkipAdder,
     "lookahead": LookaheadAdder,
     "sklansky": SklanskyAdder,
+    "sklansky_late": SklanskyLateCarryAdder,
     "kogge_stone": KoggeStoneAdder,
     "brent_kung": BrentKungAdder,
     "operator": OperatorAdder,
