@@ -20,7 +20,7 @@ from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
 from .flow.engine import Engine
 from .flow.liberty import load_library
-from .flow.scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES
+from .flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
 from .flow.synthesis import processors
 from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
 from .layer_measurement import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
@@ -115,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sums": neurons.sums, "maximum_bits": neurons.maximum_bits, "combine": neurons.combine,
         "layers": rows, "total": totals(rows), "claim": CLAIM,
         "method": {**_METHOD, "abc_scripts": {script: ABC_GATES[script] for script in SCRIPTS[neurons.objective]},
-                   **({"abc_liberty_scripts": {script: ABC_LIBERTY[script] for script in SCRIPTS[neurons.objective]}}
+                   **({"abc_liberty_scripts": {script: ABC_LIBERTY[script] for script in SCRIPTS[neurons.objective]},
+                       "sizing": f"of cells, block by block too: once in the joined netlist, by {ABC_SIZING}"}
                       if library else {})},
         "tools": tools(engine, measurement.yosys),
     }

@@ -4,8 +4,10 @@
 A module that is too large to be mapped as one is opened: modules in it are mapped apart, the largest first, until
 what stays is small enough; a border costs gates and levels, since no gate is merged across it. Each is a run of its
 own, kept in the cache under what it consists of, so that neurons of different fan-in share their blocks. In the end
-:func:`~bmhw.flow.netlist.join` puts all copies together: gates are counted and the critical path is found in the
-whole netlist.
+all copies are put together: gates are counted and the critical path is found in the whole netlist.
+
+With a library, blocks are mapped to its cells without sizes; :func:`~bmhw.flow.sizing.size_netlist` then sizes the
+whole. A design that is one block is sized in the abc run that maps it.
 """
 
 import base64
@@ -25,7 +27,8 @@ from ..errors import TimeLimitError
 from .cache import Cache, digest
 from .engine import Engine
 from .liberty import Library
-from .scripts import ABC_GATES, ABC_LIBERTY, yosys_script
+from .scripts import ABC_GATES, ABC_LIBERTY, ABC_MAPPING, abc_script, yosys_script
+from .sizing import size_netlist, sizing_files
 from .synthesis import REVISION, Figures, measure_netlist
 
 __all__ = ["BLOCK_LIMIT", "FLAT", "BlockMapper", "Modules"]
@@ -128,15 +131,21 @@ class BlockMapper:
 
     def figures(self, verilog: str, top: str, *, objective: str, library: Library | None = None,
                 limit: float = BLOCK_LIMIT, deadline: float | None = None) -> Figures:
-        """Figures of a design whose modules above ``limit`` bits of signals are opened; the path's steps name the parts
-        that were taken out of the design, ``""`` is what stayed.
+        """Figures of a design whose modules above ``limit`` bits of signals are opened.
 
+        The path's steps name the parts that were taken out of the design, ``""`` is what stayed; in a library's cells
+        all is ``""``, as sizes and buffers are the whole design's. Flip-flops are kept, whatever block they are in.
         ``deadline``: of ``time.monotonic()``; :class:`~bmhw.errors.TimeLimitError` when it passes.
         """
         # the same block of two designs gets the same text
         source = Modules(re.sub(rf"\b{top}(?=_|\b)", "neuron", verilog))
         blocks = {block: source.source(block, limit) for block in source.blocks("neuron", limit)}
-        key = digest("blocks", REVISION, blocks, *self._method("neuron", objective, library))
+        # a block alone is sized where it is mapped; of many, none knows its loads and whether it is critical
+        joined_library = library if len(blocks) > 1 else None
+        scripts = ABC_MAPPING if joined_library else ABC_LIBERTY if library else ABC_GATES
+        abc = abc_script(scripts[objective])
+        key = digest("blocks", REVISION, blocks, *self._method("neuron", abc, library),
+                     *([sizing_files("neuron", joined_library.flip_flops)] if joined_library else []))
         if stored := self.cache.get(key):
             try:
                 return Figures.from_dict(stored)
@@ -144,23 +153,24 @@ class BlockMapper:
                 pass  # not ours: it is overwritten below
         modules: dict[str, Any] = {}
         for block, text in blocks.items():
-            document = json.loads(zlib.decompress(self._netlist(text, block, objective, library, deadline)))
+            document = json.loads(zlib.decompress(self._netlist(text, block, abc, library, deadline)))
             modules[block] = document["modules"][block]
             creator = document["creator"]
-        figures = measure_netlist({"creator": creator, "modules": modules}, "neuron", {}, library)
+        netlist = {"creator": creator, "modules": modules}
+        if joined_library:
+            netlist = size_netlist(netlist, "neuron", self.engine, joined_library, _remaining(deadline))
+        figures = measure_netlist(netlist, "neuron", {}, library)
         self.cache.set(key, dataclasses.asdict(figures))
         return figures
 
-    def _method(self, block: str, objective: str, library: Library | None) -> tuple[str, str, str, str | None]:
+    def _method(self, block: str, abc: str, library: Library | None) -> tuple[str, str, str, str | None]:
         """What beside the Verilog decides the result: Yosys's and abc's scripts, version, library."""
-        abc = (ABC_LIBERTY if library else ABC_GATES)[objective].replace("; ", "\n") + "\n"
         return (yosys_script(block, [], library is not None), abc, self.engine.version,
                 library.digest if library else None)
 
-    def _netlist(self, verilog: str, block: str, objective: str, library: Library | None,
-                 deadline: float | None) -> bytes:
+    def _netlist(self, verilog: str, block: str, abc: str, library: Library | None, deadline: float | None) -> bytes:
         """The mapped netlist of one block, as compressed JSON."""
-        script, abc, *rest = self._method(block, objective, library)
+        script, _, *rest = self._method(block, abc, library)
         key = digest("netlist", verilog, script, abc, *rest)
         with self._lock:
             lock = self._locks.setdefault(key, threading.Lock())

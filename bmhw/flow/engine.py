@@ -82,7 +82,8 @@ class Engine(Children):
         errors = re.findall(r"^((?:\S+: )?ERROR: .*(?:\n  .*)*)", log, re.MULTILINE)
         if errors and not self.stopped:
             # what abc said last is in the log, not in the message
-            abc = re.findall(r"^ABC: (?!\+ |Warning|Aborted)(.*\S)", log, re.MULTILINE)
-            reason = f" (abc: {abc[-1]})" if abc and "ABC: execution" in errors[-1] else ""
+            abc = re.findall(r"^ABC: (?!\+ |\*\* cmd error|Warning|Aborted)(.*\S)", log, re.MULTILINE)
+            by_abc = "ABC: execution" in errors[-1] or "ABC output file" in errors[-1]
+            reason = f" (abc: {abc[-1]})" if abc and by_abc else ""
             return f"{self.name}: {' '.join(errors[-1].replace('ERROR: ', '').split())}{reason}"
         return self.failure(self.name, status, log)

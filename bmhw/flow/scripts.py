@@ -6,7 +6,8 @@ None of them uses ``&fraig -x`` (Yosys 0.70's own default), which runs for minut
 
 from collections.abc import Sequence
 
-__all__ = ["ABC_GATES", "ABC_LIBERTY", "GATES", "OBJECTIVES", "yosys_script"]
+__all__ = ["ABC_GATES", "ABC_LIBERTY", "ABC_MAPPING", "ABC_SIZING", "GATES", "OBJECTIVES", "abc_script",
+           "yosys_script"]
 
 # What counts as a gate: no MUX, nothing with more than two inputs.
 GATES = ("AND", "NAND", "OR", "NOR", "XOR", "XNOR", "ANDNOT", "ORNOT")
@@ -17,14 +18,22 @@ ABC_GATES = {
     "area": "strash; ifraig; scorr; strash; &get -n; &dch -f; &nf; &put",
     "delay": "strash; ifraig; scorr; dc2; strash; if -g -K 6; strash; dch -f; map -B 0.9; topo",
 }
-ABC_LIBERTY = {
-    "area": "strash; ifraig; scorr; strash; &get -n; &dch -f; &nf; &put; buffer -c; upsize; dnsize",
-    "delay": "strash; ifraig; dch; map -B 0.9; topo; buffer -c; upsize; dnsize",
+# To a library's cells, each of one size; and then the sizes, which only loads and paths of the whole design tell.
+ABC_MAPPING = {
+    "area": "strash; ifraig; scorr; strash; &get -n; &dch -f; &nf; &put",
+    "delay": "strash; ifraig; dch; map -B 0.9; topo",
 }
+ABC_SIZING = "buffer -c; upsize; dnsize"
 # A balanced design is one of another architecture, mapped by the area script.
-for _scripts in (ABC_GATES, ABC_LIBERTY):
+for _scripts in (ABC_GATES, ABC_MAPPING):
     _scripts["balanced"] = _scripts["area"]
+ABC_LIBERTY = {objective: f"{mapping}; {ABC_SIZING}" for objective, mapping in ABC_MAPPING.items()}
 OBJECTIVES = ("area", "balanced", "delay")
+
+
+def abc_script(commands: str) -> str:
+    """The file that Yosys hands to abc: one command a line."""
+    return commands.replace("; ", "\n") + "\n"
 
 
 def yosys_script(top: str, parts: Sequence[str], liberty: bool) -> str:

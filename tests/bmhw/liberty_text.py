@@ -16,11 +16,25 @@ _CELLS = {
     "and_small": (1.0, "(A & B)", 0.25),  # smaller than any NAND
     "nand_with_enable": (0.5, "!(A & B & C)", 0.25),  # the smallest NAND, but of three inputs
 }
+_ODD = ("and_small", "nand_with_enable")
+
+_ARITHMETIC = {
+    "exclusive_or": (5.0, "(A ^ B)", 0.3),
+    "exclusive_nor": (5.0, "!(A ^ B)", 0.3),
+    "or_two": (3.75, "(A | B)", 0.3),
+    "and_two": (3.75, "(A & B)", 0.25),
+    "and_or_invert": (3.75, "!((A & B) | C)", 0.25),
+    "or_and_invert": (3.75, "!((A | B) & C)", 0.25),
+}
 
 
-def liberty_text(without: tuple[str, ...] = ()) -> str:
-    """The library's text, less some cells."""
-    cells = "".join(_cell(name, *values) for name, values in _CELLS.items() if name not in without)
+def liberty_text(without: tuple[str, ...] = (), complete: bool = False) -> str:
+    """The library's text, less some cells; ``complete`` as real libraries are: with cells for what arithmetic is made
+    of, no odd ones, and each in several strengths (larger, a greater load to others, less slowed down by its own)."""
+    chosen = {name: values for name, values in (_CELLS | _ARITHMETIC if complete else _CELLS).items()
+              if name not in (*without, *(_ODD if complete else ()))}
+    cells = "".join(_cell(name, *values, strength) for name, values in chosen.items()
+                    for strength in ((1, 2, 4, 8) if complete else (1,)))
     return f"""library (small) {{
   delay_model : table_lookup;
   time_unit : "1ns";
@@ -45,21 +59,25 @@ def liberty_text(without: tuple[str, ...] = ()) -> str:
 """
 
 
-def _cell(name: str, area: float, function: str, delay: float) -> str:
+def _cell(name: str, area: float, function: str, delay: float, strength: int) -> str:
     inputs = [pin for pin in "ABC" if pin in function]
-    pins = "".join(f"    pin ({pin}) {{ direction : input; capacitance : 0.002; }}\n" for pin in inputs)
+    positive = name in ("buffer", "and_small", "and_two", "or_two")
+    sense = "non_unate" if "^" in function else "positive_unate" if positive else "negative_unate"
+    pins = "".join(f"    pin ({pin}) {{ direction : input; capacitance : {0.002 * strength}; }}\n"
+                   for pin in inputs)
     arcs = "".join(f"""      timing () {{
         related_pin : "{pin}";
-        timing_sense : {"positive_unate" if name in ("buffer", "and_small") else "negative_unate"};
-{_tables(delay)}      }}
+        timing_sense : {sense};
+{_tables(delay, strength)}      }}
 """ for pin in inputs)
     output = f"    pin (Y) {{\n      direction : output;\n      function : \"{function}\";\n{arcs}    }}\n"
-    return f"  cell ({name}) {{\n    area : {area};\n{pins}{output}  }}\n"
+    name += f"_x{strength}" if strength > 1 else ""
+    return f"  cell ({name}) {{\n    area : {area * (1 + strength) / 2};\n{pins}{output}  }}\n"
 
 
-def _tables(delay: float) -> str:
+def _tables(delay: float, strength: int) -> str:
     # abc wants three points at least on each axis
-    rows = ((delay + 0.1 * slope + 3 * load for load in (0.001, 0.01, 0.1)) for slope in (0.01, 0.1, 1.0))
+    rows = ((delay + 0.1 * slope + 3 * load / strength for load in (0.001, 0.01, 0.1)) for slope in (0.01, 0.1, 1.0))
     values = "values (" + ", ".join('"' + ", ".join(f"{v:.4f}" for v in row) + '"' for row in rows) + ");"
     return "".join(f"        {table} (grid) {{ {values} }}\n"
                    for table in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
