@@ -42,8 +42,9 @@ LINEAR = ((5, 64), (8, 64), (8, 9))
 # maxima that are as fast as they are. The first pair of a BM neuron is the textbook's.
 MAC_ADDERS = ("ripple", "brent_kung", "sklansky")
 BM_PAIRS = (
-    ("tree", "ripple"), ("elimination4", "sklansky"),
-    *itertools.product(("elimination", "digits", "digits3", "online"), ("ripple", "lookahead", "sklansky")),
+    ("tree", "ripple"), ("elimination", "ripple"), ("elimination", "lookahead"), ("online", "lookahead"),
+    ("online", "sklansky"),
+    *itertools.product(("digits", "digits3"), ("ripple", "lookahead_top", "lookahead", "sklansky_late", "sklansky")),
 )
 """(maximum, adder)"""
 

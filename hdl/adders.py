@@ -10,8 +10,8 @@ from .block import Block
 from .checks import check_range
 
 __all__ = [
-    "ADDERS", "Adder", "BrentKungAdder", "CarrySkipAdder", "KoggeStoneAdder", "LookaheadAdder", "OperatorAdder",
-    "RippleAdder", "SklanskyAdder", "SklanskyLateCarryAdder",
+    "ADDERS", "Adder", "BrentKungAdder", "CarrySkipAdder", "KoggeStoneAdder", "LookaheadAdder", "LookaheadTopAdder",
+    "OperatorAdder", "RippleAdder", "SklanskyAdder", "SklanskyLateCarryAdder",
 ]
 
 
@@ -123,6 +123,10 @@ class LookaheadAdder(Adder):
     a ripple adder, half of its depth.
     """
 
+    def passes_pair(self, bit: int) -> bool:
+        """Whether the carry passes ``bit`` and the one below it at once."""
+        return (self.width - bit) % 2 == 1 and bit > 1
+
     def elaborate(self, platform):
         m = Module()
         carry_generate = Signal(self.width)
@@ -136,11 +140,18 @@ class LookaheadAdder(Adder):
         ]
         for i in range(self.width):
             passed = carry_generate[i] | (carry_propagate[i] & carry[i])
-            if (self.width - i) % 2 and i > 1:
+            if self.passes_pair(i):
                 both = carry_generate[i] | (carry_propagate[i] & carry_generate[i - 1])
                 passed = both | (carry_propagate[i] & carry_propagate[i - 1] & carry[i - 1])
             m.d.comb += carry[i + 1].eq(passed)
         return m
+
+
+class LookaheadTopAdder(LookaheadAdder):
+    """A ripple adder whose carry passes the two highest bits at once: the carry out two levels earlier for three gates."""
+
+    def passes_pair(self, bit):
+        return bit == self.width - 1 and bit > 1
 
 
 class SklanskyAdder(Adder):
@@ -207,6 +218,7 @@ ADDERS: dict[str, type[Adder]] = {
     "ripple": RippleAdder,
     "carry_skip": CarrySkipAdder,
     "lookahead": LookaheadAdder,
+    "lookahead_top": LookaheadTopAdder,
     "sklansky": SklanskyAdder,
     "sklansky_late": SklanskyLateCarryAdder,
     "kogge_stone": KoggeStoneAdder,

@@ -27,7 +27,7 @@ from ..errors import TimeLimitError
 from .cache import Cache, digest
 from .engine import Engine
 from .liberty import Library
-from .scripts import ABC_GATES, ABC_LIBERTY, ABC_MAPPING, abc_script, yosys_script
+from .scripts import ABC_GATES, ABC_LIBERTY, ABC_MAPPING, abc_files, yosys_script
 from .sizing import size_netlist, sizing_files
 from .synthesis import REVISION, Figures, measure_netlist
 
@@ -143,7 +143,7 @@ class BlockMapper:
         # a block alone is sized where it is mapped; of many, none knows its loads and whether it is critical
         joined_library = library if len(blocks) > 1 else None
         scripts = ABC_MAPPING if joined_library else ABC_LIBERTY if library else ABC_GATES
-        abc = abc_script(scripts[objective])
+        abc = abc_files(scripts[objective])
         key = digest("blocks", REVISION, blocks, *self._method("neuron", abc, library),
                      *([sizing_files("neuron", joined_library.flip_flops)] if joined_library else []))
         if stored := self.cache.get(key):
@@ -163,12 +163,13 @@ class BlockMapper:
         self.cache.set(key, dataclasses.asdict(figures))
         return figures
 
-    def _method(self, block: str, abc: str, library: Library | None) -> tuple[str, str, str, str | None]:
-        """What beside the Verilog decides the result: Yosys's and abc's scripts, version, library."""
+    def _method(self, block: str, abc: dict[str, str], library: Library | None) -> tuple:
+        """What beside the Verilog decides the result: Yosys's script, abc's files, version, library."""
         return (yosys_script(block, [], library is not None), abc, self.engine.version,
                 library.digest if library else None)
 
-    def _netlist(self, verilog: str, block: str, abc: str, library: Library | None, deadline: float | None) -> bytes:
+    def _netlist(self, verilog: str, block: str, abc: dict[str, str], library: Library | None,
+                 deadline: float | None) -> bytes:
         """The mapped netlist of one block, as compressed JSON."""
         script, _, *rest = self._method(block, abc, library)
         key = digest("netlist", verilog, script, abc, *rest)
@@ -181,7 +182,7 @@ class BlockMapper:
             if stored and isinstance(stored.get("netlist"), str):
                 netlist = base64.b64decode(stored["netlist"])
             else:
-                inputs: dict[str, str | bytes] = {"design.v": verilog, "abc.script": abc}
+                inputs: dict[str, str | bytes] = {"design.v": verilog, **abc}
                 if library:
                     inputs["cells.lib"] = library.content
                 files = self.engine.run(script, inputs, ("netlist.json",), _remaining(deadline))

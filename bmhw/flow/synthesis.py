@@ -16,7 +16,7 @@ from .engine import Engine
 from .liberty import Library
 from .netlist import Cell, Netlist, join, read_blocks
 from .paths import Path, PathStep, Stage, longest_path, pipeline_stages
-from .scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES, abc_script, yosys_script
+from .scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES, abc_files, yosys_script
 from .timing import timed_path
 
 __all__ = [
@@ -128,7 +128,7 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
     """Map a design to gates, or to the cells of a library, as one netlist or part by part."""
     parts = instances(verilog, top) if by_parts else {}
     script = yosys_script(top, sorted(set(parts.values())), library is not None)
-    abc = abc_script((ABC_LIBERTY if library else ABC_GATES)[objective])
+    abc = abc_files((ABC_LIBERTY if library else ABC_GATES)[objective])
     library_digest = library.digest if library else None
     key = digest("figures", REVISION, verilog, script, abc, engine.version, library_digest)
     if stored := cache.get(key):
@@ -136,7 +136,7 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
             return Figures.from_dict(stored)
         except (KeyError, TypeError, ValueError):
             pass  # not ours: it is overwritten below
-    inputs: dict[str, str | bytes] = {"design.v": verilog, "abc.script": abc}
+    inputs: dict[str, str | bytes] = {"design.v": verilog, **abc}
     if library:
         inputs["cells.lib"] = library.content
     files = engine.run(script, inputs, ("netlist.json",))

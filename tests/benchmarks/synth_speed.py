@@ -14,7 +14,7 @@ from pathlib import Path
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
-from bmhw.flow.scripts import ABC_GATES, yosys_script
+from bmhw.flow.scripts import ABC_GATES, abc_files, yosys_script
 from bmhw.hdl.design import Design
 from bmhw.hdl.neuron_formats import BmFormat
 
@@ -31,7 +31,7 @@ def seconds(*arguments: str, cache: Path) -> float:
 
 def bare_yosys(design: Design) -> float:
     source = generate(design, Cache(None))
-    inputs = {"design.v": source.verilog, "abc.script": ABC_GATES["area"].replace("; ", "\n") + "\n"}
+    inputs = {"design.v": source.verilog, **abc_files(ABC_GATES["area"])}
     start = time.perf_counter()
     Engine().run(yosys_script(source.name, [], liberty=False), inputs, ("netlist.json",))
     return time.perf_counter() - start

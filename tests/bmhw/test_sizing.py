@@ -12,7 +12,7 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
 from bmhw.flow.liberty import load_library
-from bmhw.flow.scripts import ABC_MAPPING, abc_script, yosys_script
+from bmhw.flow.scripts import ABC_MAPPING, abc_files, yosys_script
 from bmhw.flow.sizing import size_netlist
 from bmhw.flow.synthesis import map_design, measure_netlist
 from bmhw.hdl.design import Design
@@ -78,7 +78,7 @@ def library(tmp_path_factory):
 def blocks(library):
     """The mapped modules of ``VERILOG``, as text: each test may change its own."""
     files = Engine().run(yosys_script("top", ["adder"], liberty=True),
-                         {"design.v": VERILOG, "abc.script": abc_script(ABC_MAPPING["area"]),
+                         {"design.v": VERILOG, **abc_files(ABC_MAPPING["area"]),
                           "cells.lib": library.content}, ("netlist.json",))
     return files["netlist.json"]
 

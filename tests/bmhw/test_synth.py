@@ -13,7 +13,7 @@ from bmhw import layers, synth
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
-from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, yosys_script
+from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, abc_files, yosys_script
 from bmhw.flow.synthesis import instances
 from bmhw.hdl.design import FORMS, Design
 from bmhw.hdl.maxima import MAXIMA
@@ -37,7 +37,7 @@ def test_gates_and_depth_agree_with_stat_and_ltp_of_yosys(design, objective, tmp
     source = generate(design, Cache(None))
     script = yosys_script(source.name, [], liberty=False)
     script += "tee -q -o stat.json stat -json\ntee -q -o path.txt ltp -noff\n"
-    inputs = {"design.v": source.verilog, "abc.script": ABC_GATES[objective].replace(";", "\n")}
+    inputs = {"design.v": source.verilog, **abc_files(ABC_GATES[objective])}
     files = Engine().run(script, inputs, ("stat.json", "path.txt"))
     cells = json.loads(files["stat.json"])["design"]["num_cells_by_type"]
     flip_flops = cells.pop("$_DFF_P_", 0)

@@ -14,7 +14,7 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import load_library
 from bmhw.flow.liberty_timing import read_timing
 from bmhw.flow.netlist import Cell, join, read_blocks
-from bmhw.flow.scripts import ABC_LIBERTY, OBJECTIVES, yosys_script
+from bmhw.flow.scripts import ABC_LIBERTY, OBJECTIVES, abc_files, yosys_script
 from bmhw.flow.timing import timed_path
 
 PINS = {"inverter": "A", "q7": "AB", "nor_two": "AB", "keeper": "CD"}
@@ -123,8 +123,7 @@ def test_a_mapped_adder_has_the_delay_that_abc_gives(tmp_path, objective):
     (tmp_path / "small.lib").write_text(liberty_text())
     library = load_library(str(tmp_path / "small.lib"), Engine(), Cache(None))
     verilog = "module top(input [5:0] a, input [5:0] b, output [6:0] y);\n  assign y = a + b;\nendmodule\n"
-    inputs = {"design.v": verilog, "abc.script": ABC_LIBERTY[objective].replace("; ", "\n") + "\nstime\n",
-              "cells.lib": library.content}
+    inputs = {"design.v": verilog, **abc_files(ABC_LIBERTY[objective] + "; stime"), "cells.lib": library.content}
     files = Engine().run(yosys_script("top", [], liberty=True), inputs, ("netlist.json",))
     by_abc = float(re.search(r"Delay\s*=\s*([\d.]+) ps", files["log"]).group(1))
     netlist = join(read_blocks(json.loads(files["netlist.json"]), library.cell), "top", library.cell)
