@@ -20,7 +20,7 @@ from .flow.generation import generate
 from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
 from .hdl.log_ends import LOG_ENDS
-from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
+from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
 from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
@@ -28,9 +28,9 @@ __all__ = ["designs", "explore", "main"]
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
-# What the maxima see of clamped sums where it isn't three of four bits: a trained network keeps its accuracy with it
+# What the maxima see of clamped sums where it isn't three of four bits: trained networks show what that costs
 # (docs/results/training.md).
-MAXIMUM_BITS = {8: 5}
+MAXIMUM_BITS = {8: (4, 5), 5: (3, 4)}
 # (width, inputs) that the script for delay measures too, from code to code: it takes up to ten times as long as the one
 # for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
@@ -52,15 +52,15 @@ BM_PAIRS = (
 def designs(width: int, inputs: int) -> Iterator[Design]:
     """Every architecture at a width and fan-in, from activation code to activation code.
 
-    BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
+    BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or each of
     :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. At :data:`LINEAR` also those from activation
     code to linear result.
     """
     for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
-    for layout, sums in itertools.product(("relu", "signed"), SUMS):
-        fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums,
-                       maximum_bits=None if sums == "full" else MAXIMUM_BITS.get(width, math.ceil(0.75 * width)))
+    seen = [("full", None), *(("clamped", bits) for bits in MAXIMUM_BITS.get(width, (math.ceil(0.75 * width),)))]
+    for layout, (sums, maximum_bits) in itertools.product(("relu", "signed"), seen):
+        fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums, maximum_bits=maximum_bits)
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             fmt = dataclasses.replace(fmt, combine="logarithmic")
         formats = [fmt]

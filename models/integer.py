@@ -230,11 +230,22 @@ class IntegerLayer:
         if isinstance(self.format, MacFormat):
             return self
         try:
-            return dataclasses.replace(
-                self, format=dataclasses.replace(self.format, maximum_bits=maximum_bits)
-            )
+            fmt = dataclasses.replace(self.format, maximum_bits=maximum_bits)
         except ValueError as error:
             raise ModelUsageError(str(error)) from None
+
+        def rounded(codes: Integers, largest: int) -> Integers:
+            return np.clip(codes + fmt.half_step - self.format.half_step, 0, largest)
+
+        weights = {
+            port: codes if port == "sign" else rounded(codes, fmt.weight.maximum)
+            for port, codes in self.weights.items()
+        }
+        biases = {
+            port: rounded(codes, fmt.full_scale) if self.gives_codes else codes
+            for port, codes in self.biases.items()
+        }
+        return dataclasses.replace(self, format=fmt, weights=weights, biases=biases)
 
 
 @dataclass(frozen=True, eq=False)

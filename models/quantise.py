@@ -206,11 +206,15 @@ class FoldedLayer(nn.Module):
         if not quantised:
             return real
         a, b = (
-            (torch.maximum(self._sums(p), self._sums(bias)) >> fmt.dropped_bits) << fmt.dropped_bits
+            (torch.maximum(self._sums(p), self._bias_codes(bias)) >> fmt.dropped_bits) << fmt.dropped_bits
             for p, bias in zip(products, biases, strict=True)
         )
         codes = torch.from_numpy(fmt.log_subtract.compute(a.cpu().numpy(), b.cpu().numpy())).to(a.device)
         return straight_through(real.clamp(max=1), self.code_values[codes])
+
+    def _bias_codes(self, bias: Tensor) -> Tensor:
+        """The codes of bias candidates, magnitudes in the unit of the products."""
+        return (self._sums(bias) + self.format.half_step).clamp(max=self.format.full_scale)
 
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in ("signed", "mac") else self.weight.abs()
@@ -223,7 +227,8 @@ class FoldedLayer(nn.Module):
             scaled = torch.floor(weight * 2.0 ** (code.bits - 1) + 0.5)
             return scaled.clamp(-code.maximum, code.maximum).long()
         code = self.format.weight
-        codes = torch.floor(torch.log2(weight.abs()) * (1 << code.fraction) + 0.5) + code.maximum
+        codes = torch.floor(torch.log2(weight.abs()) * (1 << code.fraction) + 0.5)
+        codes += code.maximum + self.format.half_step
         return codes.clamp(0, code.maximum).long()
 
     def quantised_weight(self) -> Tensor:
@@ -244,7 +249,7 @@ class FoldedLayer(nn.Module):
             weights = {"k1": codes[0], "k2": codes[1]}
         fmt = self.format
         if self.gives_codes:
-            sums = [self._sums(bias.detach().abs()).cpu().numpy() for bias in self.biases]
+            sums = [self._bias_codes(bias.detach().abs()).cpu().numpy() for bias in self.biases]
             biases = dict(zip(("bias1", "bias2"), sums, strict=True))
         else:
             bias = torch.floor(self.biases[0].detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()

@@ -316,6 +316,27 @@ def test_a_layers_own_error_is_small_and_grows_with_fewer_bits():
         assert one["total_error"] > one["own_error"]
 
 
+@pytest.mark.parametrize("combine", ["linear", "logarithmic"])
+@pytest.mark.parametrize("sums", ["full", "clamped"])
+def test_maxima_of_fewer_bits_round_the_sums(tiny_architecture, images, sums, combine):
+    """Products of one weight and any input: the maxima's error is at most half of their step and has no direction."""
+    quantisation = Quantisation(sums=sums, combine=combine, maximum_bits=5)
+    _network, result, _pixels = folded(tiny_architecture, "signed", quantisation, images)
+    layer = result.steps["first"]
+    fmt, step = layer.format, 2 << layer.format.dropped_bits - 1
+    codes = layer.codes()
+    exact = torch.log2(layer.weight.detach().double().abs()) * (1 << fmt.log_fraction) + fmt.weight.maximum
+    inside = (exact > 0) & (exact < fmt.weight.maximum - step)  # others are clamped
+    activation = torch.arange(fmt.activation.maximum + 1)
+    base = 0 if sums == "full" else fmt.weight.maximum
+    real = (activation + exact[inside][:, None]) - base
+    seen = activation + codes[inside][:, None] - base >> fmt.dropped_bits << fmt.dropped_bits
+    error = (seen - real)[real >= step]
+    half_code = 0.5  # of the weight's own rounding
+    assert error.abs().max() <= step / 2 + half_code
+    assert error.mean().abs() < step / 8  # rounding down would be half a step off
+
+
 def test_fewer_bits_in_the_maxima_are_those_of_the_format():
     network = load("digits").with_maximum_bits(6)
     assert {layer.format.maximum_bits for layer in network.layers.values()} == {6}
