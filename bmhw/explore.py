@@ -20,7 +20,7 @@ from .flow.generation import generate
 from .flow.synthesis import in_parallel, map_design, processors
 from .hdl.design import Design
 from .hdl.log_ends import LOG_ENDS
-from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
+from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
 from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
@@ -30,12 +30,12 @@ TABLE = Path(__file__).parent / "data" / "architectures.json"
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
 # What the maxima see of clamped sums where it isn't three of four bits: trained networks show what that costs
 # (docs/results/training.md).
-MAXIMUM_BITS = {8: (4, 5), 5: (3, 4)}
+MAXIMUM_BITS = {8: (4,), 5: (3, 4)}
 # (width, inputs) that the script for delay measures too, from code to code: it takes up to ten times as long as the one
 # for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
-# (width, inputs) at which BM neurons with a linear result are measured as well.
-LINEAR = ((5, 64), (8, 64), (8, 9))
+# (width, inputs) at which BM neurons with a linear result are measured as well -> their sums.
+LINEAR = {(5, 64): ("clamped",), (8, 64): ("clamped",), (8, 9): SUMS}
 
 
 # Those that can win: an adder of a MAC neuron is long and alone, those of a BM neuron are short and many, and suit
@@ -47,6 +47,8 @@ BM_PAIRS = (
     *itertools.product(("digits", "digits3"), ("ripple", "lookahead_top", "lookahead", "sklansky_late", "sklansky")),
 )
 """(maximum, adder)"""
+# The end that waits for the maxima is for few gates: where the other one can be built, it is measured with small maxima.
+SMALL_PAIRS = [pair for pair in BM_PAIRS if pair[0] != "online" and pair[1] == "ripple"]
 
 
 def designs(width: int, inputs: int) -> Iterator[Design]:
@@ -64,10 +66,12 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             fmt = dataclasses.replace(fmt, combine="logarithmic")
         formats = [fmt]
-        if (width, inputs) in LINEAR:
+        if sums in LINEAR.get((width, inputs), ()):
             formats.append(dataclasses.replace(fmt, combine="linear", result="linear"))
-        ends = [name for name, end in LOG_ENDS.items() if fmt.maximum_bits <= end.most_bits]
-        for fmt, (maximum, adder), end in itertools.product(formats, BM_PAIRS, ends):
+        selects = fmt.maximum_bits <= LOG_ENDS["select"].most_bits
+        built = [(*pair, "select") for pair in BM_PAIRS if selects]
+        built += [(*pair, "subtract") for pair in (SMALL_PAIRS if selects else BM_PAIRS)]
+        for fmt, (maximum, adder, end) in itertools.product(formats, built):
             yield Design(format=fmt, maximum=maximum, adder=adder, end=end)
 
 

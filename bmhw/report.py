@@ -203,11 +203,12 @@ def plot() -> bytes:
                 best = frontier(points)
                 panel.plot([p["depth"] for p in best], [p["gates"] for p in best], color=color, marker=marker,
                            markersize=4, linewidth=1, label=None if family in named else family)
-                panel.annotate(f"{width}", (best[0]["depth"], best[0]["gates"]), textcoords="offset points",
+                bits = f"{width}" if label == "MAC" else f"{width}:{best[0]['maximum_bits']}"
+                panel.annotate(bits, (best[0]["depth"], best[0]["gates"]), textcoords="offset points",
                                xytext=(-4, 3), ha="right", color=color)
                 named.add(family)
         panel.set(xlabel="depth (gates on the longest path)", ylabel="gates", yscale="log",
-                  title=f"{inputs} inputs, code to code; numbers: bits")
+                  title=f"{inputs} inputs, code to code; numbers: bits, of BM with those of the maxima")
         panel.grid(alpha=0.3)
         panel.legend()
     figure.tight_layout()

@@ -14,8 +14,7 @@ from bmhw import explore, layers, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.hdl.log_ends import LOG_ENDS
-from bmhw.hdl.neuron_formats import COMBINES, BmFormat
+from bmhw.hdl.neuron_formats import COMBINES, SUMS, BmFormat
 from bmhw.selection import SCRIPT_OF, cost, ranking, rows
 
 
@@ -33,12 +32,12 @@ def folder(tmp_path_factory):
 
 
 def few(monkeypatch):
-    """Two designs a format instead of dozens."""
+    """Three designs a format instead of dozens: two with the end that selects, one of them with the other end too."""
     monkeypatch.setattr(explore, "BOTH_SCRIPTS", ((2, 2), (3, 2)))
     monkeypatch.setattr(explore, "MAC_ADDERS", ("sklansky",))
     monkeypatch.setattr(explore, "MAC_MULTIPLIERS", ("dadda",))
     monkeypatch.setattr(explore, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
-    monkeypatch.setattr(explore, "LOG_ENDS", {"subtract": LOG_ENDS["subtract"]})
+    monkeypatch.setattr(explore, "SMALL_PAIRS", (("tree", "ripple"),))
 
 
 def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):
@@ -47,11 +46,13 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
     for bits in ("2", "3"):
         explore.main(["--bits", bits, "--inputs", "2", "--out", str(out), "--jobs", "1"])
     table = json.loads(out.read_text())
-    assert len(table["rows"]) == 2 * 2 * (1 + 4 * 2)
-    found = {(row["bits"], row["layout"], row["sums"], row["architecture"].get("maximum"), row["script"])
-             for row in table["rows"]}
-    bm = itertools.product((2, 3), ("relu", "signed"), ("full", "clamped"), ("tree", "online"), ("area", "delay"))
-    mac = itertools.product((2, 3), (None,), (None,), (None,), ("area", "delay"))
+    assert len(table["rows"]) == 2 * 2 * (1 + 4 * 3)
+    found = {(row["bits"], row["layout"], row["sums"], row["architecture"].get("maximum"),
+              row["architecture"].get("end"), row["script"]) for row in table["rows"]}
+    bm = ((bits, layout, sums, *built, script) for bits, layout, sums, built, script in itertools.product(
+        (2, 3), ("relu", "signed"), ("full", "clamped"),
+        (("tree", "select"), ("online", "select"), ("tree", "subtract")), ("area", "delay")))
+    mac = itertools.product((2, 3), (None,), (None,), (None,), (None,), ("area", "delay"))
     assert found == {*bm, *mac}
     table["engine"] = "pyosys 0.1"
     out.write_text(json.dumps(table))
@@ -62,10 +63,10 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
 def test_linear_results_are_measured_where_asked_for(monkeypatch):
     few(monkeypatch)
     without = list(explore.designs(3, 2))
-    monkeypatch.setattr(explore, "LINEAR", ((3, 2),))
+    monkeypatch.setattr(explore, "LINEAR", {(3, 2): SUMS})
     added = [design for design in explore.designs(3, 2) if design not in without]
     assert {(design.format.layout, design.format.sums, design.maximum) for design in added} == set(
-        itertools.product(("relu", "signed"), ("full", "clamped"), ("tree", "online")))
+        itertools.product(("relu", "signed"), SUMS, ("tree", "online")))
     assert {(design.format.result, design.format.combine) for design in added} == {("linear", "linear")}
 
 
