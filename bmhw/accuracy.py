@@ -46,11 +46,13 @@ OPTIONS = {
     "--log-bits": ("quantisation", "log_bits"),
     "--sums": ("quantisation", "sums"),
     "--maximum-bits": ("quantisation", "maximum_bits"),
+    "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
 }
 HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
-BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--combine")
+BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--linear-maximum-bits",
+           "--combine")
 
 
 def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) -> str:

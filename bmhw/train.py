@@ -55,8 +55,8 @@ def parser() -> Parser:
     )
     result.add_argument(
         "--method",
-        help="of the bm phase: annealed, smoothed-gradient, smoothed-maximum, at-once, layer-distillation, layer-by-layer, "
-        "scratch (default: the recipe's)",
+        help="of the bm phase: annealed, smoothed-gradient, smoothed-maximum, at-once, layer-distillation, "
+        "layer-by-layer, scratch (default: the recipe's)",
     )
     result.add_argument(
         "--bm-rate", type=float, metavar="R", help="largest step of the bm phase (default: the recipe's)"
@@ -78,6 +78,12 @@ def parser() -> Parser:
         type=number,
         metavar="M",
         help="high bits of the sums that the maxima see (default: all)",
+    )
+    result.add_argument(
+        "--linear-maximum-bits",
+        type=number,
+        metavar="M",
+        help="the same of layers with a linear result (default: --maximum-bits)",
     )
     result.add_argument(
         "--sums",
@@ -173,10 +179,12 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         exp2=args.exp,
         sums=args.sums,
         maximum_bits=args.maximum_bits,
+        linear_maximum_bits=args.linear_maximum_bits,
         combine=args.combine,
     )
     try:
-        quantisation.format("relu", 1, False)
+        for gives_codes in {False, args.combine == "logarithmic"}:
+            quantisation.format("relu", 1, False, gives_codes=gives_codes)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
     changes: dict[str, Any] = {

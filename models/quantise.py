@@ -35,8 +35,9 @@ class Quantisation:
 
     ``bits`` of the linear inputs, ``log_bits`` and ``log_fraction`` of the log codes of activations and
     weights, ``log2`` and ``exp2`` methods, ``sums``: ``full`` or ``clamped``, ``maximum_bits``: high bits of
-    the sums that the maxima see, ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can
-    (``Architecture.code_layers``) hand on log codes.
+    the sums that the maxima see, ``linear_maximum_bits``: the same of layers with a linear result (None: as many),
+    ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can (``Architecture.code_layers``) hand on
+    log codes.
     """
 
     bits: int = 8
@@ -46,6 +47,7 @@ class Quantisation:
     exp2: str | None = None
     sums: str = "full"
     maximum_bits: int | None = None
+    linear_maximum_bits: int | None = None
     mac_weight_bits: int | None = None
     combine: str = "linear"
 
@@ -73,7 +75,7 @@ class Quantisation:
             log2=self.log2,
             exp2=self.exp2,
             sums=self.sums,
-            maximum_bits=self.maximum_bits,
+            maximum_bits=self.maximum_bits if gives_codes else self.linear_maximum_bits or self.maximum_bits,
             boundary="layer" if takes_codes else "neuron",
             combine="logarithmic" if gives_codes else "linear",
             result="code" if gives_codes else "linear",
