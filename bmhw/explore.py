@@ -30,7 +30,9 @@ TABLE = Path(__file__).parent / "data" / "architectures.json"
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
 # What the maxima see of clamped sums where it isn't three of four bits: trained networks show what that costs
 # (docs/results/training.md).
-MAXIMUM_BITS = {8: (4,), 5: (3, 4)}
+MAXIMUM_BITS = {8: 5, 5: 4}
+# The same in front of a linear result.
+LINEAR_MAXIMUM_BITS = {8: 4, 5: 3}
 # (width, inputs) that the script for delay measures too, from code to code: it takes up to ten times as long as the one
 # for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
@@ -54,25 +56,30 @@ SMALL_PAIRS = [pair for pair in BM_PAIRS if pair[0] != "online" and pair[1] == "
 def designs(width: int, inputs: int) -> Iterator[Design]:
     """Every architecture at a width and fan-in, from activation code to activation code.
 
-    BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or each of
+    BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
     :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. At :data:`LINEAR` also those from activation
     code to linear result.
     """
     for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
-    seen = [("full", None), *(("clamped", bits) for bits in MAXIMUM_BITS.get(width, (math.ceil(0.75 * width),)))]
-    for layout, (sums, maximum_bits) in itertools.product(("relu", "signed"), seen):
-        fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums, maximum_bits=maximum_bits)
+    for layout, sums in itertools.product(("relu", "signed"), SUMS):
+        fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums)
+        fewer = math.ceil(0.75 * width)
+        formats = [_seeing(fmt, MAXIMUM_BITS.get(width, fewer))]
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
-            fmt = dataclasses.replace(fmt, combine="logarithmic")
-        formats = [fmt]
+            formats[0] = dataclasses.replace(formats[0], combine="logarithmic")
         if sums in LINEAR.get((width, inputs), ()):
-            formats.append(dataclasses.replace(fmt, combine="linear", result="linear"))
-        selects = fmt.maximum_bits <= LOG_ENDS["select"].most_bits
-        built = [(*pair, "select") for pair in BM_PAIRS if selects]
-        built += [(*pair, "subtract") for pair in (SMALL_PAIRS if selects else BM_PAIRS)]
-        for fmt, (maximum, adder, end) in itertools.product(formats, built):
-            yield Design(format=fmt, maximum=maximum, adder=adder, end=end)
+            formats.append(dataclasses.replace(_seeing(fmt, LINEAR_MAXIMUM_BITS.get(width, fewer)), result="linear"))
+        for fmt in formats:
+            selects = fmt.maximum_bits <= LOG_ENDS["select"].most_bits
+            for end, pairs in (("select", BM_PAIRS if selects else ()), ("subtract", SMALL_PAIRS if selects else BM_PAIRS)):
+                for maximum, adder in pairs:
+                    yield Design(format=fmt, maximum=maximum, adder=adder, end=end)
+
+
+def _seeing(fmt: BmFormat, bits: int) -> BmFormat:
+    """The format with maxima that see so many bits of clamped sums, or all of full ones."""
+    return fmt if fmt.sums == "full" else dataclasses.replace(fmt, maximum_bits=bits)
 
 
 def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int) -> dict[str, Any]:

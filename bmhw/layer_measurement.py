@@ -65,8 +65,9 @@ class Neurons:
 
     ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``) or ``signed``. ``objective``: see
     :func:`~bmhw.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
-    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.neuron_formats.BmFormat`. ``combine``: their end where a
-    code follows; ``auto``: the better one for the objective.
+    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.neuron_formats.BmFormat`; ``linear_maximum_bits``: the
+    same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
+    better one for the objective.
     """
 
     mac_bits: int = 8
@@ -76,6 +77,7 @@ class Neurons:
     requantize: str = "scale"
     sums: str = "full"
     maximum_bits: int | None = None
+    linear_maximum_bits: int | None = None
     combine: str = AUTO
 
     def layout(self, layer: Layer) -> str:
@@ -89,9 +91,10 @@ class Neurons:
     def bm(self, layer: Layer) -> list[BmFormat]:
         """The formats that may be built: a linear end, and where a code follows and its table stays small a
         logarithmic one; only that of ``combine``, where it can be built."""
+        maximum_bits = self.maximum_bits if layer.output == "code" else self.linear_maximum_bits or self.maximum_bits
         common = {"inputs": layer.fan_in, "bits": self.bm_bits, "layout": self.layout(layer),
                   "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
-                  "sums": self.sums, "maximum_bits": self.maximum_bits}
+                  "sums": self.sums, "maximum_bits": maximum_bits}
         linear = BmFormat(**common)
         fits = (layer.output == "code" and linear.layout != "bipolar"
                 and linear.log_fraction <= LOG_SUBTRACT_FRACTION)

@@ -69,6 +69,8 @@ def parser() -> Parser:
                              "smallest (default: full)")
     result.add_argument("--maximum-bits", type=number, metavar="B",
                         help="BM layers: high bits of each sum that the maxima see (default: all)")
+    result.add_argument("--linear-maximum-bits", type=number, metavar="B",
+                        help="the same of layers with a linear result (default: --maximum-bits)")
     result.add_argument("--combine", choices=(AUTO, *COMBINES), default=AUTO,
                         help="BM layers before a code: linear end, logarithmic where it can be built, or the better "
                              "one for the objective (default: auto)")
@@ -86,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
                       bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
                       branches=args.branches, objective=args.objective, requantize=args.requantize,
-                      sums=args.sums, maximum_bits=args.maximum_bits, combine=args.combine)
+                      sums=args.sums, maximum_bits=args.maximum_bits, linear_maximum_bits=args.linear_maximum_bits,
+                      combine=args.combine)
     try:
         for layer in layers:
             neurons.mac(layer), neurons.bm(layer)
@@ -112,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "network": args.network, "mac_bits": neurons.mac_bits, "bm_bits": neurons.bm_bits,
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
-        "sums": neurons.sums, "maximum_bits": neurons.maximum_bits, "combine": neurons.combine,
+        "sums": neurons.sums, "maximum_bits": neurons.maximum_bits,
+        "linear_maximum_bits": neurons.linear_maximum_bits, "combine": neurons.combine,
         "layers": rows, "total": totals(rows), "claim": CLAIM,
         "method": {**_METHOD, "abc_scripts": {script: ABC_GATES[script] for script in SCRIPTS[neurons.objective]},
                    **({"abc_liberty_scripts": {script: ABC_LIBERTY[script] for script in SCRIPTS[neurons.objective]},
@@ -222,6 +226,8 @@ def _sums(result: dict[str, Any]) -> str:
     """What the BM layers' sums and maxima do without, if anything."""
     words = ["clamped sums"] if result["sums"] == "clamped" else []
     words += [f"maxima of {result['maximum_bits']} bits"] if result["maximum_bits"] else []
+    fewer = result["linear_maximum_bits"]
+    words += [f"of {fewer} bits before a linear result"] if fewer else []
     return "".join(f", {word}" for word in words)
 
 

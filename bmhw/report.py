@@ -93,7 +93,7 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
             if not found:
                 continue
             layout, mac_bits, bm_bits = kind(result)
-            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}", _sums(result), result["objective"],
+            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}", _sums(result, output), result["objective"],
                      result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
                      _goal(result, output, found)]
             lines.append("| " + " | ".join(cells) + " |")
@@ -101,8 +101,10 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _sums(result: dict[str, Any]) -> str:
+def _sums(result: dict[str, Any], output: str) -> str:
     bits = result["maximum_bits"]
+    if output == "linear":
+        bits = result.get("linear_maximum_bits") or bits
     return f"{result['sums']}, {bits} bits" if bits else f"{result['sums']}, all bits"
 
 

@@ -238,6 +238,16 @@ def test_sums_maxima_and_end_can_be_chosen(capsys):
     assert "clamped sums, maxima of 3 bits" in capsys.readouterr().out
 
 
+def test_layers_with_a_linear_result_may_have_maxima_of_their_own(capsys):
+    arguments = ("--bits", "4", "--layers", "stem,stage0_block0_conv3", "--sums", "clamped", "--maximum-bits", "3",
+                 "--linear-maximum-bits", "2")
+    found = figures(capsys, *arguments)
+    assert {row["output"]: row["bm"]["design"]["maximum_bits"] for row in found["layers"]} == {"code": 3, "linear": 2}
+    assert (found["maximum_bits"], found["linear_maximum_bits"]) == (3, 2)
+    assert layers.main(arguments) == 0
+    assert "maxima of 3 bits, of 2 bits before a linear result" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_library_adds_area_and_delay(capsys, tmp_path):
     (tmp_path / "small.lib").write_text(liberty_text())
     found = figures(capsys, "--bits", "2", "--layers", "stem", "--liberty", str(tmp_path / "small.lib"))
@@ -291,6 +301,7 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--jobs", "0"], ["1 or more", "0"]),
     (["--jobs", "two"], ["1 or more", "two"]),
     (["--time-limit", "0"], ["above 0", "0"]),
+    (["--bits", "4", "--linear-maximum-bits", "6"], ["from 1 to 5", "6"]),
 ])
 def test_bad_input_is_one_line_on_stderr(arguments, words):
     assert_one_line(command(*arguments), 2, words)

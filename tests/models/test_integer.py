@@ -33,6 +33,7 @@ QUANTISATIONS = {
     "clamped5": Quantisation(log_bits=5, sums="clamped", maximum_bits=4),
     "clamped codes": Quantisation(combine="logarithmic", log_bits=6, sums="clamped", maximum_bits=5),
     "codes": Quantisation(combine="logarithmic"),
+    "coarse linear": Quantisation(combine="logarithmic", sums="clamped", maximum_bits=5, linear_maximum_bits=3),
     "codes5": Quantisation(combine="logarithmic", log_bits=5, maximum_bits=5),
 }
 
@@ -335,6 +336,14 @@ def test_maxima_of_fewer_bits_round_the_sums(tiny_architecture, images, sums, co
     half_code = 0.5  # of the weight's own rounding
     assert error.abs().max() <= step / 2 + half_code
     assert error.mean().abs() < step / 8  # rounding down would be half a step off
+
+
+def test_layers_with_a_linear_result_have_maxima_of_their_own(tiny_architecture, images):
+    quantisation = QUANTISATIONS["coarse linear"]
+    _network, result, _pixels = folded(tiny_architecture, "signed", quantisation, images)
+    seen = {(step.gives_codes, step.format.maximum_bits)
+            for step in result.steps.values() if not isinstance(step, FoldedNorm)}
+    assert seen == {(True, 5), (False, 3)}
 
 
 def test_fewer_bits_in_the_maxima_are_those_of_the_format():
