@@ -92,7 +92,8 @@ def round_half_up(real: Tensor) -> Tensor:
 
 
 class FoldedLayer(nn.Module):
-    """A layer whose weights hold the scales around it: magnitudes 0..1 (``1`` is the largest weight code).
+    """A layer whose weights hold the scales around it: magnitudes 0..1. With the format's half step the largest weight
+    code is a little less than 1: what is above is clamped, which costs less than an octave of range for all others.
 
     ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
     full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`. A layer that
@@ -124,9 +125,7 @@ class FoldedLayer(nn.Module):
             magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
             values = fmt.activation.value(fmt.log2_unit.compute(magnitudes))
             self.register_buffer("log_values", torch.tensor(values, dtype=torch.float32), persistent=False)
-            sums = fmt.exp2_unit.compute(
-                (np.arange(fmt.full_scale + 1) >> fmt.dropped_bits) << fmt.dropped_bits
-            )
+            sums = fmt.exp2_unit.compute(np.arange(fmt.full_scale + 1))
             self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
             codes = fmt.activation.value(np.arange(fmt.activation.maximum + 1))
             self.register_buffer("code_values", torch.tensor(codes, dtype=torch.float32), persistent=False)
@@ -195,9 +194,15 @@ class FoldedLayer(nn.Module):
         return first - second
 
     def _sums(self, products: Tensor) -> Tensor:
-        """The sums of codes that products of the codes' values stand for, clamped at 0: int64."""
-        sums = torch.floor(torch.log2(products.detach()) * (1 << self.format.log_fraction) + 0.5)
-        return (sums + self.format.full_scale).clamp(0, self.format.full_scale).long()
+        """The sums of codes that products of the codes' values stand for, as the maxima see them: int64.
+
+        The half step is a part of one of the codes there; here the values are those without it, so that products,
+        candidates and gradients are in one unit.
+        """
+        fmt = self.format
+        sums = torch.floor(torch.log2(products.detach()) * (1 << fmt.log_fraction) + 0.5)
+        sums = (sums + fmt.full_scale + fmt.half_step).clamp(0, fmt.full_scale).long()
+        return (sums >> fmt.dropped_bits) << fmt.dropped_bits
 
     def _code_end(self, x: Tensor, w: Tensor, stride: int, padding: int, quantised: bool) -> Tensor:
         """The logarithmic end of the maxima and their bias candidates: values of codes."""
@@ -207,16 +212,9 @@ class FoldedLayer(nn.Module):
         real = torch.relu(first - second) * 2.0 ** (fmt.offset / (1 << fmt.log_fraction))
         if not quantised:
             return real
-        a, b = (
-            (torch.maximum(self._sums(p), self._bias_codes(bias)) >> fmt.dropped_bits) << fmt.dropped_bits
-            for p, bias in zip(products, biases, strict=True)
-        )
+        a, b = self._sums(first), self._sums(second)
         codes = torch.from_numpy(fmt.log_subtract.compute(a.cpu().numpy(), b.cpu().numpy())).to(a.device)
         return straight_through(real.clamp(max=1), self.code_values[codes])
-
-    def _bias_codes(self, bias: Tensor) -> Tensor:
-        """The codes of bias candidates, magnitudes in the unit of the products."""
-        return (self._sums(bias) + self.format.half_step).clamp(max=self.format.full_scale)
 
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in ("signed", "mac") else self.weight.abs()
@@ -238,7 +236,8 @@ class FoldedLayer(nn.Module):
         weight, codes = self.effective_weight(), self.codes()
         if self.layout == "mac":
             return straight_through(weight, codes.float() / 2.0 ** (self.format.w.bits - 1))
-        values = torch.exp2((codes - self.format.weight.maximum).float() / (1 << self.format.weight.fraction))
+        code = self.format.weight
+        values = torch.exp2((codes - code.maximum - self.format.half_step).float() / (1 << code.fraction))
         return straight_through(weight, torch.where(weight < 0, -values, values))
 
     def to_integer(self) -> IntegerLayer:
@@ -251,7 +250,7 @@ class FoldedLayer(nn.Module):
             weights = {"k1": codes[0], "k2": codes[1]}
         fmt = self.format
         if self.gives_codes:
-            sums = [self._bias_codes(bias.detach().abs()).cpu().numpy() for bias in self.biases]
+            sums = [self._sums(bias.detach().abs()).cpu().numpy() for bias in self.biases]
             biases = dict(zip(("bias1", "bias2"), sums, strict=True))
         else:
             bias = torch.floor(self.biases[0].detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
