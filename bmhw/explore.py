@@ -35,7 +35,7 @@ MAXIMUM_BITS = {8: 5, 5: 4}
 LINEAR_MAXIMUM_BITS = {8: 4, 5: 3}
 # (width, inputs) that the script for delay measures too, from code to code: it takes up to ten times as long as the one
 # for area.
-BOTH_SCRIPTS = ((5, 9), (8, 9))
+BOTH_SCRIPTS = ((8, 9),)
 # (width, inputs) at which BM neurons with a linear result are measured as well -> their sums.
 LINEAR = {(5, 64): ("clamped",), (8, 64): ("clamped",), (8, 9): SUMS}
 
