@@ -25,7 +25,7 @@ signed-8 := --branches signed
 signed-5 := --branches signed --bm-bits 5
 relu-8-clamped := $(relu-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
 signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
-signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4 --linear-maximum-bits 3 --combine logarithmic
+signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4 --combine logarithmic
 
 demo: $(VENV)/installed
 	@$(RUN) -m bmhw.synth --compare --boundary layer --bits 8 --inputs 64 --branches signed --sums clamped \
