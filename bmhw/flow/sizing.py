@@ -2,7 +2,7 @@
 """A library's cells sized as one netlist, whatever modules they were mapped in.
 
 How large a cell should be, its load and the critical path of the whole design tell: inside a small block everything
-is on the longest path, and BM neurons whose blocks were sized alone were 23 % too large (SkyWater 130, 64 inputs).
+is on the longest path, and a neuron whose blocks are sized alone comes out far too large.
 """
 
 import json
