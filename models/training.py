@@ -331,6 +331,7 @@ class Trainer:
         mine = dataclasses.asdict(self.settings)
         # a setting that a newer version knows has its default in an older version's checkpoint
         saved = {f.name: f.default for f in dataclasses.fields(Settings)} | saved
+        saved["quantisation"] = dataclasses.asdict(Quantisation()) | saved["quantisation"]
         different = [key for key in mine if mine[key] != saved[key]]
         if different:
             key = different[0]

@@ -149,7 +149,7 @@ def test_mirrored_images_are_turned_or_not():
 
 def test_a_checkpoint_from_before_a_setting_resumes_with_its_default(finished, digits, tmp_path):
     state = torch.load(finished.folder / "checkpoint.pt", weights_only=True)
-    del state["settings"]["mirror"]
+    del state["settings"]["mirror"], state["settings"]["quantisation"]["linear_maximum_bits"]
     torch.save(state, tmp_path / "checkpoint.pt")
     assert Trainer(SETTINGS, digits, tmp_path, resume=True).phase == 3
     with pytest.raises(ModelError, match="was made with mirror False, not True"):
