@@ -148,7 +148,7 @@ class LookaheadAdder(Adder):
 
 
 class LookaheadTopAdder(LookaheadAdder):
-    """A ripple adder whose carry passes the two highest bits at once: the carry out two levels earlier for three gates."""
+    """A ripple adder whose carry passes the two highest bits at once: two levels off the carry out for three gates."""
 
     def passes_pair(self, bit):
         return bit == self.width - 1 and bit > 1
@@ -167,7 +167,7 @@ class SklanskyAdder(Adder):
 
 
 class SklanskyLateCarryAdder(SklanskyAdder):
-    """A Sklansky adder of all bits but the highest one, whose carry out follows from the carry into it, two levels later.
+    """A Sklansky adder of all bits but the highest one; the carry out follows from the last carry, two levels later.
 
     Made for a consumer of clamped sums, which needs the highest bits at once and the carry out only behind its first
     digit: at 8 bits six gates less than a Sklansky adder.

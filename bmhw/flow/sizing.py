@@ -13,7 +13,7 @@ from .engine import Engine
 from .liberty import Library
 from .scripts import ABC_SIZING, abc_script
 
-__all__ = ["sizing_files", "size_netlist"]
+__all__ = ["size_netlist", "sizing_files"]
 
 # The cells that abc has for constants, and a module that gives Yosys a reason to start abc.
 _HELPERS = """\
