@@ -30,12 +30,12 @@ TABLE = Path(__file__).parent / "data" / "architectures.json"
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
 # What the maxima see of clamped sums where it isn't three of four bits: trained networks show what that costs
 # (docs/results/training.md).
-MAXIMUM_BITS = {8: 5, 5: 4}
-# The same in front of a linear result.
-LINEAR_MAXIMUM_BITS = {8: 4, 5: 4}  # a trained network has 2 % less with 3 bits of 5-bit codes
-# (width, inputs) that the script for delay measures too, from code to code: it takes up to ten times as long as the one
+MAXIMUM_BITS = {8: 5}
+# The same in front of a linear result, where it isn't as many.
+LINEAR_MAXIMUM_BITS = {8: 4}
+# (width, inputs) that the script for delay measures too, from code to code: it takes several times as long as the one
 # for area.
-BOTH_SCRIPTS = ((8, 9),)
+BOTH_SCRIPTS = ((5, 9), (8, 9))
 # (width, inputs) at which BM neurons with a linear result are measured as well -> their sums.
 LINEAR = {(5, 64): ("clamped",), (8, 64): ("clamped",), (8, 9): SUMS}
 
@@ -64,12 +64,12 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
     for layout, sums in itertools.product(("relu", "signed"), SUMS):
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums)
-        fewer = math.ceil(0.75 * width)
-        formats = [_seeing(fmt, MAXIMUM_BITS.get(width, fewer))]
+        bits = MAXIMUM_BITS.get(width, math.ceil(0.75 * width))
+        formats = [_seeing(fmt, bits)]
         if fmt.log_fraction <= LOG_SUBTRACT_FRACTION:
             formats[0] = dataclasses.replace(formats[0], combine="logarithmic")
         if sums in LINEAR.get((width, inputs), ()):
-            formats.append(dataclasses.replace(_seeing(fmt, LINEAR_MAXIMUM_BITS.get(width, fewer)), result="linear"))
+            formats.append(dataclasses.replace(_seeing(fmt, LINEAR_MAXIMUM_BITS.get(width, bits)), result="linear"))
         for fmt in formats:
             selects = fmt.maximum_bits <= LOG_ENDS["select"].most_bits
             built = {"select": BM_PAIRS, "subtract": SMALL_PAIRS} if selects else {"subtract": BM_PAIRS}

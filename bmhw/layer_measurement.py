@@ -91,7 +91,9 @@ class Neurons:
     def bm(self, layer: Layer) -> list[BmFormat]:
         """The formats that may be built: a linear end, and where a code follows and its table stays small a
         logarithmic one; only that of ``combine``, where it can be built."""
-        maximum_bits = self.maximum_bits if layer.output == "code" else self.linear_maximum_bits or self.maximum_bits
+        maximum_bits = self.maximum_bits
+        if layer.output == "linear" and self.linear_maximum_bits is not None:
+            maximum_bits = self.linear_maximum_bits
         common = {"inputs": layer.fan_in, "bits": self.bm_bits, "layout": self.layout(layer),
                   "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
                   "sums": self.sums, "maximum_bits": maximum_bits}

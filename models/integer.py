@@ -203,9 +203,10 @@ class IntegerLayer:
 
     def with_log_bits(self, log_bits: int) -> "IntegerLayer":
         """The same layer with activation and weight codes of ``log_bits`` bits: its weight codes rounded."""
-        fmt = self.format
-        if isinstance(fmt, MacFormat) or log_bits == fmt.log_bits:
+        if isinstance(self.format, MacFormat) or log_bits == self.format.log_bits:
             return self
+        layer = self.with_maximum_bits(self.format.sum_bits)  # the coarse layer's maxima drop nothing
+        fmt = layer.format
         try:
             coarse = dataclasses.replace(
                 fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None, maximum_bits=None, offset=0
@@ -218,7 +219,7 @@ class IntegerLayer:
         def rounded(codes: Integers, top: int, coarse_top: int) -> Integers:
             return np.maximum(round_shift(codes - top, np.int64(step)) + coarse_top, 0)
 
-        weights, biases = dict(self.weights), dict(self.biases)
+        weights, biases = dict(layer.weights), dict(layer.biases)
         for port in set(weights) & {"k", "k1", "k2"}:
             weights[port] = rounded(weights[port], fmt.weight.maximum, coarse.weight.maximum)
         for port in set(biases) & {"bias1", "bias2"}:
@@ -226,7 +227,7 @@ class IntegerLayer:
         return dataclasses.replace(self, format=coarse, weights=weights, biases=biases)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
-        """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums."""
+        """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums, rounded."""
         if isinstance(self.format, MacFormat):
             return self
         try:
@@ -237,14 +238,11 @@ class IntegerLayer:
         def rounded(codes: Integers, largest: int) -> Integers:
             return np.clip(codes + fmt.half_step - self.format.half_step, 0, largest)
 
-        weights = {
-            port: codes if port == "sign" else rounded(codes, fmt.weight.maximum)
-            for port, codes in self.weights.items()
-        }
-        biases = {
-            port: rounded(codes, fmt.full_scale) if self.gives_codes else codes
-            for port, codes in self.biases.items()
-        }
+        weights, biases = dict(self.weights), dict(self.biases)
+        for port in set(weights) & {"k", "k1", "k2"}:
+            weights[port] = rounded(weights[port], fmt.weight.maximum)
+        for port in set(biases) & {"bias1", "bias2"}:
+            biases[port] = rounded(biases[port], fmt.full_scale)
         return dataclasses.replace(self, format=fmt, weights=weights, biases=biases)
 
 

@@ -46,8 +46,8 @@ def smoothed_gradient(share: float, position: float) -> Difference:
 
 
 def smoothed_maximum(share: float, position: float) -> Difference:
-    """The 16-norms themselves in the first two thirds, whose values fit their gradient and which take two thirds of the
-    time; then the exact maxima with that gradient."""
+    """The 16-norms themselves in the first two thirds, whose values fit their gradient and which take less time; then
+    the exact maxima with that gradient."""
     if share >= 2 / 3:
         return smoothed_gradient(share, position)
     return functools.partial(norm_difference, p=LARGEST_NORM)

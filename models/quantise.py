@@ -75,7 +75,8 @@ class Quantisation:
             log2=self.log2,
             exp2=self.exp2,
             sums=self.sums,
-            maximum_bits=self.maximum_bits if gives_codes else self.linear_maximum_bits or self.maximum_bits,
+            maximum_bits=self.maximum_bits if gives_codes or self.linear_maximum_bits is None
+            else self.linear_maximum_bits,
             boundary="layer" if takes_codes else "neuron",
             combine="logarithmic" if gives_codes else "linear",
             result="code" if gives_codes else "linear",

@@ -25,7 +25,7 @@ _UNIT_GATES = "".join(
 
 # The area script rewrites nothing (no `dc2`) before it maps: rewriting undoes the structure that a generator chose,
 # takes more than half the time, and gave more gates for a multiplier tree. A second round starts from what the first
-# one found: 1 to 3 % fewer gates at the same depth, for MAC and BM neurons; a third one gains nothing.
+# one found: fewer gates at the same depth, for MAC and BM neurons; a third one gained nothing.
 _MAP_TWICE = "&get -n; &dch -f; &nf; &put; strash; &get -n; &dch -f; &nf; &put"
 ABC_GATES = {
     "area": f"read_genlib unit.genlib; strash; ifraig; scorr; strash; {_MAP_TWICE}",

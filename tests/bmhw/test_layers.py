@@ -302,6 +302,7 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--jobs", "two"], ["1 or more", "two"]),
     (["--time-limit", "0"], ["above 0", "0"]),
     (["--bits", "4", "--linear-maximum-bits", "6"], ["from 1 to 5", "6"]),
+    (["--bits", "4", "--linear-maximum-bits", "0"], ["from 1 to 5", "0"]),
 ])
 def test_bad_input_is_one_line_on_stderr(arguments, words):
     assert_one_line(command(*arguments), 2, words)

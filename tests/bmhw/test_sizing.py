@@ -18,14 +18,18 @@ from bmhw.flow.synthesis import map_design, measure_netlist
 from bmhw.hdl.design import Design
 from bmhw.hdl.neuron_formats import BmFormat, MacFormat
 
-# Two copies of a block, one with a constant input; an output that nothing takes; registers behind gates; outputs that
-# are an input, constants, or twice the same.
+# Two copies of a block, one with a constant input; a block with a register; an output that nothing takes; registers
+# behind gates; outputs that are an input, constants, or twice the same.
 VERILOG = """\
 module adder(input [3:0] a, input [3:0] b, output [4:0] y);
   assign y = a + b;
 endmodule
+module keep(input clock, input d, output reg q);
+  always @(posedge clock) q <= ~d;
+endmodule
 module top(input clock, input [3:0] a, input [3:0] b, input [3:0] c,
-           output reg [3:0] late, output [3:0] through, output [1:0] fixed, output [1:0] twice, output carry);
+           output reg [3:0] late, output [3:0] through, output [1:0] fixed, output [1:0] twice, output carry,
+           output kept);
   wire [4:0] sum, more;
   adder first(.a(a), .b(b), .y(sum));
   adder second(.a(sum[3:0]), .b(4'd5), .y(more));
@@ -34,6 +38,7 @@ module top(input clock, input [3:0] a, input [3:0] b, input [3:0] c,
   assign fixed = 2'b10;
   assign twice = {sum[1], sum[1]};
   assign carry = sum[4];
+  keep register(.clock(clock), .d(sum[2]), .q(kept));
 endmodule
 """
 
@@ -77,7 +82,7 @@ def library(tmp_path_factory):
 @pytest.fixture(scope="module")
 def blocks(library):
     """The mapped modules of ``VERILOG``, as text: each test may change its own."""
-    files = Engine().run(yosys_script("top", ["adder"], liberty=True),
+    files = Engine().run(yosys_script("top", ["adder", "keep"], liberty=True),
                          {"design.v": VERILOG, **abc_files(ABC_MAPPING["area"]),
                           "cells.lib": library.content}, ("netlist.json",))
     return files["netlist.json"]
@@ -111,7 +116,7 @@ def test_sizing_keeps_the_function(blocks, library):
     sized = size_netlist(document, "top", Engine(), library)
     assert list(sized["modules"]) == ["top"]
     found = measure_netlist(sized, "top", {}, library)
-    assert found.flip_flops == 4
+    assert found.flip_flops == 5
     assert found.delay_ns < measure_netlist(document, "top", {}, library).delay_ns
     prove(sized, library)
 

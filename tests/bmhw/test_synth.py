@@ -14,7 +14,7 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
 from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, abc_files, yosys_script
-from bmhw.flow.synthesis import instances
+from bmhw.flow.synthesis import instances, measure_netlist
 from bmhw.hdl.design import FORMS, Design
 from bmhw.hdl.maxima import MAXIMA
 from bmhw.hdl.multipliers import MULTIPLIERS
@@ -47,6 +47,26 @@ def test_gates_and_depth_agree_with_stat_and_ltp_of_yosys(design, objective, tmp
     assert (flip_flops > 0) == (design.form != "parallel")
     assert {kind.strip("$_") for kind in cells} <= GATES
     assert found["depth"] == int(re.search(r"length=(\d+)", files["path.txt"]).group(1))
+
+
+def test_every_gate_costs_the_mapper_the_same():
+    """With Yosys's own costs, a quarter of an AND for an inverter, abc leaves some behind."""
+    source = generate(Design(
+        format=BmFormat(inputs=9, bits=5, layout="signed", boundary="layer", sums="clamped", maximum_bits=4,
+                        combine="logarithmic"),
+        maximum="digits", adder="lookahead", end="select"), Cache(None))
+    script = ABC_GATES["area"]
+    library, without = script.split("; ", 1)
+
+    def gates(commands: str) -> tuple[int, int]:
+        files = Engine().run(yosys_script(source.name, [], liberty=False),
+                             {"design.v": source.verilog, **abc_files(commands)}, ("netlist.json",))
+        found = measure_netlist(json.loads(files["netlist.json"]), source.name, {}, None)
+        return found.gates, found.cells.get("$_NOT_", 0)
+
+    assert library == "read_genlib unit.genlib"
+    (few, inverters), (more, more_inverters) = gates(script), gates(without)
+    assert few < more and inverters < more_inverters
 
 
 def test_the_json_has_what_the_table_has(capsys):
