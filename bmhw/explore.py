@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
 
+# MAC neurons and BM layouts; the bipolar one has the maxima of relu, twice.
+FAMILIES = ("mac", "relu", "signed", "wired")
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
@@ -36,6 +38,8 @@ LINEAR_MAXIMUM_BITS = {8: 4}
 # (width, inputs) that the script for delay measures too, from code to code: it takes several times as long as the one
 # for area.
 BOTH_SCRIPTS = ((5, 9), (8, 9))
+# (width, inputs) at which those of layout wired are measured, with clamped sums.
+WIRED = ((5, 9), (8, 9), (5, 64), (8, 64))
 # (width, inputs) at which BM neurons with a linear result are measured as well -> their sums.
 LINEAR = {(5, 64): ("clamped",), (8, 64): ("clamped",), (8, 9): SUMS}
 
@@ -62,7 +66,9 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
     """
     for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
-    for layout, sums in itertools.product(("relu", "signed"), SUMS):
+    for layout, sums in itertools.product(FAMILIES[1:], SUMS):
+        if layout == "wired" and (sums == "full" or (width, inputs) not in WIRED):
+            continue
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums)
         bits = MAXIMUM_BITS.get(width, math.ceil(0.75 * width))
         formats = [_seeing(fmt, bits)]
@@ -83,10 +89,12 @@ def _seeing(fmt: BmFormat, bits: int) -> BmFormat:
     return fmt if fmt.sums == "full" else dataclasses.replace(fmt, maximum_bits=bits)
 
 
-def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int) -> dict[str, Any]:
-    """Measure all designs of the shapes (width, inputs) with the script for area, and some with that for delay too.
-    Interrupted and called again, it goes on from the cache."""
+def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int,
+            families: Collection[str] = FAMILIES) -> dict[str, Any]:
+    """Measure the families' designs of the shapes (width, inputs) with the script for area, and some with that for delay
+    too. Interrupted and called again, it goes on from the cache."""
     todo = [(design, script) for width, n in shapes for design in designs(width, n)
+            if (shape(design.format)["layout"] or "mac") in families
             for script in dict.fromkeys(SCRIPT_OF.values())
             if script == "area" or ((width, n) in BOTH_SCRIPTS and design.format.result == "code")]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -108,12 +116,15 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
     return {"engine": engine.version, "yosys": rows[0][1], "rows": [row for row, _ in rows]}
 
 
-def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """The table with the rows that the one in ``path`` has of other shapes; RunError if other tools measured those."""
+def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]],
+           families: Collection[str] = FAMILIES) -> dict[str, Any]:
+    """The table with the rows that the one in ``path`` has of other shapes and families; RunError if other tools measured
+    those."""
     if not path.exists():
         return table
     old = json.loads(path.read_text())
-    kept = [row for row in old["rows"] if (row["bits"], row["inputs"]) not in set(shapes)]
+    kept = [row for row in old["rows"]
+            if (row["bits"], row["inputs"]) not in set(shapes) or (row["layout"] or "mac") not in families]
     for tool in ("engine", "yosys"):
         if kept and old[tool] != table[tool]:
             raise RunError(f"{path} was measured by {old[tool]}, not {table[tool]}: measure all shapes, or take --out")
@@ -127,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--bits", type=number, nargs="+", metavar="B",
                         help=f"only these widths; the table keeps its rows of others (default: {usual})")
     parser.add_argument("--inputs", type=number, nargs="+", metavar="N", help="only these fan-ins (default: the same)")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="F",
+                        help=f"only these neurons: {', '.join(FAMILIES)} (default: all)")
     parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE",
                         help="the table (default: the package's own)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
@@ -145,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_writable(args.out)
     engine = Engine(args.engine)
     with engine.stopping():
-        table = explore(engine, Cache(cache_folder()), shapes, args.jobs)
-    table = {"command": "python -m bmhw.explore", **merged(table, args.out, shapes)}
+        table = explore(engine, Cache(cache_folder()), shapes, args.jobs, args.families)
+    table = {"command": "python -m bmhw.explore", **merged(table, args.out, shapes, args.families)}
     # one row a line: differences between two runs can be read
     rows = ",\n".join(json.dumps(row) for row in table.pop("rows"))
     head = json.dumps(table, indent=1)[:-2]

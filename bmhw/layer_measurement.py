@@ -63,7 +63,9 @@ class _Candidate:
 class Neurons:
     """What is compared in each layer.
 
-    ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``) or ``signed``. ``objective``: see
+    ``mac_weight_bits``: of the MAC layers' weights (None: ``mac_bits``).
+    ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``), ``signed``, or ``wired`` (where the inputs
+    allow it and are an even number, else ``signed``). ``objective``: see
     :func:`~bmhw.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
     ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.neuron_formats.BmFormat`; ``linear_maximum_bits``: the
     same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
@@ -71,6 +73,7 @@ class Neurons:
     """
 
     mac_bits: int = 8
+    mac_weight_bits: int | None = None
     bm_bits: int = 8
     branches: str = "relu"
     objective: str = "area"
@@ -82,11 +85,15 @@ class Neurons:
 
     def layout(self, layer: Layer) -> str:
         """The BM layout that the layer's inputs allow."""
-        return "signed" if self.branches == "signed" else "relu" if layer.nonnegative else "bipolar"
+        if self.branches == "relu":
+            return "relu" if layer.nonnegative else "bipolar"
+        if self.branches == "wired" and layer.nonnegative and layer.fan_in % 2 == 0:
+            return "wired"
+        return "signed"
 
     def mac(self, layer: Layer) -> MacFormat:
-        return MacFormat(inputs=layer.fan_in, bits=self.mac_bits, signed_inputs=not layer.nonnegative,
-                         boundary="layer", result=layer.output, requantize=self.requantize)
+        return MacFormat(inputs=layer.fan_in, bits=self.mac_bits, weight_bits=self.mac_weight_bits,
+                         signed_inputs=not layer.nonnegative, boundary="layer", result=layer.output, requantize=self.requantize)
 
     def bm(self, layer: Layer) -> list[BmFormat]:
         """The formats that may be built: a linear end, and where a code follows and its table stays small a

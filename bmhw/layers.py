@@ -58,8 +58,11 @@ def parser() -> Parser:
     for neuron in ("mac", "bm"):
         result.add_argument(f"--{neuron}-bits", type=number, metavar="B",
                             help=f"width of the {neuron.upper()} neurons (default: --bits)")
-    result.add_argument("--branches", choices=("relu", "signed"), default="relu",
-                        help="BM layout: relu where the inputs allow it, else bipolar; or signed (default: relu)")
+    result.add_argument("--mac-weight-bits", type=number, metavar="B",
+                        help="width of the MAC neurons' weights (default: as their inputs)")
+    result.add_argument("--branches", choices=("relu", "signed", "wired"), default="relu",
+                        help="BM layout: relu where the inputs allow it, else bipolar; signed; or wired where the inputs "
+                             "allow it, else signed (default: relu)")
     result.add_argument("--objective", choices=OBJECTIVES, default="area",
                         help="few gates, few gates x depth, or a short path (default: area)")
     result.add_argument("--requantize", choices=REQUANTIZATIONS, default="scale",
@@ -86,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
     layers = _chosen(NETWORKS[args.network](), args.layers)
     neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
+                      mac_weight_bits=args.mac_weight_bits,
                       bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
                       branches=args.branches, objective=args.objective, requantize=args.requantize,
                       sums=args.sums, maximum_bits=args.maximum_bits, linear_maximum_bits=args.linear_maximum_bits,
@@ -113,7 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = {
         "command": shlex.join(["python", "-m", "bmhw.layers", *_meaning(sys.argv[1:] if argv is None else argv)]),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "network": args.network, "mac_bits": neurons.mac_bits, "bm_bits": neurons.bm_bits,
+        "network": args.network, "mac_bits": neurons.mac_bits, "mac_weight_bits": neurons.mac_weight_bits,
+        "bm_bits": neurons.bm_bits,
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
         "sums": neurons.sums, "maximum_bits": neurons.maximum_bits,
         "linear_maximum_bits": neurons.linear_maximum_bits, "combine": neurons.combine,
@@ -167,7 +172,8 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
 
 def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
-    title = (f"{result['network']}: MAC {result['mac_bits']} bits, requantised by {result['requantize']}, against "
+    weights = f" x {result['mac_weight_bits']}" if result["mac_weight_bits"] else ""
+    title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, against "
              f"BM {result['bm_bits']} bits, {result['branches']}{_sums(result)}; objective {result['objective']}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("layer", "layout", "output"):

@@ -38,7 +38,7 @@ def shape(fmt: MacFormat | BmFormat) -> dict[str, Any]:
         return {"neuron": "mac", "layout": None, "bits": fmt.bits, "maximum_bits": None, "inputs": fmt.inputs,
                 "combine": None}
     # the bipolar layout has the relu layout's maxima, twice
-    return {"neuron": "bm", "layout": "signed" if fmt.layout == "signed" else "relu",
+    return {"neuron": "bm", "layout": "relu" if fmt.layout == "bipolar" else fmt.layout,
             "bits": fmt.log_bits, "maximum_bits": fmt.maximum_bits, "inputs": fmt.inputs, "combine": fmt.combine}
 
 

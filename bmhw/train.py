@@ -36,9 +36,9 @@ def parser() -> Parser:
     result.add_argument("--architecture", help="network (default: the data set's recipe)")
     result.add_argument(
         "--layout",
-        choices=("auto", "signed", "mac"),
-        help="BM layers: relu or bipolar by the sign of their inputs, or signed everywhere; mac: a quantised "
-        "classical network to compare with (default: auto)",
+        choices=("auto", "signed", "wired", "mac"),
+        help="BM layers: relu or bipolar by the sign of their inputs; signed everywhere; wired where it can be, else "
+        "signed; mac: a quantised classical network to compare with (default: auto)",
     )
     result.add_argument(
         "--mac-layers", metavar="NAME,...", help="layers that stay multiply-accumulate (default: none)"

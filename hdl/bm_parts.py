@@ -4,6 +4,8 @@
 Port names connect the parts: what one part calls ``c`` is what the next one reads as ``c``.
 """
 
+import itertools
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +16,7 @@ from .compressors import MultiOperandAdder
 from .exponential import Exp2Block
 from .logarithm import Log2Block
 from .maxima import MAXIMA
-from .neuron_formats import BmFormat
+from .neuron_formats import ONE_SUM, BmFormat
 
 __all__ = [
     "CodeSum", "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
@@ -122,7 +124,8 @@ class SumsPart(Block):
     """The sums of activation and weight codes: the candidates of the maxima.
 
     Layout ``relu``: ``s1 = c + k1``, ``s2 = c + k2``. ``bipolar``: of the positive part of the input ``s1``,
-    ``s2``, of the negative part ``s3``, ``s4``. ``signed``: one sum ``s = c + k`` for both maxima.
+    ``s2``, of the negative part ``s3``, ``s4``. ``signed``: one sum ``s = c + k`` for both maxima. ``wired``: the
+    sums of the first half of the inputs are ``s1``, those of the second half ``s2``.
     ``enter1``, ``enter2``, ...: which candidates enter each maximum, where not all do (layout ``signed``, and
     clamped sums: those that reach the smallest code).
     With a logarithmic end, candidates of both signs enter the first maximum: where a negative one is its largest, the
@@ -131,9 +134,9 @@ class SumsPart(Block):
     Members
     -------
     c : In(n * log_bits), negative : In(n) for signed inputs
-    k1, k2 : In(n * weight_bits); for ``signed`` k : In(n * weight_bits) and sign : In(n)
-    s or s1, s2, ... : Out(n * maximum_bits)
-    enter1, enter2, ... : Out(n), if ``format.masked``
+    k1, k2 : In(n * weight_bits); for ``wired`` k : In(n * weight_bits), for ``signed`` sign : In(n) as well
+    s or s1, s2, ... : Out(candidates * maximum_bits)
+    enter1, enter2, ... : Out(candidates), if ``format.masked``
     """
 
     block_name = "sums"
@@ -143,7 +146,7 @@ class SumsPart(Block):
         ports = {"c": In(inputs * format.log_bits)}
         if format.signed_inputs:
             ports["negative"] = In(inputs)
-        weights = ("k",) if format.layout == "signed" else ("k1", "k2")
+        weights = ("k",) if format.layout in ONE_SUM else ("k1", "k2")
         ports |= {name: In(inputs * format.weight_bits) for name in weights}
         if format.layout == "signed":
             ports["sign"] = In(inputs)
@@ -153,33 +156,38 @@ class SumsPart(Block):
         m = Module()
         fmt = self.format
         clamped = fmt.sums == "clamped"
-        reached = []
+        reached: list[list[Value | None]] = [[] for _ in fmt.branches]
         for i in range(self.inputs):
 
-            def add(branch: str, code: Value, weights: Value, i=i) -> Value | None:
+            def add(branch: str, code: Value, weights: Value, i=i, place_in_branch=i) -> Value | None:
                 unit = place(m, platform, f"sum{branch}_{i}", CodeSum(format=fmt, adder=self.adder))
                 m.d.comb += [
                     unit.c.eq(code),
                     unit.k.eq(weights.word_select(i, fmt.weight_bits)),
-                    getattr(self, f"s{branch}").word_select(i, fmt.maximum_bits).eq(unit.s),
+                    getattr(self, f"s{branch}").word_select(place_in_branch, fmt.maximum_bits).eq(unit.s),
                 ]
                 return unit.reached if clamped else None
 
             code = self.c.word_select(i, fmt.log_bits)
             if fmt.layout == "signed":
-                reached.append([add("", code, self.k)] * 2)
+                reached[0].append(add("", code, self.k))
+                reached[1] = reached[0]
+            elif fmt.layout == "wired":
+                branch, before = (0, 0) if i < fmt.positive_inputs else (1, fmt.positive_inputs)
+                reached[branch].append(add(str(branch + 1), code, self.k, place_in_branch=i - before))
             elif fmt.layout == "relu":
-                reached.append([add("1", code, self.k1), add("2", code, self.k2)])
+                reached[0].append(add("1", code, self.k1))
+                reached[1].append(add("2", code, self.k2))
             else:
                 positive = Signal(fmt.log_bits, name=f"positive_{i}")
                 opposite = Signal(fmt.log_bits, name=f"opposite_{i}")
                 mask = self.negative[i].replicate(fmt.log_bits)
                 m.d.comb += [positive.eq(code & ~mask), opposite.eq(code & mask)]
-                reached.append([add("1", positive, self.k1), add("2", positive, self.k2),
-                                add("3", opposite, self.k1), add("4", opposite, self.k2)])
+                for branch, (half, weights) in enumerate(itertools.product((positive, opposite), (self.k1, self.k2))):
+                    reached[branch].append(add(str(branch + 1), half, weights))
         if fmt.masked:
             for branch in range(len(fmt.branches)):
-                enter = Cat(carries[branch] for carries in reached) if clamped else Const(-1, self.inputs)
+                enter = Cat(reached[branch]) if clamped else Const(-1, self.inputs)
                 if fmt.layout == "signed" and (branch or fmt.combine == "linear"):
                     minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
                     enter = enter & (minus if branch else ~minus)
@@ -189,10 +197,10 @@ class SumsPart(Block):
 
 def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
     """Names and widths of the candidates' ports between sums and maxima."""
-    branches = range(1, len(fmt.branches) + 1)
-    sums = ("s",) if fmt.layout == "signed" else tuple(f"s{b}" for b in branches)
-    enter = {f"enter{b}": inputs for b in branches} if fmt.masked else {}
-    return {**{name: inputs * fmt.maximum_bits for name in sums}, **enter}
+    counts = fmt.candidates if inputs == fmt.inputs else (inputs,) * len(fmt.branches)  # or one input's
+    sums = {"s": inputs} if fmt.layout == "signed" else {f"s{b}": count for b, count in enumerate(counts, start=1)}
+    enter = {f"enter{b}": count for b, count in enumerate(counts, start=1)} if fmt.masked else {}
+    return {**{name: count * fmt.maximum_bits for name, count in sums.items()}, **enter}
 
 
 class MaximaPart(Block):
@@ -213,7 +221,8 @@ class MaximaPart(Block):
         self.format, self.maximum = format, maximum
         self.branches = range(1, len(format.branches) + 1)
         self.biased = format.combine == "logarithmic"
-        self.unit = {"width": format.maximum_bits, "count": format.inputs + self.biased, "masked": format.masked}
+        self.unit = {"width": format.maximum_bits, "count": max(format.candidates) + self.biased,
+                     "masked": format.masked}
         self.check_registers(registers)
         ports = {name: In(width) for name, width in _candidate_ports(format, format.inputs).items()}
         if self.biased:
@@ -231,6 +240,11 @@ class MaximaPart(Block):
         for branch in self.branches:
             candidates = self.s if fmt.layout == "signed" else getattr(self, f"s{branch}")
             enter = getattr(self, f"enter{branch}") if masked else None
+            # all maxima are of one size, for they have as many levels: a candidate that isn't there is 0
+            absent = max(fmt.candidates) - fmt.candidates[branch - 1]
+            if absent:
+                candidates = Cat(candidates, Const(0, absent * fmt.maximum_bits))
+                enter = Cat(enter, Const(0, absent)) if masked else None
             if self.biased:
                 candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
                 enter = Cat(enter, 1) if masked else None

@@ -48,6 +48,8 @@ class Design:
         check_choice("Form", self.form, FORMS)
         if self.form == "serial" and self.format.boundary == "layer":
             raise ValueError("Form serial is for boundary neuron, not layer")
+        if self.form == "serial" and getattr(self.format, "layout", None) == "wired":
+            raise ValueError("Form serial is for layouts whose inputs may come in any order, not wired")
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)

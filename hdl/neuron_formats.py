@@ -26,13 +26,17 @@ from .formats import (
 )
 
 __all__ = [
-    "BOUNDARIES", "COMBINES", "LAYOUTS", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "BmFormat", "LogSubtract",
-    "MacFormat",
+    "BOUNDARIES", "COMBINES", "LAYOUTS", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA",
+    "BmFormat", "LogSubtract", "MacFormat",
 ]
 
 Booleans = NDArray[np.bool_]
 
-LAYOUTS = ("bipolar", "relu", "signed")
+LAYOUTS = ("bipolar", "relu", "signed", "wired")
+ONE_SUM = ("signed", "wired")
+"""Layouts with one weight, and one sum, an input."""
+TWO_MAXIMA = ("relu", "signed", "wired")
+"""Layouts whose linear result is the difference of two terms: those that can have a logarithmic end."""
 COMBINES = ("linear", "logarithmic")
 LOG_SUBTRACT_FRACTION = 8
 BOUNDARIES = ("neuron", "layer")
@@ -184,12 +188,15 @@ class BmFormat:
       and m2 of the negative parts of the inputs.
     - ``signed``: one magnitude ``k`` (n * weight_bits) and one ``sign`` (n; 1 = negative) an input; the sign of
       ``x_i * w_i`` chooses the maximum that ``log2 |x_i| + k_i`` enters; into the other one it enters as 0.
+    - ``wired``: unsigned inputs; one magnitude ``k`` (n * weight_bits) an input. The first half of the inputs
+      (:attr:`positive_inputs`) has positive weights and enters the first maximum, the second half negative ones and the
+      second maximum: a weight's sign is which input it is wired to, not a bit.
 
     ``sums``: ``full``: ``c + k``, one bit more than the codes, so that nothing is lost; ``clamped``: the product as a
     log code of the activations' own B bits, ``max(0, c + k - (2^B - 1))``: what is below the smallest code counts
     as 0, as in any log code, and a zero input gives 0 whatever its weight (needs weight_bits = log_bits).
 
-    With ``combine="logarithmic"`` (``relu`` and ``signed``): ports ``bias1``, ``bias2`` (one more candidate of
+    With ``combine="logarithmic"`` (all but ``bipolar``): ports ``bias1``, ``bias2`` (one more candidate of
     each maximum) for ``bias``, and the log code ``z`` for ``y``; see :class:`LogSubtract`.
 
     ``boundary="layer"``: from activation code to activation code. Port ``c`` (n * log_bits; and ``negative``, n, for
@@ -228,10 +235,12 @@ class BmFormat:
         check_range("Width in bits", self.bits, 2, 16)
         check_choice("Layout", self.layout, LAYOUTS)
         _default(self, "signed_inputs", self.layout == "bipolar")
-        if self.layout == "relu" and self.signed_inputs:
-            raise ValueError("Layout relu needs unsigned inputs; take bipolar or signed for signed ones")
+        if self.layout in ("relu", "wired") and self.signed_inputs:
+            raise ValueError(f"Layout {self.layout} needs unsigned inputs; take bipolar or signed for signed ones")
+        if self.layout == "wired":
+            check_range("Number of inputs of layout wired", self.inputs, 2)
         if self.layout == "bipolar" and not self.signed_inputs:
-            raise ValueError("Layout bipolar needs signed inputs; take relu or signed for unsigned ones")
+            raise ValueError("Layout bipolar needs signed inputs; take relu, signed or wired for unsigned ones")
         _default(self, "log_bits", self.bits)
         check_range("Log code width in bits", self.log_bits, 2, 16)
         _default(self, "log_fraction", default_fraction(self.log_bits, self.bits))
@@ -261,8 +270,9 @@ class BmFormat:
             raise ValueError("A logarithmic end gives a code, not a linear result")
         if not code and self.result == "code":
             raise ValueError("A neuron with a linear end gives a linear result; a code needs boundary layer")
-        if self.combine == "logarithmic" and self.layout == "bipolar":
-            raise ValueError("A logarithmic end needs layout relu or signed, not bipolar: it subtracts two terms only")
+        if self.combine == "logarithmic" and self.layout not in TWO_MAXIMA:
+            raise ValueError("A logarithmic end needs layout relu, signed or wired, not bipolar: it subtracts two terms "
+                             "only")
         if self.combine == "logarithmic":
             # its table phi has about 2^F * (F + 2) entries
             check_range("Log code fraction of a logarithmic end", self.log_fraction, 0, LOG_SUBTRACT_FRACTION)
@@ -302,6 +312,18 @@ class BmFormat:
     def masked(self) -> bool:
         """Whether not every candidate enters its maximum: those of the other sign, or below the smallest code."""
         return self.layout == "signed" or self.sums == "clamped"
+
+    @property
+    def positive_inputs(self) -> int:
+        """Of layout ``wired``: how many inputs have positive weights, the first ones."""
+        return (self.inputs + 1) // 2
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """How many inputs each maximum has."""
+        if self.layout == "wired":
+            return self.positive_inputs, self.inputs - self.positive_inputs
+        return (self.inputs,) * len(self.branches)
 
     @property
     def dropped_bits(self) -> int:
@@ -370,6 +392,8 @@ class BmFormat:
                 ports["negative"] = (LinearCode(bits=1), self.inputs)
         if self.layout == "signed":
             ports |= {"k": (weight, self.inputs), "sign": (LinearCode(bits=1), self.inputs)}
+        elif self.layout == "wired":
+            ports |= {"k": (weight, self.inputs)}
         else:
             ports |= {"k1": (weight, self.inputs), "k2": (weight, self.inputs)}
         if self.combine == "logarithmic":
@@ -398,6 +422,9 @@ class BmFormat:
         def maximum(sums: Integers) -> Integers:
             return (sums >> self.dropped_bits).max(axis=-1) << self.dropped_bits
 
+        if self.layout == "wired":
+            sums = add(codes, self.weight.check("k", k))
+            return [maximum(sums[..., :self.positive_inputs]), maximum(sums[..., self.positive_inputs:])]
         if self.layout == "signed":
             sums = add(codes, self.weight.check("k", k))
             minus = negative ^ (LinearCode(bits=1).check("sign", sign) == 1)

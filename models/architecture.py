@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bmhw.hdl.neuron_formats import TWO_MAXIMA
+
 from .errors import ModelError, ModelUsageError
 
 __all__ = [
@@ -25,7 +27,7 @@ __all__ = [
 ]
 
 OPERATIONS = ("image", "conv", "dense", "norm", "relu", "add", "pool")
-LAYOUT_CHOICES = ("auto", "signed", "mac")
+LAYOUT_CHOICES = ("auto", "signed", "wired", "mac")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,18 +123,24 @@ class Architecture:
     def layouts(self, choice: str = "auto", mac_layers: Collection[str] = ()) -> dict[str, str]:
         """What each layer's neurons are: a BM layout or ``mac``.
 
-        ``choice``: ``signed`` or ``mac`` everywhere, or ``auto``: ``relu`` where the inputs are known to be
-        >= 0, ``bipolar`` elsewhere. ``mac_layers``: names of layers that stay multiply-accumulate.
+        ``choice``: ``signed`` or ``mac`` everywhere; ``auto``: ``relu`` where the inputs are known to be >= 0,
+        ``bipolar`` elsewhere; ``wired``: where the inputs are known to be >= 0 and an even number, ``signed``
+        elsewhere. ``mac_layers``: names of layers that stay multiply-accumulate.
         """
         if choice not in LAYOUT_CHOICES:
             raise ModelUsageError(f"Layout must be one of {', '.join(LAYOUT_CHOICES)}, not {choice!r}")
         for name in mac_layers:
             self.check_layer(name)
-        by_sign = {True: "relu", False: "bipolar"}
-        chosen = {
-            node.name: by_sign[self.nonnegative(node.inputs[0])] if choice == "auto" else choice
-            for node in self.layers
-        }
+
+        def layout(node: Node) -> str:
+            nonnegative = self.nonnegative(node.inputs[0])
+            if choice == "auto":
+                return "relu" if nonnegative else "bipolar"
+            if choice == "wired" and not (nonnegative and self.fan_in(node) % 2 == 0):
+                return "signed"
+            return choice
+
+        chosen = {node.name: layout(node) for node in self.layers}
         return chosen | dict.fromkeys(mac_layers, "mac")
 
     def code_layers(self, layouts: Mapping[str, str]) -> tuple[str, ...]:
@@ -153,7 +161,7 @@ class Architecture:
         return tuple(
             node.name
             for node in self.layers
-            if layouts[node.name] in ("relu", "signed")
+            if layouts[node.name] in TWO_MAXIMA
             and len(readers[node.name]) == 1
             and takes_codes(readers[node.name][0])
         )

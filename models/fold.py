@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.neuron_formats import ONE_SUM, BmFormat, MacFormat
 
 from .architecture import Node
 from .errors import ModelError
@@ -141,7 +141,7 @@ class _Scaled:
         elif self.layout == "mac":
             real = inputs / gain.view(-1, 1, 1) * torch.exp2(-exponent).view(-1, 1, 1)
             self.shift = _least_error(real, self.shift, fmt.x.minimum, fmt.x.maximum, 1)
-        weight = step.weight.detach() if self.layout in ("signed", "mac") else step.weight.detach().abs()
+        weight = step.weight.detach() if self.layout in (*ONE_SUM, "mac") else step.weight.detach().abs()
         weight = weight * (gain * torch.exp2(self.shift + exponent + fmt.x.magnitude_bits)).view(-1, 1, 1)
         outputs_axis = weight.ndim - 4
         other_axes = tuple(axis for axis in range(weight.ndim) if axis != outputs_axis)
@@ -177,7 +177,7 @@ class _Scaled:
         threshold = (threshold - self.bias) / self.scale * factor.sign()
         biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
         swapped = (factor < 0).view(-1, 1, 1, 1)
-        opposite = -self.weight if self.layout == "signed" else self.weight.flip(0)
+        opposite = -self.weight if self.layout in ONE_SUM else self.weight.flip(0)
         weight = torch.where(swapped, opposite, self.weight)
         gain = self.scale * factor.abs()
         largest = float((outputs.amax(dim=(0, 2, 3)) / gain).max().clamp(min=1e-9))

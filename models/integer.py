@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.neuron_formats import ONE_SUM, BmFormat, MacFormat
 
 from .architecture import Architecture, Node
 from .errors import ModelError, ModelUsageError
@@ -57,7 +57,8 @@ class NeuronVectors:
 class IntegerLayer:
     """One layer: every output channel is the neuron ``format`` with weights of its own.
 
-    ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order;
+    ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order; of layout
+    ``wired`` too, where ``sign`` is no port but says which maximum an input is wired to (:meth:`slots`);
     ``biases``: port name -> (channels,). ``shift``: (input channels,), the right shift that makes ``bits``
     bits of what comes in. ``exponent``: (channels,); an output integer y stands for the real number
     ``y * 2^exponent``.
@@ -87,6 +88,12 @@ class IntegerLayer:
     def gives_codes(self) -> bool:
         """Whether the outputs are log codes (a logarithmic end)."""
         return self.format.result == "code"
+
+    def slots(self, channel: int) -> Integers:
+        """The inputs of a neuron in the order of its ports: of layout ``wired`` those with positive weights first."""
+        if getattr(self.format, "layout", None) == "wired":
+            return np.argsort(self.weights["sign"][channel], kind="stable")
+        return np.arange(self.format.inputs)
 
     def inputs(self, values: Integers) -> Integers:
         """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated.
@@ -175,7 +182,7 @@ class IntegerLayer:
         def value(port: str) -> NDArray[np.float64]:
             return fmt.weight.value(self.weights[port][channel])
 
-        if fmt.layout == "signed":
+        if fmt.layout in ONE_SUM:
             products = scaled * value("k") * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
             return products.max(axis=-1).clip(min=0) + products.min(axis=-1).clip(max=0) + bias
         result = np.full(x.shape[:-1], bias)
@@ -187,7 +194,7 @@ class IntegerLayer:
     def _real_code(self, channel: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
         fmt, ports = self.format, [port for port in ("k", "k1", "k2") if port in self.weights]
         products = [values * fmt.weight.value(self.weights[port][channel]) for port in ports]
-        if fmt.layout == "signed":
+        if fmt.layout in ONE_SUM:
             products[0] = products[0] * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
             products.append(-products[0])
         steps = 1 << fmt.log_fraction
@@ -379,8 +386,10 @@ class IntegerNetwork:
         x, outputs = self._sampled_layer(layer)
         available = x.shape[1]
         positions = np.random.default_rng(seed).choice(available, size=count, replace=count > available)
-        inputs = {"c" if chosen.takes_codes else "x": np.ascontiguousarray(x[:, positions].T)}
-        inputs |= {port: codes[channel] for port, codes in chosen.weights.items()}
+        slots = chosen.slots(channel)
+        inputs = {"c" if chosen.takes_codes else "x": np.ascontiguousarray(x[:, positions].T[:, slots])}
+        inputs |= {port: codes[channel, slots] for port, codes in chosen.weights.items()
+                   if port in chosen.format.inputs_of}
         inputs |= {port: values[channel] for port, values in chosen.biases.items()}
         expected = outputs[channel, positions]
         if not np.array_equal(expected, chosen.format.compute(**inputs)):

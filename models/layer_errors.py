@@ -9,7 +9,7 @@ import torch.nn.functional as functional
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.hdl.neuron_formats import ONE_SUM, BmFormat
 
 from .integer import IntegerLayer, IntegerNetwork, per_channel, round_shift
 from .layers import combine_layout
@@ -89,7 +89,7 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
     def value(port: str) -> NDArray[np.float64]:
         return fmt.weight.value(layer.weights[port]).reshape(shape)
 
-    if fmt.layout == "signed":
+    if fmt.layout in ONE_SUM:
         weight = np.where(layer.weights["sign"].reshape(shape) == 1, -1.0, 1.0) * value("k")
     else:
         weight = np.stack([value("k1"), value("k2")])

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bmhw.hdl.checks import check_choice
-from bmhw.hdl.neuron_formats import LAYOUTS
+from bmhw.hdl.neuron_formats import LAYOUTS, ONE_SUM
 
 from .operators import max_product_difference
 
-__all__ = ["EPSILON", "BmConv2d", "BmLinear", "combine_layout", "split_weight"]
+__all__ = ["EPSILON", "BmConv2d", "BmLinear", "combine_layout", "split_weight", "wired_signs", "with_signs"]
 
 EPSILON = 1e-6
 """What the paper writes as eps: the smallest magnitude of a converted weight."""
@@ -29,12 +29,12 @@ def combine_layout(
 ) -> Tensor:
     """The output of a layer without its bias.
 
-    x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed``: (outputs, channels, kernel
+    x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed`` and ``wired``: (outputs, channels, kernel
     height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
     ``difference``: a function like :func:`.operators.max_product_difference`; ``encode``: applied to what
     enters the maxima.
     """
-    if layout == "signed":
+    if layout in ONE_SUM:
         # The sign of each product chooses its maximum: the largest and the negated smallest product.
         return difference(encode(x), torch.stack([weight, -weight]), stride, padding)
     if layout == "relu":
@@ -45,17 +45,37 @@ def combine_layout(
 
 
 def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """A classical weight in a layout: ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``; itself for ``signed``."""
+    """A classical weight in a layout: itself for ``signed``, the nearest one with :func:`wired_signs` for ``wired``, else
+    ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``."""
     if layout == "signed":
         return weight.clone()
+    if layout == "wired":
+        return with_signs(weight, wired_signs(weight), epsilon)
     return torch.stack([weight.clamp(min=epsilon), (-weight).clamp(min=epsilon)])
+
+
+def wired_signs(weight: Tensor) -> Tensor:
+    """Which maximum each input is wired to: 1 for the larger half of each output's weights, -1 for the smaller half.
+
+    weight: (outputs, ...), an even number of weights an output. Signs that are half and half stay as they are; of
+    weights drawn at random it is a random wiring.
+    """
+    order = weight.detach().flatten(1).argsort(dim=1, stable=True)
+    signs = torch.ones_like(order, dtype=weight.dtype)
+    signs.scatter_(1, order[:, : order.shape[1] // 2], -1.0)
+    return signs.view(weight.shape)
+
+
+def with_signs(weight: Tensor, signs: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """The nearest weight of these signs: one of the other sign gets the magnitude ``epsilon``."""
+    return (weight * signs).clamp(min=epsilon) * signs
 
 
 class BmConv2d(nn.Module):
     """Bipolar morphological 2-D convolution.
 
     Input (batch, in_channels, height, width), output (batch, out_channels, ...), zero padding. ``weight``:
-    (out, in, kernel, kernel) for ``signed``, (2, out, in, kernel, kernel) otherwise, where only magnitudes
+    (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only magnitudes
     count. ``training_difference``: what stands for the difference of two maxima while training (a function
     like :func:`.operators.max_product_difference`, which it is unless set otherwise).
     """
@@ -85,7 +105,7 @@ class BmConv2d(nn.Module):
     @property
     def effective_weight(self) -> Tensor:
         """The weight as it is used: signed, or magnitudes."""
-        return self.weight if self.layout == "signed" else self.weight.abs()
+        return self.weight if self.layout in ONE_SUM else self.weight.abs()
 
     def forward(self, x: Tensor) -> Tensor:
         difference = self.training_difference if self.training else max_product_difference

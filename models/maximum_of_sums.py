@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.hdl.neuron_formats import ONE_SUM, BmFormat
 
 from .native_build import library
 
@@ -55,7 +55,7 @@ def candidate_maps(fmt: BmFormat, x: NDArray[np.int64]) -> NDArray:
     codes = table[np.abs(x)]
     if not fmt.signed_inputs:
         return codes
-    absent = dtype(-fmt.weight.maximum if fmt.layout == "signed" else 0)
+    absent = dtype(-fmt.weight.maximum if fmt.layout in ONE_SUM else 0)
     return np.concatenate([np.where(x < 0, absent, codes), np.where(x < 0, codes, absent)], axis=1)
 
 
@@ -66,7 +66,7 @@ def layer_rows(fmt: BmFormat, weights: Mapping[str, NDArray[np.int64]]) -> Rows:
     """
     every = np.arange(fmt.inputs)
     indices, codes = [], []
-    if fmt.layout == "signed":
+    if fmt.layout in ONE_SUM:
         k, minus = weights["k"], weights["sign"] == 1
         for branch in (0, 1):
             for row, side in zip(k, minus != bool(branch), strict=True):

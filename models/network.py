@@ -18,7 +18,7 @@ MATCHING_BATCH = 250
 class Network(nn.Module):
     """A network whose layers are classical (``mac``) or bipolar morphological.
 
-    ``layouts``: layer name -> ``relu``, ``bipolar``, ``signed`` or ``mac`` (see ``Architecture.layouts``).
+    ``layouts``: layer name -> ``relu``, ``bipolar``, ``signed``, ``wired`` or ``mac`` (see ``Architecture.layouts``).
     Input: images of shape (batch, channels, height, width), pixel / 256. Output: (batch, classes).
     """
 

@@ -18,7 +18,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from bmhw.hdl.formats import LinearCode
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.neuron_formats import ONE_SUM, BmFormat, MacFormat
 
 from .architecture import Architecture, Node
 from .integer import IntegerLayer, IntegerNetwork, Threshold
@@ -218,7 +218,7 @@ class FoldedLayer(nn.Module):
         return straight_through(real.clamp(max=1), self.code_values[codes])
 
     def effective_weight(self) -> Tensor:
-        return self.weight if self.layout in ("signed", "mac") else self.weight.abs()
+        return self.weight if self.layout in (*ONE_SUM, "mac") else self.weight.abs()
 
     def codes(self) -> Tensor:
         """The weights' codes, in the shape of ``weight``: log codes, or signed integers for ``mac``."""
@@ -245,7 +245,7 @@ class FoldedLayer(nn.Module):
         codes = self.codes().cpu().numpy()
         if self.layout == "mac":
             weights = {"w": codes}
-        elif self.layout == "signed":
+        elif self.layout in ONE_SUM:
             weights = {"k": codes, "sign": (self.weight.detach() < 0).long().cpu().numpy()}
         else:
             weights = {"k1": codes[0], "k2": codes[1]}

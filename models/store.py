@@ -191,6 +191,15 @@ def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | 
             weights[port] = tensors.take(
                 f"{node.name}.{port}", (node.channels, fmt.inputs), code.minimum, code.maximum
             )
+    if isinstance(fmt, BmFormat) and fmt.layout == "wired":
+        sign = tensors.take(f"{node.name}.sign", (node.channels, fmt.inputs), 0, 1)
+        negative, wanted = sign.sum(axis=1), fmt.inputs - fmt.positive_inputs
+        if (negative != wanted).any():
+            raise ModelError(
+                f"Tensor {node.name}.sign in {tensors.file} must have {wanted} ones an output, "
+                f"not {negative[negative != wanted][0]}"
+            )
+        weights["sign"] = sign
     biases = {}
     for port in (port for port in SCALARS if port in fmt.inputs_of):
         code = fmt.inputs_of[port][0]

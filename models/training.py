@@ -28,6 +28,7 @@ from .fold import fold
 from .methods import METHODS, layer_distance
 from .network import Network
 from .quantise import FoldedLayer, FoldedNetwork, Quantisation
+from .wiring import Wiring
 
 __all__ = ["PHASES", "Settings", "Stopped", "Trainer", "accuracy"]
 
@@ -169,6 +170,8 @@ class Trainer:
             for step in model.steps.values():
                 if isinstance(step, FoldedLayer):
                     step.gradient_norm = self.method.code_gradient_norm
+        if phase == "bm":
+            Wiring(model, self.layouts).apply()
         return model.to(self.device)
 
     def _calibration(self, device: str | None = None) -> Tensor:
@@ -195,6 +198,8 @@ class Trainer:
             optimizer.load_state_dict(self._optimizer_state)
         steps = math.ceil((settings.epoch_images or len(self.data.train_images)) / settings.batch)
         self._optimizer = optimizer
+        # a classical network that is trained here has the wiring already that its successors take over
+        wiring = Wiring(model, self.layouts)
         while self.epoch < epochs:
             if self.step == 0:
                 self._losses, self._started = [], time.monotonic()
@@ -205,6 +210,7 @@ class Trainer:
                 if name == "bm":
                     self.method.prepare(model, share)
                 self._losses.append(self._train_step(name, model, optimizer, images, labels))
+                wiring.apply()
                 self.step += 1
                 report(
                     {

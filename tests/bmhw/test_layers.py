@@ -59,7 +59,9 @@ def test_layouts_follow_what_the_inputs_allow():
     for layer in found:
         assert Neurons().layout(layer) == ("relu" if layer.nonnegative else "bipolar")
         assert Neurons(branches="signed").layout(layer) == "signed"
-        for neurons in (Neurons(), Neurons(branches="signed", bm_bits=16)):
+        odd = layer.fan_in % 2 == 1
+        assert Neurons(branches="wired").layout(layer) == ("wired" if layer.nonnegative and not odd else "signed")
+        for neurons in (Neurons(), Neurons(branches="signed", bm_bits=16), Neurons(branches="wired")):
             formats = [neurons.mac(layer), *neurons.bm(layer)]
             for fmt in formats:
                 assert (fmt.inputs, fmt.boundary, fmt.result) == (layer.fan_in, "layer", layer.output)
@@ -238,6 +240,16 @@ def test_sums_maxima_and_end_can_be_chosen(capsys):
     assert "clamped sums, maxima of 3 bits" in capsys.readouterr().out
 
 
+def test_the_macs_weights_may_have_a_width_of_their_own(capsys):
+    arguments = ("--bits", "4", "--layers", "stem", "--mac-weight-bits", "3")
+    found = figures(capsys, *arguments)
+    (row,) = found["layers"]
+    assert (row["mac"]["design"]["bits"], row["mac"]["design"]["weight_bits"]) == (4, 3)
+    assert {row["bm"]["design"][name] for name in ("bits", "weight_bits")} == {4}
+    assert layers.main(arguments) == 0
+    assert "MAC 4 x 3 bits" in capsys.readouterr().out
+
+
 def test_layers_with_a_linear_result_may_have_maxima_of_their_own(capsys):
     arguments = ("--bits", "4", "--layers", "stem,stage0_block0_conv3", "--sums", "clamped", "--maximum-bits", "3",
                  "--linear-maximum-bits", "2")
@@ -303,6 +315,8 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--time-limit", "0"], ["above 0", "0"]),
     (["--bits", "4", "--linear-maximum-bits", "6"], ["from 1 to 5", "6"]),
     (["--bits", "4", "--linear-maximum-bits", "0"], ["from 1 to 5", "0"]),
+    (["--mac-weight-bits", "17"], ["from 2 to 16", "17"]),
+    (["--branches", "wire"], ["relu, signed, wired", "did you mean wired"]),
 ])
 def test_bad_input_is_one_line_on_stderr(arguments, words):
     assert_one_line(command(*arguments), 2, words)

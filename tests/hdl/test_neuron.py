@@ -14,14 +14,15 @@ from bmhw.hdl.design import Design
 from bmhw.hdl.log_ends import LOG_ENDS
 from bmhw.hdl.maxima import MAXIMA
 from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, BmFormat, MacFormat
+from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA, BmFormat, MacFormat
 
 SEED = 20090719
 
 
 def bm_formats(bits, inputs):
     for layout, combine, signed in itertools.product(LAYOUTS, COMBINES, (False, True)):
-        fits = {"relu": not signed, "bipolar": signed and combine == "linear", "signed": True}[layout]
+        fits = {"relu": not signed, "bipolar": signed and combine == "linear", "signed": True,
+                "wired": not signed and inputs > 1}[layout]
         if fits and not (combine == "logarithmic" and bits > 12):
             yield BmFormat(inputs=inputs, bits=bits, layout=layout, combine=combine, signed_inputs=signed)
 
@@ -83,6 +84,19 @@ class TestNeuron:
         rng = np.random.default_rng(SEED)
         fmt = BmFormat(inputs=4, bits=6, layout="signed", signed_inputs=True, **parameters)
         check(Design(format=fmt), random_vectors(fmt, 150, rng))
+
+    @pytest.mark.parametrize("sums", SUMS)
+    @pytest.mark.parametrize("combine", COMBINES)
+    @pytest.mark.parametrize("inputs", [2, 7, 8])
+    def test_wired_is_signed_with_the_signs_of_the_ports(self, inputs, combine, sums):
+        rng = np.random.default_rng(SEED)
+        wired = BmFormat(inputs=inputs, bits=5, layout="wired", combine=combine, sums=sums, boundary="layer")
+        signed = dataclasses.replace(wired, layout="signed")
+        vectors = random_vectors(wired, 100, rng)
+        sign = (np.arange(inputs) >= (inputs + 1) // 2).astype(int)
+        assert np.array_equal(wired.compute(**vectors), signed.compute(**vectors, sign=sign))
+        for maximum in ("tree", "elimination", "digits"):
+            check(Design(format=wired, maximum=maximum), vectors)
 
     def test_small_neuron_exhaustively(self):
         fmt = BmFormat(inputs=2, bits=2, layout="relu")
@@ -153,7 +167,7 @@ class TestLogarithmicEnds:
         got = simulate(LOG_ENDS[end](format=fmt, adder="ripple"), m1=m1, m2=m2)["z"]
         assert got == fmt.log_subtract.compute(m1 << fmt.dropped_bits, m2 << fmt.dropped_bits).tolist()
 
-    @pytest.mark.parametrize("layout", ["relu", "signed"])
+    @pytest.mark.parametrize("layout", TWO_MAXIMA)
     @pytest.mark.parametrize("end", LOG_ENDS)
     def test_neuron(self, end, layout):
         rng = np.random.default_rng(SEED)
@@ -169,7 +183,7 @@ class TestPipelined:
     def test_bm(self, registers):
         rng = np.random.default_rng(SEED)
         for layout in LAYOUTS:
-            fmt = BmFormat(inputs=4, bits=4, layout=layout)
+            fmt = BmFormat(inputs=5, bits=4, layout=layout)  # the maxima of a wired neuron have three inputs and two
             check(Design(format=fmt, form="pipelined", registers=registers), random_vectors(fmt, 50, rng))
 
     @pytest.mark.parametrize("registers", [None, ("products",), ("compression", "final_adder")])
@@ -216,6 +230,8 @@ class TestSerial:
     def test_streams(self, inputs, patience):
         """Random gaps at the input and back-pressure at the output (``patience``: share of active cycles)."""
         for fmt in formats(4, inputs):
+            if getattr(fmt, "layout", None) == "wired":
+                continue  # can't be serial
             rng = np.random.default_rng(SEED)
             vectors = random_vectors(fmt, 30, rng)
             assert self.stream(Design(format=fmt, form="serial"), vectors, patience, rng) == list(
@@ -264,7 +280,9 @@ class TestArguments:
         ({"bits": 17}, "Width in bits must be an integer from 2 to 16, not 17"),
         ({"layout": "relu", "signed_inputs": True}, "relu needs unsigned inputs"),
         ({"layout": "bipolar", "signed_inputs": False}, "bipolar needs signed inputs"),
-        ({"layout": "triangular"}, "must be one of bipolar, relu, signed, not 'triangular'"),
+        ({"layout": "wired", "signed_inputs": True}, "wired needs unsigned inputs"),
+        ({"layout": "wired", "inputs": 1}, "of layout wired must be an integer of 2 or more, not 1"),
+        ({"layout": "triangular"}, "must be one of bipolar, relu, signed, wired, not 'triangular'"),
         ({"log_fraction": 8}, "Log code fraction must be an integer from 0 to 7, not 8"),
         ({"layout": "bipolar", "combine": "logarithmic"}, "not bipolar"),
         ({"bits": 16, "log2": "exact"}, "must be an integer from 1 to 12, not 16"),
@@ -288,6 +306,10 @@ class TestArguments:
     def test_design(self, parameters, message):
         with pytest.raises(ValueError, match=message):
             Design(format=BmFormat(inputs=9, bits=8), **parameters)
+
+    def test_a_serial_neuron_cannot_be_wired(self):
+        with pytest.raises(ValueError, match="may come in any order, not wired"):
+            Design(format=BmFormat(inputs=4, bits=4, layout="wired"), form="serial")
 
     @pytest.mark.parametrize("combine", COMBINES)
     def test_end_for_wide_maxima(self, combine):

@@ -23,6 +23,7 @@ def neurons():
     for layout in ("relu", "bipolar", "signed"):
         yield Design(format=BmFormat(inputs=3, bits=3, layout=layout))
     yield Design(format=BmFormat(inputs=3, bits=3, layout="signed", signed_inputs=True, combine="logarithmic"))
+    yield Design(format=BmFormat(inputs=3, bits=3, layout="wired", combine="logarithmic", sums="clamped"))
     yield Design(format=BmFormat(inputs=2, bits=4, boundary="layer"), maximum="digits4")
     yield Design(format=BmFormat(inputs=2, bits=13, log_bits=4, log_fraction=1))
     yield Design(format=MacFormat(inputs=2, bits=3), multiplier="booth")

@@ -35,6 +35,9 @@ def test_layouts_follow_the_sign_of_the_inputs():
     signed = {name for name, layout in layouts.items() if layout == "bipolar"}
     assert signed == {"stage1_block0_shortcut", "stage2_block0_shortcut"}
     assert set(layouts.values()) == {"relu", "bipolar"}
+    wired = resnet_v2(3, 32).layouts("wired")
+    assert {name for name, layout in wired.items() if layout == "signed"} == {"stem", *signed}  # the stem has 27 inputs
+    assert set(wired.values()) == {"wired", "signed"}
     assert set(lenet(1, 28).layouts().values()) == {"relu"}
     assert set(lenet(1, 28).layouts("signed", ["dense3"]).items()) >= {("conv1", "signed"), ("dense3", "mac")}
 
@@ -66,7 +69,7 @@ def test_a_wrong_architecture_is_refused(change, message):
 def test_unknown_layouts_and_layers_are_refused():
     net = Builder(1, 4, 4)
     net.dense("dense", "image", 2)
-    with pytest.raises(ModelError, match="must be one of auto, signed, mac, not 'both'"):
+    with pytest.raises(ModelError, match="must be one of auto, signed, wired, mac, not 'both'"):
         net.build().layouts("both")
     with pytest.raises(ModelError, match="must be one of dense, not 'last'"):
         net.build().layouts("auto", ["last"])

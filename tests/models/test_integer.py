@@ -61,7 +61,7 @@ def test_thresholds_are_parameters_of_one_size_at_any_width(tiny_architecture, l
     assert ((sizes[0] / sizes[1]).log2().abs() <= 4).all()
 
 
-@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+@pytest.mark.parametrize("layout", ["auto", "signed", "wired", "mac"])
 def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, images):
     network, result, pixels = folded(tiny_architecture, layout, Quantisation(), images)
     result.quantised = False
@@ -69,7 +69,7 @@ def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, im
         torch.testing.assert_close(result(pixels), network(pixels / 256), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+@pytest.mark.parametrize("layout", ["auto", "signed", "wired", "mac"])
 @pytest.mark.parametrize("name", QUANTISATIONS)
 def test_straight_through_network_gives_the_integers_of_the_integer_network(
     tiny_architecture, layout, name, images
@@ -90,7 +90,7 @@ def test_straight_through_network_gives_the_integers_of_the_integer_network(
     assert np.array_equal(integer.classify(images), values["logits"].argmax(dim=1).numpy())
 
 
-@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+@pytest.mark.parametrize("layout", ["auto", "signed", "wired", "mac"])
 @pytest.mark.parametrize("name", QUANTISATIONS)
 def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
     """All neurons of all layers, at all positions, against ``compute`` of the layer's format."""
@@ -101,14 +101,16 @@ def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
         x = layer.patches(layer.padded(layer.inputs(values[layer.node.inputs[0]]))).T
         outputs = values[name].transpose(0, 2, 3, 1).reshape(-1, layer.channels)
         for channel in range(layer.channels):
-            weights = {port: codes[channel] for port, codes in layer.weights.items()}
+            slots = layer.slots(channel)
+            weights = {port: codes[channel, slots] for port, codes in layer.weights.items()
+                       if port in layer.format.inputs_of}
             biases = {port: np.full(len(x), codes[channel]) for port, codes in layer.biases.items()}
-            inputs = {"c" if layer.takes_codes else "x": x}
+            inputs = {"c" if layer.takes_codes else "x": x[:, slots]}
             expected = layer.format.compute(**inputs, **weights, **biases)
             assert np.array_equal(outputs[:, channel], expected), (name, channel)
 
 
-@pytest.mark.parametrize("layout", ["auto", "signed", "mac"])
+@pytest.mark.parametrize("layout", ["auto", "signed", "wired", "mac"])
 def test_layers_in_front_of_layers_hand_on_codes(tiny_architecture, layout, images, tmp_path):
     _network, result, _pixels = folded(tiny_architecture, layout, QUANTISATIONS["codes"], images)
     integer = result.to_integer("codes", images)

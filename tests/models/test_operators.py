@@ -144,5 +144,5 @@ def test_conversion_keeps_a_neuron_of_one_input(layout):
 
 
 def test_an_unknown_layout_is_refused():
-    with pytest.raises(ValueError, match="must be one of bipolar, relu, signed, not 'both'"):
+    with pytest.raises(ValueError, match="must be one of bipolar, relu, signed, wired, not 'both'"):
         BmConv2d(1, 1, 1, layout="both")

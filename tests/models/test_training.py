@@ -109,7 +109,7 @@ def test_resuming_what_cannot_be_resumed(finished, digits, tmp_path):
         Trainer(SETTINGS, digits, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("layout", ["auto", "signed"])
+@pytest.mark.parametrize("layout", ["auto", "signed", "wired"])
 def test_conversion_matches_mean_and_deviation_of_every_channel(digits, layout):
     torch.manual_seed(0)
     architecture = resnet_small(1, 8, filters=4)

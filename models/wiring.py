@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training with weights whose signs are wires (layout ``wired``)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from .layers import wired_signs, with_signs
+
+__all__ = ["Wiring"]
+
+
+class Wiring:
+    """The signs that the weights of a network's ``wired`` layers have now; :meth:`apply` gives them back after a step.
+
+    ``layouts``: layer name -> layout. A weight that would change its sign gets the smallest magnitude of its own
+    (projected gradient), so that it can grow again.
+    """
+
+    def __init__(self, network: nn.Module, layouts: Mapping[str, str]):
+        weights = [network.steps[name].weight for name, layout in layouts.items() if layout == "wired"]
+        self.signs = [(weight, wired_signs(weight)) for weight in weights]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        for weight, signs in self.signs:
+            weight.copy_(with_signs(weight, signs))
