@@ -8,10 +8,14 @@
 #include <cstring>
 #include <vector>
 
+#include "registers.h"
+
 namespace {
 
-constexpr int kLanes = 16;             // one 512-bit register; the compiler splits it where there is none
-constexpr int kVectors = 4;            // registers of columns in a panel: as many chains hide the latency of one
+constexpr int kLanes = kRegisterBytes / sizeof(float);
+// Registers of columns in a panel, as many chains as hide the latency of one; with its winners each takes two of the
+// processor's registers, which are 32 of 512 bits, else 16.
+constexpr int kVectors = kRegisterBytes == 64 ? 4 : 3;
 constexpr int kColumns = kLanes * kVectors;
 
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));

@@ -7,9 +7,11 @@
 #include <cstring>
 #include <vector>
 
+#include "registers.h"
+
 namespace {
 
-constexpr int kLanes = 32;             // one 512-bit register; the compiler splits it where there is none
+constexpr int kLanes = kRegisterBytes / sizeof(int16_t);
 constexpr int kVectors = 4;
 constexpr int kColumns = kLanes * kVectors;
 

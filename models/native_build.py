@@ -31,7 +31,8 @@ def library(name: str) -> ctypes.CDLL | str:
             [compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=False
         )
         key = hashlib.sha256(
-            source.read_bytes() + " ".join((compiler, *FLAGS)).encode() + target.stdout
+            b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+            + " ".join((compiler, *FLAGS)).encode() + target.stdout
         ).hexdigest()
         path = Path(platformdirs.user_cache_dir("bmhw")) / "native" / f"{name}-{key[:16]}.so"
         if not path.is_file():

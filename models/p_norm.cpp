@@ -7,12 +7,14 @@
 #include <cstring>
 #include <type_traits>
 
+#include "registers.h"
+
 namespace {
 
 constexpr float kSmallest = 1e-36f;      // SMALLEST in smoothed.py
 constexpr float kSmallestScale = 1e-15f; // SMALLEST_SCALE there
 
-constexpr int kLanes = 16;               // one 512-bit register; the compiler splits it where there is none
+constexpr int kLanes = kRegisterBytes / sizeof(float);
 
 // a cast from one of these to another keeps the bits
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
