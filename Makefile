@@ -20,12 +20,20 @@ TORCH := torch==2.13.0
 RESULTS := docs/results
 LIBERTY ?=
 COMPARISONS := relu-8 signed-8 signed-5
+# Signs of the weights as wires, the narrower the MAC's weights by the sign they don't need.
+WIRED := wired-8 wired-5 wired-4
 relu-8 := --branches relu
 signed-8 := --branches signed
-signed-5 := --branches signed --bm-bits 5
+signed-5 := --branches signed --log-bits 5
+wired-8 := --branches wired
+wired-5 := --branches wired --log-bits 5
+wired-4 := --branches wired --log-bits 4
 relu-8-clamped := $(relu-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
 signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
 signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4 --combine logarithmic
+wired-8-clamped := $(wired-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
+wired-5-clamped := $(wired-5) --sums clamped --maximum-bits 4 --combine logarithmic
+wired-4-clamped := $(wired-4) --sums clamped --combine logarithmic
 
 demo: $(VENV)/installed
 	@$(RUN) -m bmhw.synth --compare --boundary layer --bits 8 --inputs 64 --branches signed --sums clamped \
@@ -51,6 +59,11 @@ results: $(VENV)/installed-report
 	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\
 	$(call layers,$(c)-clamped-shift,$($(c)-clamped) --objective balanced --requantize shift)\
 	$(call layers,$(c)-full-balanced,$($(c)) --combine logarithmic --objective balanced))
+	$(foreach c,$(WIRED),\
+	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY)))\
+	$(call layers,$(c)-clamped-area,$($(c)-clamped) --objective area)\
+	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\
+	$(call layers,$(c)-clamped-weights7,$($(c)-clamped) --mac-weight-bits 7 --objective balanced))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 	@$(RUN) -m bmhw.accuracy models/weights $(RESULTS)/cards --json $(RESULTS)/accuracy.json \
 		--markdown $(RESULTS)/accuracy.md

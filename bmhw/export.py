@@ -52,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = _command(args, defaults)
     if trained is not None:
         inputs, expected = trained.inputs, trained.expected
-        source = f"{len(expected)} activations of {trained}"
+        source, slots = f"{len(expected)} activations of {trained}", trained.slots.tolist()
     else:
         inputs = vectors(design.format, args.vectors, args.seed)
         expected = design.format.compute(**inputs)
-        source = f"{len(expected)} vectors: corners, then random ones (seed {args.seed})"
-    files = export_files(design, name, inputs, expected, command=command, source=source)
+        source, slots = f"{len(expected)} vectors: corners, then random ones (seed {args.seed})", None
+    files = export_files(design, name, inputs, expected, command=command, source=source, slots=slots)
     for path in write_together(Path(args.out), files):
         print(path)
     return 0

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,18 @@ def export_files(
     *,
     command: str,
     source: str,
+    slots: Sequence[int] | None = None,
 ) -> dict[str, str]:
     """The files by name: Verilog, description, FuseSoC core, bench.
 
     ``inputs`` and ``expected`` are the bench's vectors as for :func:`bmhw.sim.verify`; ``command`` is written
-    into the files, ``source`` says where the vectors come from. The same arguments give the same text.
+    into the files, ``source`` says where the vectors come from, ``slots`` which input of a trained layer (input channel,
+    kernel row, kernel column in C order) each element of the ports is. The same arguments give the same text.
     """
     latency = design.create().latency
     description = describe(design, name, latency) | {"command": command, "bench_vectors": source}
+    if slots is not None:
+        description["layer_inputs"] = list(slots)
     return {
         f"{name}.v": _header(description) + "\n" + to_verilog(design, name),
         f"{name}.json": json.dumps(description, indent=2) + "\n",

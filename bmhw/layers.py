@@ -34,7 +34,7 @@ _EXAMPLES = """
 examples:
   python -m bmhw.layers --network resnet20v2 --objective balanced
       the 22 convolutions at 8 bits, gates x depth as small as possible
-  python -m bmhw.layers --bm-bits 5 --branches signed --liberty cells.lib.gz --json layers.json
+  python -m bmhw.layers --log-bits 5 --branches signed --liberty cells.lib.gz --json layers.json
       5-bit log codes against 8-bit multipliers, also in gate equivalents and ns
 """
 
@@ -60,6 +60,9 @@ def parser() -> Parser:
                             help=f"width of the {neuron.upper()} neurons (default: --bits)")
     result.add_argument("--mac-weight-bits", type=number, metavar="B",
                         help="width of the MAC neurons' weights (default: as their inputs)")
+    result.add_argument("--log-bits", type=number, metavar="B",
+                        help="BM layers: width of the log codes of activations and weights (default: --bm-bits, which "
+                             "is half that of a linear result)")
     result.add_argument("--branches", choices=("relu", "signed", "wired"), default="relu",
                         help="BM layout: relu where the inputs allow it, else bipolar; signed; or wired where the inputs "
                              "allow it, else signed (default: relu)")
@@ -91,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
                       mac_weight_bits=args.mac_weight_bits,
                       bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
-                      branches=args.branches, objective=args.objective, requantize=args.requantize,
+                      log_bits=args.log_bits, branches=args.branches, objective=args.objective, requantize=args.requantize,
                       sums=args.sums, maximum_bits=args.maximum_bits, linear_maximum_bits=args.linear_maximum_bits,
                       combine=args.combine)
     try:
@@ -118,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "command": shlex.join(["python", "-m", "bmhw.layers", *_meaning(sys.argv[1:] if argv is None else argv)]),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "network": args.network, "mac_bits": neurons.mac_bits, "mac_weight_bits": neurons.mac_weight_bits,
-        "bm_bits": neurons.bm_bits,
+        "bm_bits": neurons.bm_bits, "log_bits": neurons.log_bits,
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
         "sums": neurons.sums, "maximum_bits": neurons.maximum_bits,
         "linear_maximum_bits": neurons.linear_maximum_bits, "combine": neurons.combine,
@@ -172,9 +175,11 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
 
 def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
+    codes = f", log codes {result['log_bits']}" if result["log_bits"] else ""
     weights = f" x {result['mac_weight_bits']}" if result["mac_weight_bits"] else ""
     title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, against "
-             f"BM {result['bm_bits']} bits, {result['branches']}{_sums(result)}; objective {result['objective']}")
+             f"BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}; objective "
+             f"{result['objective']}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("layer", "layout", "output"):
         table.add_column(heading)

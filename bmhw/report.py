@@ -41,8 +41,8 @@ _HEADINGS = {"gates": "gates", "depth": "path", "area_gate_equivalents": "GE", "
 
 
 def kind(result: dict[str, Any]) -> _Kind:
-    """(layout, MAC bits, BM bits) of a run of ``bmhw.layers``."""
-    return result["branches"], result["mac_bits"], result["bm_bits"]
+    """(layout, MAC bits, bits of the BM layers' log codes) of a run of ``bmhw.layers``."""
+    return result["branches"], result["mac_bits"], result.get("log_bits") or result["bm_bits"]
 
 
 def ranges(result: dict[str, Any], output: str) -> dict[str, tuple[float, float, float]]:
@@ -93,7 +93,8 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
             if not found:
                 continue
             layout, mac_bits, bm_bits = kind(result)
-            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}", _sums(result, output), result["objective"],
+            weights = result.get("mac_weight_bits")
+            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}" + (f" x {weights}" if weights else ""), _sums(result, output), result["objective"],
                      result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
                      _goal(result, output, found)]
             lines.append("| " + " | ".join(cells) + " |")

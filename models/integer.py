@@ -44,13 +44,14 @@ class NeuronVectors:
     ``inputs``: port name -> int64; ``x`` (or ``c``) of shape (count, n), weights (n,), biases ().
     ``expected``: the integers of the output, (count,). ``real``: the same neuron in floating point (the
     values of the weight codes, no log2, no rounding), in units of the output's integers, (count,); of a log
-    code, -inf stands for 0.
+    code, -inf stands for 0. ``slots``: which of the layer's inputs each element is, see :meth:`IntegerLayer.slots`.
     """
 
     format: BmFormat | MacFormat
     inputs: dict[str, Integers]
     expected: Integers
     real: NDArray[np.float64]
+    slots: Integers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -394,7 +395,7 @@ class IntegerNetwork:
         expected = outputs[channel, positions]
         if not np.array_equal(expected, chosen.format.compute(**inputs)):
             raise RuntimeError(f"The integer layer {layer} and its format disagree: this is a bug")
-        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, x[:, positions].T))
+        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, x[:, positions].T), slots)
 
     @cached_property
     def _sampled(self) -> dict[str, tuple[Integers, Integers]]:

@@ -116,13 +116,16 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
     weight = f"2^((code - {number_format.weight.maximum}) / 2^{fraction})"
     code = f"2^((code - {number_format.activation.maximum}) / 2^{fraction}), code 0 stands for 0"
     candidate = f"2^((code - {number_format.full_scale}) / 2^{fraction})"
+    magnitudes = "log codes of the weights' magnitudes"
+    if number_format.layout == "wired":
+        magnitudes += f", the first {number_format.positive_inputs} positive, the others negative"
     return {
         "x": ("inputs, linear", f"integer / 2^{number_format.x.magnitude_bits}"),
         "c": ("log codes of the inputs' magnitudes", code),
         "negative": ("signs of the inputs, 1 is negative", "-1 if negative else 1"),
         "k1": ("log codes of the weights' positive parts", weight),
         "k2": ("log codes of the weights' negative parts", weight),
-        "k": ("log codes of the weights' magnitudes", weight),
+        "k": (magnitudes, weight),
         "sign": ("signs of the weights, 1 is negative", "-1 if sign else 1"),
         "bias": ("bias, linear", linear),
         "bias1": ("one more candidate of the first maximum (the positive one)", candidate),

@@ -25,7 +25,8 @@ class TrainedNeuron:
     """A neuron's format, its inputs (ports as ``design.format.compute`` takes them), its outputs.
 
     ``expected`` are the integers of the integer network, ``real`` the outputs of the same neuron in floating
-    point, in the same units; both have one value a vector.
+    point, in the same units; both have one value a vector. ``slots``: which of the layer's inputs (input channel,
+    kernel row, kernel column in C order) each element of the ports is.
     """
 
     model: str
@@ -35,6 +36,7 @@ class TrainedNeuron:
     inputs: dict[str, NDArray[np.int64]]
     expected: NDArray[np.int64]
     real: NDArray[np.float64]
+    slots: NDArray[np.int64]
 
     def __str__(self) -> str:
         return f"{self.model}, layer {self.layer}, channel {self.channel}"
@@ -98,4 +100,5 @@ def load_neuron(model: str, layer: str, channel: int, count: int, seed: int = 0)
         inputs=vectors.inputs,
         expected=vectors.expected,
         real=vectors.real,
+        slots=vectors.slots,
     )

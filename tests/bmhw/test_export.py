@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bmhw.errors import RunError, UsageError
@@ -28,6 +29,7 @@ DESIGNS = {
         "--form",
         "pipelined",
     ],
+    "bm_wired_4bit_3in_pipelined": ["--branches", "wired", "--form", "pipelined"],
     "bm_bipolar_4bit_3in_serial": ["--branches", "bipolar", "--form", "serial"],
     "mac_4bit_3in_serial": ["--neuron", "mac", "--form", "serial"],
 }
@@ -233,7 +235,7 @@ class TestTrained:
                     raise ModelError(f"Layer must be one of conv, not {layer!r}")
                 inputs = vectors(number_format, count, seed + channel)
                 expected = number_format.compute(**inputs)
-                return NeuronVectors(number_format, inputs, expected, expected + 0.5)
+                return NeuronVectors(number_format, inputs, expected, expected + 0.5, np.array([2, 0, 1]))
 
         monkeypatch.setattr(bmhw.models, "load", lambda name: Network())
 
@@ -243,6 +245,7 @@ class TestTrained:
         main([*self.OPTIONS, "--vectors", "60", "--out", str(tmp_path)])
         description = json.loads((tmp_path / "bm_relu_4bit_3in.json").read_text())
         assert description["bench_vectors"] == "60 activations of some, layer conv, channel 2"
+        assert description["layer_inputs"] == [2, 0, 1]
         assert run_bench(tmp_path, "bm_relu_4bit_3in")[0] == 0
 
     @pytest.mark.parametrize(

@@ -240,6 +240,17 @@ def test_sums_maxima_and_end_can_be_chosen(capsys):
     assert "clamped sums, maxima of 3 bits" in capsys.readouterr().out
 
 
+def test_log_codes_may_have_fewer_bits_than_linear_inputs(capsys):
+    arguments = ("--bits", "4", "--layers", "stem,stage0_block0_conv3", "--log-bits", "3")
+    found = figures(capsys, *arguments)
+    for row in found["layers"]:
+        assert {key: row["bm"]["design"][key] for key in ("bits", "log_bits", "weight_bits", "out_fraction")} == {
+            "bits": 4, "log_bits": 3, "weight_bits": 3, "out_fraction": 6}
+        assert row["mac"]["design"]["bits"] == 4
+    assert layers.main(arguments) == 0
+    assert "BM 4 bits, log codes 3" in capsys.readouterr().out
+
+
 def test_the_macs_weights_may_have_a_width_of_their_own(capsys):
     arguments = ("--bits", "4", "--layers", "stem", "--mac-weight-bits", "3")
     found = figures(capsys, *arguments)
@@ -316,6 +327,7 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--bits", "4", "--linear-maximum-bits", "6"], ["from 1 to 5", "6"]),
     (["--bits", "4", "--linear-maximum-bits", "0"], ["from 1 to 5", "0"]),
     (["--mac-weight-bits", "17"], ["from 2 to 16", "17"]),
+    (["--log-bits", "1"], ["from 2 to 16", "1"]),
     (["--branches", "wire"], ["relu, signed, wired", "did you mean wired"]),
 ])
 def test_bad_input_is_one_line_on_stderr(arguments, words):

@@ -40,7 +40,10 @@ class StandInNetwork:
                 code.minimum, code.maximum, shape, dtype=np.int64, endpoint=True
             )
         expected = number_format.compute(**inputs)
-        return SimpleNamespace(format=number_format, inputs=inputs, expected=expected, real=expected + 0.25)
+        slots = np.arange(number_format.inputs)
+        return SimpleNamespace(
+            format=number_format, inputs=inputs, expected=expected, real=expected + 0.25, slots=slots
+        )
 
 
 @pytest.fixture
