@@ -20,14 +20,14 @@ TORCH := torch==2.13.0
 RESULTS := docs/results
 LIBERTY ?=
 COMPARISONS := relu-8 signed-8 signed-5
-# Signs of the weights as wires, the narrower the MAC's weights by the sign they don't need.
+# BM neurons whose weights' signs are wires; also against a MAC whose weights don't hold their sign either.
 WIRED := wired-8 wired-5 wired-4
 relu-8 := --branches relu
 signed-8 := --branches signed
-signed-5 := --branches signed --log-bits 5
+signed-5 := --branches signed --bm-bits 5
 wired-8 := --branches wired
-wired-5 := --branches wired --log-bits 5
-wired-4 := --branches wired --log-bits 4
+wired-5 := --branches wired --bm-bits 5
+wired-4 := --branches wired --bm-bits 5 --log-bits 4
 relu-8-clamped := $(relu-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
 signed-8-clamped := $(signed-8) --sums clamped --maximum-bits 5 --linear-maximum-bits 4 --combine logarithmic
 signed-5-clamped := $(signed-5) --sums clamped --maximum-bits 4 --combine logarithmic

@@ -16,6 +16,9 @@ from rich.table import Table
 
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
 
+WIDTHS = ("log_bits", "maximum_bits", "out_fraction")
+"""What of a network's formats can be changed after training."""
+
 TRACE_COLUMNS = {
     "layer": "layer",
     "layout": "layout",
@@ -47,13 +50,15 @@ def evaluate(
     *,
     rounded: bool = False,
     maximum_bits: int | None = None,
+    out_fraction: int | None = None,
     data_folder: Path | None = None,
     threads: int = 1,
     trace_images: int | None = None,
 ) -> dict[str, Any]:
     """All figures as plain values: accuracies in per cent, units in the key names.
 
-    ``maximum_bits``: high bits of the sums that the maxima see, instead of those it was trained with.
+    ``maximum_bits``: high bits of the sums that the maxima see, ``out_fraction``: fraction bits of linear results, instead
+    of those it was trained with.
     ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
     ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
     """
@@ -70,11 +75,13 @@ def evaluate(
     torch.set_num_threads(threads)
     chosen = choose(model, bits, rounded)
     network = load(chosen)
-    trained_bits, trained_maximum = widths(network, "log_bits"), widths(network, "maximum_bits")
+    trained = {f"trained_{field}": widths(network, field) for field in WIDTHS}
     if bits is not None:
         network = network.with_log_bits(bits)
     if maximum_bits is not None:
         network = network.with_maximum_bits(maximum_bits)
+    if out_fraction is not None:
+        network = network.with_out_fraction(out_fraction)
     data = load_dataset(network.card["data"]["name"], data_folder)
     measured = all(file.is_file() for file in float_files(chosen))
     if trace_images is not None and not measured:
@@ -87,10 +94,8 @@ def evaluate(
         "model": network.name,
         "dataset": data.name,
         "test_images": len(data.test_images),
-        "log_bits": widths(network, "log_bits"),
-        "trained_log_bits": trained_bits,
-        "maximum_bits": widths(network, "maximum_bits"),
-        "trained_maximum_bits": trained_maximum,
+        **{field: widths(network, field) for field in WIDTHS},
+        **trained,
         "sums": widths(network, "sums"),
         "float_measured": measured,
         **{
@@ -108,8 +113,9 @@ def evaluate(
 
 
 def widths(network, field: str) -> list[Any]:
-    """The values that a field of the BM layers' formats has, sorted."""
-    formats = [layer.format for layer in network.layers.values()]
+    """The values that a field of the BM layers' formats has, sorted; of the fraction of linear results only theirs."""
+    formats = [layer.format for layer in network.layers.values()
+               if field != "out_fraction" or layer.format.result == "linear"]
     return sorted({getattr(fmt, field) for fmt in formats if hasattr(fmt, field)})
 
 
@@ -118,14 +124,17 @@ def table(figures: dict[str, Any]) -> Table:
     result.add_column("accuracy in %", justify="right")
     log_bits = ", ".join(map(str, figures["log_bits"]))
     seen = ", ".join(map(str, figures["maximum_bits"]))
-    as_trained = all(figures[key] == figures[f"trained_{key}"] for key in ("log_bits", "maximum_bits"))
+    as_trained = all(figures[key] == figures[f"trained_{key}"] for key in WIDTHS)
     how = "trained at this width" if as_trained else "rounded, not trained again"
+    fractions = figures["out_fraction"]
+    results = (f"linear results of {', '.join(map(str, fractions))} fraction bits, "
+               if fractions != figures["trained_out_fraction"] else "")
     clamped = "clamped sums, " if "clamped" in figures["sums"] else ""
     source = "" if figures["float_measured"] else " (its card says so, the weights aren't here)"
     rows = [
         (f"classical, floating point{source}", "classical"),
         (f"BM, floating point{source}", "bm_float"),
-        (f"BM, integer, log codes of {log_bits} bits, {clamped}maxima of {seen} bits, {how}", "bm_integer"),
+        (f"BM, integer, log codes of {log_bits} bits, {clamped}maxima of {seen} bits, {results}{how}", "bm_integer"),
     ]
     if not figures["log_bits"]:
         rows = [rows[0], ("classical, integer", "bm_integer")]
@@ -164,6 +173,9 @@ def parser() -> Parser:
         "--maximum-bits", type=number, metavar="M", help="high bits of the sums that the maxima see"
     )
     result.add_argument(
+        "--out-fraction", type=number, metavar="F", help="fraction bits of the linear results (default: as trained)"
+    )
+    result.add_argument(
         "--trace",
         type=number,
         nargs="?",
@@ -181,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for option, value, low, high in (
         ("--bits", args.bits, 2, 16),
         ("--maximum-bits", args.maximum_bits, 1, 17),
+        ("--out-fraction", args.out_fraction, 0, 40),
         ("--threads", args.threads, 1, 1024),
         ("--trace", args.trace, 1, 10000),
     ):
@@ -193,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.bits,
         rounded=args.rounded,
         maximum_bits=args.maximum_bits,
+        out_fraction=args.out_fraction,
         data_folder=args.data,
         threads=args.threads,
         trace_images=args.trace,

@@ -253,6 +253,19 @@ class IntegerLayer:
             biases[port] = rounded(biases[port], fmt.full_scale)
         return dataclasses.replace(self, format=fmt, weights=weights, biases=biases)
 
+    def with_out_fraction(self, out_fraction: int) -> "IntegerLayer":
+        """The same layer with a linear result of so many fraction bits, its bias rounded; layers that give codes and MAC
+        layers as they are. What reads it counts in other units then (:meth:`IntegerNetwork.with_out_fraction`)."""
+        if isinstance(self.format, MacFormat) or self.gives_codes:
+            return self
+        try:
+            fmt = dataclasses.replace(self.format, out_fraction=out_fraction)
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
+        dropped = self.format.out_fraction - out_fraction
+        biases = {"bias": round_shift(self.biases["bias"], np.int64(dropped))}
+        return dataclasses.replace(self, format=fmt, biases=biases, exponent=self.exponent + dropped)
+
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
@@ -367,6 +380,27 @@ class IntegerNetwork:
         """The same network with maxima that see only the ``maximum_bits`` high bits of the sums."""
         layers = {name: layer.with_maximum_bits(maximum_bits) for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)
+
+    def with_out_fraction(self, out_fraction: int) -> "IntegerNetwork":
+        """The same network with linear results of so many fraction bits; thresholds and biases rounded."""
+        layers = {name: layer.with_out_fraction(out_fraction) for name, layer in self.layers.items()}
+        coarse = dataclasses.replace(self, layers=layers)
+
+        def dropped(node: str) -> Integers:
+            source = self.architecture[node].inputs[0]
+            return coarse.exponents[source] - self.exponents[source]
+
+        return dataclasses.replace(
+            self,
+            layers={
+                name: layer if layer.takes_codes else dataclasses.replace(layer, shift=layer.shift - dropped(name))
+                for name, layer in layers.items()
+            },
+            thresholds={
+                name: dataclasses.replace(norm, threshold=round_shift(norm.threshold, dropped(name)))
+                for name, norm in self.thresholds.items()
+            },
+        )
 
     def neuron_vectors(self, layer: str, channel: int, count: int, seed: int = 0) -> NeuronVectors:
         """``count`` real inputs of one neuron, drawn from the held-out images in ``samples``, and its

@@ -376,3 +376,25 @@ def test_fewer_bits_in_the_maxima_are_those_of_the_format():
     network.neuron_vectors("stage1_conv1", 3, 50)  # compares with the format's compute
     with pytest.raises(ModelError, match="from 1 to 9, not 10"):
         load("digits").with_maximum_bits(10)
+
+
+def test_fewer_fraction_bits_of_linear_results_round_them(digits):
+    network = load("digits")
+    assert np.array_equal(network.with_out_fraction(14).logits(network.samples), network.logits(network.samples))
+    coarse = network.with_out_fraction(8)
+    assert {layer.format.out_fraction for layer in coarse.layers.values()} == {8}
+    for name in coarse.layers:
+        coarse.neuron_vectors(name, 3, 20)  # compares with the format's compute
+
+    def stem(which):
+        value = next(value for node, value in which.trace(network.samples) if node.name == "stem")
+        return value * 2.0 ** which.layers["stem"].exponent.reshape(1, -1, 1, 1)
+
+    unit = 2.0 ** coarse.layers["stem"].exponent.reshape(1, -1, 1, 1)
+    # two exponentials and the bias, each half a unit of the coarse result off, and of the fine one
+    assert (np.abs(stem(coarse) - stem(network)) <= 3 * 0.5 * unit * (1 + 2.0**-6)).all()
+    right = 100 * (coarse.classify(digits.test_images) == digits.test_labels).mean()
+    # five of 500 images: what follows counts in the new units, or next to nothing would be right
+    assert abs(right - network.card["accuracy"]["bm_integer_accuracy"]) <= 1
+    with pytest.raises(ModelError, match="from 0 to 40, not 41"):
+        network.with_out_fraction(41)
