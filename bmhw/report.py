@@ -34,8 +34,12 @@ _GOALS: dict[_Kind, dict[str, dict[str, float]]] = {
     ("signed", 8, 5): {"balanced": {"gates": 6.0, "depth": 0.50, "area_gate_equivalents": 8.0, "delay_ns": 0.50},
                        "area": {"gates": 8.0}, "delay": {"depth": 0.45}},
 }
+# Signs as wires have the goals of layout signed, which has one sum an input too.
+_GOALS |= {("wired", mac, bm): goals for (layout, mac, bm), goals in list(_GOALS.items()) if layout == "signed"}
 # The same for the path of layers that give a linear result; their gates have the goal of the others.
 _LINEAR_PATHS: dict[_Kind, float] = {("relu", 8, 8): 0.95, ("signed", 8, 8): 0.95, ("signed", 8, 5): 0.75}
+_LINEAR_PATHS |= {("wired", mac, bm): path for (layout, mac, bm), path in list(_LINEAR_PATHS.items())
+                  if layout == "signed"}
 _RATIOS = ("gates", "depth", "area_gate_equivalents", "delay_ns")
 _HEADINGS = {"gates": "gates", "depth": "path", "area_gate_equivalents": "GE", "delay_ns": "ns"}
 
@@ -190,7 +194,8 @@ def plot() -> bytes:
     shapes = _by_shape()
     fan_ins = sorted({inputs for inputs, _ in shapes})
     figure, panels = pyplot.subplots(1, len(fan_ins), figsize=(6.2 * len(fan_ins), 5), squeeze=False)
-    styles = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^")}
+    styles = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
+              "BM wired": ("tab:purple", "v")}
     for inputs, panel in zip(fan_ins, panels[0], strict=True):
         named = set()
         for (n, width), neurons in shapes.items():
