@@ -57,8 +57,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """All figures as plain values: accuracies in per cent, units in the key names.
 
-    ``maximum_bits``: high bits of the sums that the maxima see, ``out_fraction``: fraction bits of linear results, instead
-    of those it was trained with.
+    ``maximum_bits``: high bits of the sums that the maxima see, ``out_fraction``: fraction bits of linear results,
+    instead of those it was trained with.
     ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
     ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
     """

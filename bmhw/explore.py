@@ -91,8 +91,8 @@ def _seeing(fmt: BmFormat, bits: int) -> BmFormat:
 
 def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int,
             families: Collection[str] = FAMILIES) -> dict[str, Any]:
-    """Measure the families' designs of the shapes (width, inputs) with the script for area, and some with that for delay
-    too. Interrupted and called again, it goes on from the cache."""
+    """Measure the families' designs of the shapes (width, inputs) with the script for area, and some with that for
+    delay too. Interrupted and called again, it goes on from the cache."""
     todo = [(design, script) for width, n in shapes for design in designs(width, n)
             if (shape(design.format)["layout"] or "mac") in families
             for script in dict.fromkeys(SCRIPT_OF.values())
@@ -118,8 +118,8 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
 
 def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]],
            families: Collection[str] = FAMILIES) -> dict[str, Any]:
-    """The table with the rows that the one in ``path`` has of other shapes and families; RunError if other tools measured
-    those."""
+    """The table with the rows that the one in ``path`` has of other shapes and families; RunError if other tools
+    measured those."""
     if not path.exists():
         return table
     old = json.loads(path.read_text())

@@ -56,8 +56,8 @@ def export_files(
     """The files by name: Verilog, description, FuseSoC core, bench.
 
     ``inputs`` and ``expected`` are the bench's vectors as for :func:`bmhw.sim.verify`; ``command`` is written
-    into the files, ``source`` says where the vectors come from, ``slots`` which input of a trained layer (input channel,
-    kernel row, kernel column in C order) each element of the ports is. The same arguments give the same text.
+    into the files, ``source`` says where the vectors come from, ``slots`` which input of a trained layer (input
+    channel, kernel row, kernel column in C order) each element of the ports is. The same arguments give the same text.
     """
     latency = design.create().latency
     description = describe(design, name, latency) | {"command": command, "bench_vectors": source}

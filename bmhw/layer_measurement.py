@@ -95,7 +95,8 @@ class Neurons:
 
     def mac(self, layer: Layer) -> MacFormat:
         return MacFormat(inputs=layer.fan_in, bits=self.mac_bits, weight_bits=self.mac_weight_bits,
-                         signed_inputs=not layer.nonnegative, boundary="layer", result=layer.output, requantize=self.requantize)
+                         signed_inputs=not layer.nonnegative, boundary="layer", result=layer.output,
+                         requantize=self.requantize)
 
     def bm(self, layer: Layer) -> list[BmFormat]:
         """The formats that may be built: a linear end, and where a code follows and its table stays small a

@@ -64,8 +64,8 @@ def parser() -> Parser:
                         help="BM layers: width of the log codes of activations and weights (default: --bm-bits, which "
                              "is half that of a linear result)")
     result.add_argument("--branches", choices=("relu", "signed", "wired"), default="relu",
-                        help="BM layout: relu where the inputs allow it, else bipolar; signed; or wired where the inputs "
-                             "allow it, else signed (default: relu)")
+                        help="BM layout: relu where the inputs allow it, else bipolar; signed; or wired where the "
+                             "inputs allow it, else signed (default: relu)")
     result.add_argument("--objective", choices=OBJECTIVES, default="area",
                         help="few gates, few gates x depth, or a short path (default: area)")
     result.add_argument("--requantize", choices=REQUANTIZATIONS, default="scale",
@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
                       mac_weight_bits=args.mac_weight_bits,
                       bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
-                      log_bits=args.log_bits, branches=args.branches, objective=args.objective, requantize=args.requantize,
+                      log_bits=args.log_bits, branches=args.branches, objective=args.objective,
+                      requantize=args.requantize,
                       sums=args.sums, maximum_bits=args.maximum_bits, linear_maximum_bits=args.linear_maximum_bits,
                       combine=args.combine)
     try:
@@ -177,8 +178,8 @@ def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
     codes = f", log codes {result['log_bits']}" if result["log_bits"] else ""
     weights = f" x {result['mac_weight_bits']}" if result["mac_weight_bits"] else ""
-    title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, against "
-             f"BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}; objective "
+    title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, "
+             f"against BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}; objective "
              f"{result['objective']}")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading in ("layer", "layout", "output"):

@@ -97,9 +97,9 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
             if not found:
                 continue
             layout, mac_bits, bm_bits = kind(result)
-            weights = result.get("mac_weight_bits")
-            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}" + (f" x {weights}" if weights else ""), _sums(result, output), result["objective"],
-                     result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
+            weights = f" x {result['mac_weight_bits']}" if result.get("mac_weight_bits") else ""
+            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}{weights}", _sums(result, output),
+                     result["objective"], result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
                      _goal(result, output, found)]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")

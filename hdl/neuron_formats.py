@@ -271,8 +271,8 @@ class BmFormat:
         if not code and self.result == "code":
             raise ValueError("A neuron with a linear end gives a linear result; a code needs boundary layer")
         if self.combine == "logarithmic" and self.layout not in TWO_MAXIMA:
-            raise ValueError("A logarithmic end needs layout relu, signed or wired, not bipolar: it subtracts two terms "
-                             "only")
+            raise ValueError(f"A logarithmic end needs layout {', '.join(TWO_MAXIMA)}, not {self.layout}: it subtracts "
+                             "two terms only")
         if self.combine == "logarithmic":
             # its table phi has about 2^F * (F + 2) entries
             check_range("Log code fraction of a logarithmic end", self.log_fraction, 0, LOG_SUBTRACT_FRACTION)

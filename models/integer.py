@@ -254,8 +254,8 @@ class IntegerLayer:
         return dataclasses.replace(self, format=fmt, weights=weights, biases=biases)
 
     def with_out_fraction(self, out_fraction: int) -> "IntegerLayer":
-        """The same layer with a linear result of so many fraction bits, its bias rounded; layers that give codes and MAC
-        layers as they are. What reads it counts in other units then (:meth:`IntegerNetwork.with_out_fraction`)."""
+        """The same layer with a linear result of so many fraction bits, its bias rounded; layers that give codes and
+        MAC layers as they are. What reads it counts in other units then (:meth:`IntegerNetwork.with_out_fraction`)."""
         if isinstance(self.format, MacFormat) or self.gives_codes:
             return self
         try:

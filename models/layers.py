@@ -45,8 +45,8 @@ def combine_layout(
 
 
 def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """A classical weight in a layout: itself for ``signed``, the nearest one with :func:`wired_signs` for ``wired``, else
-    ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``."""
+    """A classical weight in a layout: itself for ``signed``, the nearest one with :func:`wired_signs` for ``wired``,
+    else ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``."""
     if layout == "signed":
         return weight.clone()
     if layout == "wired":
@@ -75,8 +75,8 @@ class BmConv2d(nn.Module):
     """Bipolar morphological 2-D convolution.
 
     Input (batch, in_channels, height, width), output (batch, out_channels, ...), zero padding. ``weight``:
-    (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only magnitudes
-    count. ``training_difference``: what stands for the difference of two maxima while training (a function
+    (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only
+    magnitudes count. ``training_difference``: what stands for the difference of two maxima while training (a function
     like :func:`.operators.max_product_difference`, which it is unless set otherwise).
     """
 

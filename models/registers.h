@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How wide a vector register of the processor is that this is compiled for. Wider vector types are legal, but the compiler
-// then goes lane by lane through comparisons and choices: twenty times slower.
+// How wide a vector register of the processor is that this is compiled for. Wider vector types are legal, but then the
+// compiler goes lane by lane through comparisons and choices.
 
 #pragma once
 
