@@ -20,7 +20,7 @@ TORCH := torch==2.13.0
 RESULTS := docs/results
 LIBERTY ?=
 COMPARISONS := relu-8 signed-8 signed-5
-# BM neurons whose weights' signs are wires; also against a MAC whose weights don't hold their sign either.
+# BM neurons whose weights' signs are wires.
 WIRED := wired-8 wired-5 wired-4
 relu-8 := --branches relu
 signed-8 := --branches signed
@@ -60,10 +60,7 @@ results: $(VENV)/installed-report
 	$(call layers,$(c)-clamped-shift,$($(c)-clamped) --objective balanced --requantize shift)\
 	$(call layers,$(c)-full-balanced,$($(c)) --combine logarithmic --objective balanced))
 	$(foreach c,$(WIRED),\
-	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY)))\
-	$(call layers,$(c)-clamped-area,$($(c)-clamped) --objective area)\
-	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\
-	$(call layers,$(c)-clamped-weights7,$($(c)-clamped) --mac-weight-bits 7 --objective balanced))
+	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY))))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 	@$(RUN) -m bmhw.accuracy models/weights $(RESULTS)/cards --json $(RESULTS)/accuracy.json \
 		--markdown $(RESULTS)/accuracy.md
