@@ -69,7 +69,7 @@ def test_a_comparison_gives_each_neuron_its_own_width_and_options():
     (["--weight-bits", "99"], ["2 to 16", "99"]),
     (["--maximum-bits", "10"], ["1 to 9", "10"]),
     (["--signed-inputs"], ["relu", "unsigned"]),
-    (["--branches", "bipolar", "--combine", "logarithmic"], ["relu or signed", "bipolar"]),
+    (["--branches", "bipolar", "--combine", "logarithmic"], ["relu, signed, wired", "bipolar"]),
     (["--multiplier", "dadda"], ["--multiplier dadda", "--neuron mac"]),
     (["--neuron", "mac", "--maximum", "tree"], ["--maximum tree", "--neuron bm"]),
     (["--neuron", "mac", "--branches", "relu"], ["--branches relu", "--neuron bm"]),
