@@ -111,7 +111,8 @@ def test_a_library_adds_area_and_delay(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    *(["--branches", layout, "--form", form] for layout in LAYOUTS for form in FORMS),
+    *(["--branches", layout, "--form", form] for layout in LAYOUTS for form in FORMS
+      if (layout, form) != ("wired", "serial")),
     *(["--neuron", "mac", "--form", form] for form in FORMS),
     *(["--maximum", maximum, "--branches", "signed"] for maximum in MAXIMA),
     *(["--neuron", "mac", "--multiplier", multiplier] for multiplier in MULTIPLIERS),
