@@ -61,7 +61,8 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
     """Every architecture at a width and fan-in, from activation code to activation code.
 
     BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
-    :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. At :data:`LINEAR` also those from activation
+    :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. Those of layout wired at :data:`WIRED` and
+    with clamped sums only. At :data:`LINEAR` also those from activation
     code to linear result.
     """
     for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):

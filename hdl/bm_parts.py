@@ -240,11 +240,7 @@ class MaximaPart(Block):
         for branch in self.branches:
             candidates = self.s if fmt.layout == "signed" else getattr(self, f"s{branch}")
             enter = getattr(self, f"enter{branch}") if masked else None
-            # all maxima are of one size, for they have as many levels: a candidate that isn't there is 0
-            absent = max(fmt.candidates) - fmt.candidates[branch - 1]
-            if absent:
-                candidates = Cat(candidates, Const(0, absent * fmt.maximum_bits))
-                enter = Cat(enter, Const(0, absent)) if masked else None
+            # all maxima are of one size, so that they have as many levels: the highest candidate that one lacks is 0
             if self.biased:
                 candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
                 enter = Cat(enter, 1) if masked else None

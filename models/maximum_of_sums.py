@@ -55,7 +55,7 @@ def candidate_maps(fmt: BmFormat, x: NDArray[np.int64]) -> NDArray:
     codes = table[np.abs(x)]
     if not fmt.signed_inputs:
         return codes
-    absent = dtype(-fmt.weight.maximum if fmt.layout in ONE_SUM else 0)
+    absent = dtype(-fmt.weight.maximum if fmt.layout == "signed" else 0)
     return np.concatenate([np.where(x < 0, absent, codes), np.where(x < 0, codes, absent)], axis=1)
 
 

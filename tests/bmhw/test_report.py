@@ -60,6 +60,23 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
         explore.merged({"engine": Engine().version, "yosys": "", "rows": []}, out, [(2, 2)])
 
 
+def test_explore_measures_some_families_and_keeps_the_others(monkeypatch, tmp_path):
+    few(monkeypatch)
+    monkeypatch.setattr(explore, "WIRED", ((2, 2),))
+    out = tmp_path / "table.json"
+    common = ["--bits", "2", "--inputs", "2", "--out", str(out), "--jobs", "1"]
+    explore.main([*common, "--families", "wired"])
+    wired = json.loads(out.read_text())["rows"]
+    assert wired and {(row["layout"], row["sums"]) for row in wired} == {("wired", "clamped")}
+    for row in wired:
+        row["gates"] = -1  # whatever it was: it isn't measured again
+    out.write_text(json.dumps({**json.loads(out.read_text()), "rows": wired}))
+    explore.main([*common, "--families", "mac"])
+    rows_now = json.loads(out.read_text())["rows"]
+    assert [row for row in rows_now if row["layout"] == "wired"] == wired
+    assert {row["neuron"] for row in rows_now if row not in wired} == {"mac"}
+
+
 def test_linear_results_are_measured_where_asked_for(monkeypatch):
     few(monkeypatch)
     without = list(explore.designs(3, 2))
