@@ -185,6 +185,9 @@ def test_a_goal_is_met_only_where_every_layer_meets_it():
     assert report._goal(result, "linear", linear) == "gates 2.9: met, path 0.95: met"
     assert report._goal(result, "code", linear) == (
         "gates 2.9: met, path 0.75: missed, GE 3.5: missed, ns 0.75: met")
+    goals = [report._goal({**result, "branches": layout, "log_bits": 5}, output, linear)
+             for layout in ("signed", "wired") for output in ("code", "linear")]
+    assert goals[:2] == goals[2:] and "gates 6: missed" in goals[0] and "path 0.75: missed" in goals[1]
 
 
 def test_bad_folders_are_one_line(tmp_path):

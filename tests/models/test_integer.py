@@ -360,6 +360,10 @@ def test_fewer_bits_afterwards_are_those_of_folding(tiny_architecture, images, c
         again = fewer.with_maximum_bits(9)
         inside = known & (layer.weights["k"] <= fewer.format.weight.maximum - fewer.format.half_step)
         assert np.array_equal(again.weights["k"][inside], layer.weights["k"][inside])
+        # narrower codes, whose maxima drop nothing, don't round by the half step that the coarse maxima needed
+        coarse, expected = fewer.with_log_bits(6), layer.with_log_bits(6)
+        assert coarse.format == expected.format and coarse.format.half_step == 0
+        assert np.array_equal(coarse.weights["k"][inside], expected.weights["k"][inside])
 
 
 def test_layers_with_a_linear_result_have_maxima_of_their_own(tiny_architecture, images):

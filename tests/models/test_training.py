@@ -208,9 +208,10 @@ class TestCommands:
         assert {layer.format.layout for layer in load(tmp_path / "small.json").layers.values()} == {"signed"}
 
     def test_evaluate_prints_the_shipped_network(self):
-        result = self.run("bmhw.evaluate", "--model", "digits", "--bits", "6", "--json", "-")
+        result = self.run("bmhw.evaluate", "--model", "digits", "--bits", "6", "--out-fraction", "9", "--json", "-")
         figures = json.loads(result.stdout)
         assert result.returncode == 0 and figures["log_bits"] == [6] and figures["trained_log_bits"] == [8]
+        assert figures["out_fraction"] == [9] and figures["trained_out_fraction"] == [14]
         assert figures["classical_accuracy"] > 99 and figures["bm_float_accuracy"] > 97
 
     def test_evaluate_without_the_floating_point_weights(self, tmp_path):
@@ -273,6 +274,9 @@ class TestCommands:
             (["bmhw.train", "--epoch-images", "9999"], 2, "from 1 to 1097, not 9999"),
             (["bmhw.train", "--maximum-bits", "10"], 2, "from 1 to 9, not 10"),
             (["bmhw.train", "--sums", "clamped", "--maximum-bits", "9"], 2, "from 1 to 8, not 9"),
+            (["bmhw.train", "--linear-maximum-bits", "0"], 2, "from 1 to 9, not 0"),
+            (["bmhw.train", "--layout", "wire"], 2, "did you mean wired"),
+            (["bmhw.evaluate", "--out-fraction", "41"], 2, "from 0 to 40, not 41"),
             (["bmhw.train", "--method", "alchemy"], 2, "must be one of annealed"),
             (["bmhw.train", "--bm-rate", "0"], 2, "--bm-rate must be above 0 and at most 1, not 0"),
             (["bmhw.train", "--init-from", "/nowhere.pt"], 1, "/nowhere.pt doesn't exist"),
