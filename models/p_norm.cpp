@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What lies around the convolution of a p-norm, each in one pass over the memory, for float32 and bfloat16 powers. Contract: the plain functions in
-// smoothed.py. Compiled by native_build.py; called through ctypes.
+// What lies around the convolution of a p-norm, each in one pass over the memory, for float32 and bfloat16 powers;
+// channels lie last. Contract: the plain functions in smoothed.py. Compiled by native_build.py; called through ctypes.
 
 #include <algorithm>
 #include <cstdint>
@@ -98,40 +98,40 @@ void powers(int64_t rows, int64_t length, const float *values, float p, float *s
     }
 }
 
-// sums (batch, 2 * half, positions) become quotients norm / sum; values (batch, half, positions): the differences of
+// sums (batch, positions, 2 * half) become quotients norm / sum; values (batch, positions, half): the differences of
 // the norms, in the scales of images and outputs.
 template <typename Real>
-void difference(int64_t batch, int64_t half, int64_t positions, Real *sums, float p, const float *x_scale,
+void difference(int64_t batch, int64_t positions, int64_t half, Real *sums, float p, const float *x_scale,
                 const float *w_scale, float *values, int threads) {
     const float exponent = 1 / p - 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t b = 0; b < batch; ++b)
-        for (int64_t o = 0; o < half; ++o) {
-            Real *first = sums + (b * 2 * half + o) * positions, *second = first + half * positions;
-            float *result = values + (b * half + o) * positions;
-            const float first_scale = x_scale[b] * w_scale[o], second_scale = x_scale[b] * w_scale[half + o];
-            blocks(positions, [&](int64_t i, auto count) {
-                const Floats a = load(first + i, count), b = load(second + i, count);
-                const Floats q = power(a + kSmallest, exponent), r = power(b + kSmallest, exponent);
-                store(first_scale * (a * q) - second_scale * (b * r), result + i, count);
-                store(q, first + i, count);
-                store(r, second + i, count);
+        for (int64_t at = b * positions; at < (b + 1) * positions; ++at) {
+            Real *first = sums + at * 2 * half, *second = first + half;
+            blocks(half, [&](int64_t o, auto count) {
+                const Floats a = load(first + o, count), c = load(second + o, count);
+                const Floats q = power(a + kSmallest, exponent), r = power(c + kSmallest, exponent);
+                const Floats values_of = load(w_scale + o, count) * (a * q) - load(w_scale + half + o, count) * (c * r);
+                store(x_scale[b] * values_of, values + at * half + o, count);
+                store(q, first + o, count);
+                store(r, second + o, count);
             });
         }
 }
 
-// The gradient of the sums: (batch, 2 * half, positions).
+// The gradient of the sums: (batch, positions, 2 * half).
 template <typename Real>
-void sums_gradient(int64_t batch, int64_t half, int64_t positions, const float *gradient, const Real *quotients,
+void sums_gradient(int64_t batch, int64_t positions, int64_t half, const float *gradient, const Real *quotients,
                    const float *x_scale, const float *w_scale, Real *result, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t b = 0; b < batch; ++b)
-        for (int64_t o = 0; o < 2 * half; ++o) {
-            const float scale = x_scale[b] * (o < half ? w_scale[o] : -w_scale[o]);
-            const float *from = gradient + (b * half + o % half) * positions;
-            const int64_t at = (b * 2 * half + o) * positions;
-            blocks(positions, [&](int64_t i, auto count) {
-                store(scale * load(from + i, count) * load(quotients + at + i, count), result + at + i, count);
+        for (int64_t at = b * positions; at < (b + 1) * positions; ++at) {
+            const Real *first = quotients + at * 2 * half, *second = first + half;
+            Real *to_first = result + at * 2 * half, *to_second = to_first + half;
+            blocks(half, [&](int64_t o, auto count) {
+                const Floats scaled = x_scale[b] * load(gradient + at * half + o, count);
+                store(scaled * load(w_scale + o, count) * load(first + o, count), to_first + o, count);
+                store(-scaled * load(w_scale + half + o, count) * load(second + o, count), to_second + o, count);
             });
         }
 }
@@ -157,15 +157,15 @@ void values_gradient(int64_t length, const Real *gradient, const Real *powers, c
                                            Real *result, int threads) {                                               \
         powers(rows, length, values, p, scale, result, threads);                                                      \
     }                                                                                                                 \
-    extern "C" void p_norm_difference_##suffix(int64_t batch, int64_t half, int64_t positions, Real *sums, float p,   \
+    extern "C" void p_norm_difference_##suffix(int64_t batch, int64_t positions, int64_t half, Real *sums, float p,   \
                                                const float *x_scale, const float *w_scale, float *values,             \
                                                int threads) {                                                         \
-        difference(batch, half, positions, sums, p, x_scale, w_scale, values, threads);                               \
+        difference(batch, positions, half, sums, p, x_scale, w_scale, values, threads);                               \
     }                                                                                                                 \
-    extern "C" void p_norm_sums_gradient_##suffix(int64_t batch, int64_t half, int64_t positions,                     \
+    extern "C" void p_norm_sums_gradient_##suffix(int64_t batch, int64_t positions, int64_t half,                     \
                                                   const float *gradient, const Real *quotients, const float *x_scale, \
                                                   const float *w_scale, Real *result, int threads) {                  \
-        sums_gradient(batch, half, positions, gradient, quotients, x_scale, w_scale, result, threads);                \
+        sums_gradient(batch, positions, half, gradient, quotients, x_scale, w_scale, result, threads);                \
     }                                                                                                                 \
     extern "C" void p_norm_values_gradient_##suffix(int64_t length, const Real *gradient, const Real *powers,         \
                                                     const float *values, float *result, int threads) {                \
