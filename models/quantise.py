@@ -100,7 +100,7 @@ class FoldedLayer(nn.Module):
     full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`. A layer that
     gives codes has two biases instead, the candidates of its maxima in the unit of the weights, and its
     outputs are the codes' values, 0..1; a layer that takes codes takes such values. ``gradient_norm``: the p of
-    the p-norm whose gradient linear ends train with; None: that of the maxima.
+    the p-norms whose gradient it trains with; None: that of the maxima.
     """
 
     def __init__(
@@ -195,22 +195,32 @@ class FoldedLayer(nn.Module):
         return first - second
 
     def _sums(self, products: Tensor) -> Tensor:
-        """The sums of codes that products of the codes' values stand for, as the maxima see them: int64.
+        """The sums of codes that products of the codes' values stand for, as the maxima see them: int32.
 
         The half step is a part of one of the codes there; here the values are those without it, so that products,
         candidates and gradients are in one unit.
         """
         fmt = self.format
-        sums = torch.floor(torch.log2(products.detach()) * (1 << fmt.log_fraction) + 0.5)
-        sums = (sums + fmt.full_scale + fmt.half_step).clamp(0, fmt.full_scale).long()
-        return (sums >> fmt.dropped_bits) << fmt.dropped_bits
+        # in place, and in one addition: these maps are large, and a logarithm here is an integer up to its own rounding
+        sums = torch.log2(products.detach()).mul_(1 << fmt.log_fraction)
+        sums = sums.add_(fmt.full_scale + fmt.half_step + 0.5).clamp_(0, fmt.full_scale).int()
+        return sums.bitwise_and_(-1 << fmt.dropped_bits) if fmt.dropped_bits else sums
 
     def _code_end(self, x: Tensor, w: Tensor, stride: int, padding: int, quantised: bool) -> Tensor:
         """The logarithmic end of the maxima and their bias candidates: values of codes."""
         fmt, biases = self.format, [bias.abs().view(-1, 1, 1) for bias in self.biases]
-        products = max_product(x, w.flatten(0, 1), stride, padding).chunk(2, dim=1)
-        first, second = (torch.maximum(p, bias) for p, bias in zip(products, biases, strict=True))
-        real = torch.relu(first - second) * 2.0 ** (fmt.offset / (1 << fmt.log_fraction))
+        smooth = quantised and self.training and self.gradient_norm is not None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not smooth):
+            products = max_product(x, w.flatten(0, 1), stride, padding).chunk(2, dim=1)
+            first, second = (torch.maximum(p, bias) for p, bias in zip(products, biases, strict=True))
+            difference = first - second
+        if smooth:
+            # the bias candidates are the weights of one more input, which is 1: they enter the norms as the maxima
+            taps = torch.stack(biases)[:, :, None]
+            taps = functional.pad(taps, (0, w.shape[-1] - 1, 0, w.shape[-2] - 1))
+            x, w = torch.cat([x, torch.ones_like(x[:, :1])], dim=1), torch.cat([w, taps], dim=2)
+            difference = straight_through(norm_difference(x, w, stride, 0, p=self.gradient_norm), difference)
+        real = torch.relu(difference) * 2.0 ** (fmt.offset / (1 << fmt.log_fraction))
         if not quantised:
             return real
         a, b = self._sums(first), self._sums(second)
