@@ -170,6 +170,32 @@ def test_a_straight_through_step_reaches_every_parameter(tiny_architecture, imag
     assert not candidates or candidates & reached
 
 
+@pytest.mark.parametrize("layout", ["auto", "signed"])
+def test_logarithmic_ends_have_the_gradient_of_norms_over_products_and_bias(tiny_architecture, images, layout):
+    """Against the norms written out; where the code is 0 or saturates there is no gradient."""
+    _network, result, pixels = folded(tiny_architecture, layout, Quantisation(combine="logarithmic"), images)
+    step = result.train().steps["first"]  # 1x1 and from codes to codes, so that the products are easily written
+    step.gradient_norm, p = 16.0, 16
+    # the upper half of the codes: float32 has no 16th powers of smaller products
+    codes = torch.randint(128, 256, (2, 4, 5, 5), generator=torch.Generator().manual_seed(1))
+    x = step.code_values[codes]
+    direction = torch.randn(2, 5, 5, 5, generator=torch.Generator().manual_seed(2))
+    parameters = (step.weight, *step.biases)
+    ours = torch.autograd.grad(step(x), parameters, direction)
+
+    weight = step.quantised_weight().flatten(-3)
+    sides = torch.stack([weight, -weight]) if layout == "signed" else weight
+    products = torch.einsum("bchw,soc->sbcohw", x.double(), sides.clamp(min=0).double())
+    biases = torch.stack([bias.abs() for bias in step.biases]).view(2, 1, 1, 5, 1, 1)
+    candidates = torch.cat([products, biases.expand(2, 2, 1, 5, 5, 5)], dim=2)
+    unit = 2.0 ** (step.format.offset / (1 << step.format.log_fraction))
+    exact, real = (unit * (side[0] - side[1]) for side in (candidates.amax(dim=2), candidates.norm(p, dim=2)))
+    inside = (exact > 0) & (exact < 1)
+    assert inside.any() and not inside.all()
+    for a, b in zip(ours, torch.autograd.grad(real, parameters, direction * inside), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
 @pytest.fixture(scope="module")
 def network():
     return load("digits")
