@@ -173,7 +173,7 @@ def test_a_straight_through_step_reaches_every_parameter(tiny_architecture, imag
 @pytest.mark.parametrize("layout", ["auto", "signed"])
 def test_logarithmic_ends_have_the_gradient_of_norms_over_products_and_bias(tiny_architecture, images, layout):
     """Against the norms written out; where the code is 0 or saturates there is no gradient."""
-    _network, result, pixels = folded(tiny_architecture, layout, Quantisation(combine="logarithmic"), images)
+    _network, result, _pixels = folded(tiny_architecture, layout, Quantisation(combine="logarithmic"), images)
     step = result.train().steps["first"]  # 1x1 and from codes to codes, so that the products are easily written
     step.gradient_norm, p = 16.0, 16
     # the upper half of the codes: float32 has no 16th powers of smaller products
