@@ -83,9 +83,19 @@ class Quantisation:
         )
 
 
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, real, rounded):
+        return rounded.view_as(rounded)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
 def straight_through(real: Tensor, rounded: Tensor) -> Tensor:
-    """``rounded`` with the gradient of ``real``."""
-    return real + (rounded - real).detach()
+    """``rounded``, bit for bit, with the gradient of ``real``."""
+    return _StraightThrough.apply(real, rounded)
 
 
 def round_half_up(real: Tensor) -> Tensor:
