@@ -86,7 +86,7 @@ class Quantisation:
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, real, rounded):
-        return rounded.view_as(rounded)
+        return rounded.to(real.dtype).view_as(rounded)
 
     @staticmethod
     def backward(ctx, gradient):
