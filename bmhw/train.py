@@ -250,9 +250,12 @@ def commit() -> str | None:
 
 
 def write(
-    trainer, data, name: str, folder: Path, initial: Path | None = None
+    trainer, data, name: str, folder: Path, initial: Path | None = None, source: str | None = None
 ) -> dict[str, float]:
-    """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent."""
+    """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent.
+
+    ``source``: the commit that the run was started from.
+    """
     import torch
 
     from .models import load
@@ -285,7 +288,7 @@ def write(
             **dataclasses.asdict(trainer.settings),
             # a resumed run's too: the clock of this process would count its last part alone
             "seconds": round(sum(epoch["seconds"] for epoch in trainer.history), 1),
-            "commit": commit(),
+            "commit": source,
             "bmhw_version": __version__,
             "torch_version": torch.__version__,
             "history": trainer.history,
@@ -330,6 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     usual = signal.signal(signal.SIGINT, interrupted)
     report = ProgressReport(console)
+    source = commit()  # before training: the tree may have moved on when it ends
     try:
         with report.progress:
             trainer.run(report)
@@ -338,13 +342,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, data, name, folder, args.init_from)
+    accuracies = write(trainer, data, name, folder, args.init_from, source)
     console.print(
         f"{folder / name}.safetensors and its card: "
         + ", ".join(
             f"{key.removesuffix('_accuracy').replace('_', ' ')} {value:.2f} %"
             for key, value in accuracies.items()
-        )
+        ),
+        soft_wrap=True,  # names stay whole where this isn't a terminal
     )
     return 0
 
