@@ -271,7 +271,7 @@ class FoldedLayer(nn.Module):
             weights = {"k1": codes[0], "k2": codes[1]}
         fmt = self.format
         if self.gives_codes:
-            sums = [self._sums(bias.detach().abs()).cpu().numpy() for bias in self.biases]
+            sums = [self._sums(bias.detach().abs()).long().cpu().numpy() for bias in self.biases]
             biases = dict(zip(("bias1", "bias2"), sums, strict=True))
         else:
             bias = torch.floor(self.biases[0].detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
