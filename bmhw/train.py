@@ -250,11 +250,11 @@ def commit() -> str | None:
 
 
 def write(
-    trainer, data, name: str, folder: Path, initial: Path | None = None, source: str | None = None
+    trainer, data, name: str, folder: Path, initial: Path | None, source: str | None
 ) -> dict[str, float]:
     """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent.
 
-    ``source``: the commit that the run was started from.
+    ``initial``: the file that the weights started from; ``source``: the commit that the run was started from.
     """
     import torch
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import native
 
-__all__ = ["IMPLEMENTATIONS", "Implementation", "max_product", "max_product_difference"]
+__all__ = ["IMPLEMENTATIONS", "Implementation", "max_product", "max_product_difference", "straight_through"]
 
 
 class Implementation(NamedTuple):
@@ -142,3 +142,18 @@ def max_product_difference(
     width).
     """
     return _apply(x, w.flatten(0, 1), stride, padding, True, implementation)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, smooth, exact):
+        return exact.to(smooth.dtype).view_as(exact)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+def straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
+    """``exact``, bit for bit, with the gradient of ``smooth`` (Bengio et al., arXiv 1308.3432)."""
+    return _StraightThrough.apply(smooth, exact)

@@ -23,7 +23,7 @@ from bmhw.hdl.neuron_formats import ONE_SUM, BmFormat, MacFormat
 from .architecture import Architecture, Node
 from .integer import IntegerLayer, IntegerNetwork, Threshold
 from .layers import combine_layout
-from .operators import max_product
+from .operators import max_product, straight_through
 from .smoothed import norm_difference
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
@@ -83,21 +83,6 @@ class Quantisation:
         )
 
 
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, real, rounded):
-        return rounded.to(real.dtype).view_as(rounded)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient, None
-
-
-def straight_through(real: Tensor, rounded: Tensor) -> Tensor:
-    """``rounded``, bit for bit, with the gradient of ``real``."""
-    return _StraightThrough.apply(real, rounded)
-
-
 def round_half_up(real: Tensor) -> Tensor:
     return straight_through(real, torch.floor(real + 0.5))
 
@@ -146,6 +131,10 @@ class FoldedLayer(nn.Module):
         """log2 of the output integers in 1.0 * 1.0 (full-scale input times largest weight)."""
         return out_fraction(self.format)
 
+    @property
+    def _smooth(self) -> bool:
+        return self.training and self.gradient_norm is not None
+
     def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
         """Output integers of input integers (batch, channels, height, width); values 0..1 in the place of
         codes."""
@@ -193,7 +182,7 @@ class FoldedLayer(nn.Module):
 
         The products are powers of two whose exponents are the sums.
         """
-        if self.gradient_norm is not None and self.training:
+        if self._smooth:
             with torch.no_grad():
                 sums = self._sums(max_product(x, w.flatten(0, 1), stride, padding))
                 first, second = self.exp2_table[sums].chunk(2, dim=1)
@@ -219,7 +208,7 @@ class FoldedLayer(nn.Module):
     def _code_end(self, x: Tensor, w: Tensor, stride: int, padding: int, quantised: bool) -> Tensor:
         """The logarithmic end of the maxima and their bias candidates: values of codes."""
         fmt, biases = self.format, [bias.abs().view(-1, 1, 1) for bias in self.biases]
-        smooth = quantised and self.training and self.gradient_norm is not None
+        smooth = quantised and self._smooth
         with torch.set_grad_enabled(torch.is_grad_enabled() and not smooth):
             products = max_product(x, w.flatten(0, 1), stride, padding).chunk(2, dim=1)
             first, second = (torch.maximum(p, bias) for p, bias in zip(products, biases, strict=True))

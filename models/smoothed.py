@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from .native_build import library
-from .operators import max_product_difference
+from .operators import max_product_difference, straight_through
 
 __all__ = ["norm_difference", "smoothed_gradient_difference"]
 
@@ -47,8 +47,8 @@ def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int
     """The exact value of :func:`.operators.max_product_difference`, with the gradient of the p-norms."""
     smooth = norm_difference(x, w, stride, padding, p=p)
     with torch.no_grad():
-        error = max_product_difference(x, w, stride, padding) - smooth
-    return smooth + error
+        exact = max_product_difference(x, w, stride, padding)
+    return straight_through(smooth, exact)
 
 
 class _Plain:

@@ -78,6 +78,8 @@ def test_straight_through_network_gives_the_integers_of_the_integer_network(
     if QUANTISATIONS[name].bits > 8:  # integers beyond 2^24
         result, pixels = result.double(), pixels.double()
     integer = result.to_integer("tiny", images)
+    for layer in integer.layers.values():
+        assert all(array.dtype == np.int64 for array in (*layer.weights.values(), *layer.biases.values()))
     with torch.no_grad():
         values = result.trace(pixels)
     for node, value in integer.trace(images):
@@ -193,7 +195,8 @@ def test_logarithmic_ends_have_the_gradient_of_norms_over_products_and_bias(tiny
     inside = (exact > 0) & (exact < 1)
     assert inside.any() and not inside.all()
     for a, b in zip(ours, torch.autograd.grad(real, parameters, direction * inside), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+        # powers are float32: 16 times the error of a logarithm, as in the compiled steps' own test
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
 
 
 @pytest.fixture(scope="module")

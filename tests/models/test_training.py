@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from bmhw import train
 from bmhw.models import ModelError, load
 from bmhw.models.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.network import Network, convert
@@ -155,6 +156,21 @@ def test_a_checkpoint_from_before_a_setting_resumes_with_its_default(finished, d
     assert Trainer(SETTINGS, digits, tmp_path, resume=True).phase == 3
     with pytest.raises(ModelError, match="was made with mirror False, not True"):
         Trainer(dataclasses.replace(SETTINGS, mirror=True), digits, tmp_path, resume=True)
+
+
+def test_a_card_names_the_commit_that_the_run_started_from(monkeypatch, tmp_path):
+    commits = ["before"]
+    usual = Trainer.run
+
+    def moved_on(trainer, *arguments):
+        usual(trainer, *arguments)
+        commits[0] = "after"
+
+    monkeypatch.setattr(train, "commit", lambda: commits[0])
+    monkeypatch.setattr(Trainer, "run", moved_on)
+    epochs = [f"--{phase}-epochs=0" for phase in ("classical", "bm", "quantised")]
+    assert train.main(["--out", str(tmp_path), "--name", "small", *epochs]) == 0
+    assert json.loads((tmp_path / "small.json").read_text())["training"]["commit"] == "before"
 
 
 class TestCommands:
