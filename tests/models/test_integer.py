@@ -172,6 +172,20 @@ def test_a_straight_through_step_reaches_every_parameter(tiny_architecture, imag
     assert not candidates or candidates & reached
 
 
+@pytest.mark.parametrize("name", QUANTISATIONS)
+def test_every_sum_is_found_again_from_its_product(tiny_architecture, images, name):
+    """From 0 to the largest weight times the largest activation, as the maxima see it; 0 stands for no product."""
+    _network, result, _pixels = folded(tiny_architecture, "signed", QUANTISATIONS[name], images)
+    for step in result.steps.values():
+        if not isinstance(step, FoldedNorm):
+            fmt = step.format
+            sums = np.arange(fmt.full_scale + 1)
+            products = torch.tensor(2.0 ** ((sums - fmt.full_scale) / (1 << fmt.log_fraction)), dtype=torch.float32)
+            expected = np.minimum(sums + fmt.half_step, fmt.full_scale) >> fmt.dropped_bits << fmt.dropped_bits
+            assert np.array_equal(step._sums(products).numpy(), expected)
+            assert step._sums(torch.zeros(1)) == 0
+
+
 @pytest.mark.parametrize("layout", ["auto", "signed"])
 def test_logarithmic_ends_have_the_gradient_of_norms_over_products_and_bias(tiny_architecture, images, layout):
     """Against the norms written out; where the code is 0 or saturates there is no gradient."""

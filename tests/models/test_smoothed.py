@@ -11,7 +11,7 @@ import torch
 from bmhw.models.datasets import Dataset
 from bmhw.models.methods import METHODS, Method, layer_distance
 from bmhw.models.network import Network, with_classical_weights
-from bmhw.models.operators import max_product_difference
+from bmhw.models.operators import max_product_difference, straight_through
 from bmhw.models.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
 from bmhw.models.training import Settings, Trainer, accuracy
 
@@ -70,6 +70,13 @@ def test_the_exact_value_with_the_gradient_of_the_norm():
         strict=True,
     ):
         assert torch.equal(ours, expected)
+
+
+def test_straight_through_is_exact_however_large_the_smooth_value():
+    smooth, exact = torch.tensor([1e8, -3.0], requires_grad=True), torch.tensor([0.1, 7.0])
+    value = straight_through(smooth, exact)
+    assert torch.equal(value, exact)
+    assert torch.equal(torch.autograd.grad(value, smooth, torch.tensor([2.0, 5.0]))[0], torch.tensor([2.0, 5.0]))
 
 
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
