@@ -62,8 +62,7 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
 
     BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
     :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. Those of layout wired at :data:`WIRED` and
-    with clamped sums only. At :data:`LINEAR` also those from activation
-    code to linear result.
+    with clamped sums only. At :data:`LINEAR` also those from activation code to linear result.
     """
     for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
         yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)

@@ -23,15 +23,16 @@ COLUMNS = {
     "bm_float_accuracy": "BM",
     "bm_integer_accuracy": "integer",
 }
-"""Key of a row -> its heading; what fits 80 columns beside the longest name."""
+"""Key of a row -> its heading."""
 TEXT = ("name", "ends")
+WIDEST = 1000  # columns; no table is as wide
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
     result = plain_table()
     for key, heading in COLUMNS.items():
         text = key in TEXT
-        result.add_column(heading, justify="left" if text else "right", no_wrap=key != "name", overflow="fold")
+        result.add_column(heading, justify="left" if text else "right", no_wrap=True)
     for row in rows:
         result.add_row(*(_cell(row.get(key, "")) for key in COLUMNS))
     return result
@@ -54,11 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = entries(args.folders or [WEIGHTS])
     if deliver_json(rows, args.json):
         return 0
-    Console().print(table(rows))
-    Console().print(
+    networks, wide, console = table(rows), Console(width=WIDEST), Console()
+    wide.width = wide.measure(networks).maximum  # names stay whole, to be copied, however narrow the terminal is
+    wide.print(networks)
+    console.print(
         "Widths in bits; accuracies on held-out images in %: classical network, BM network in floating point, "
         "integer network. All that the cards say: --json -"
     )
+    console.print("Next: python -m bmhw.evaluate --model NAME [--data DIR]", markup=False)
     return 0
 
 

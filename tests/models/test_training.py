@@ -266,8 +266,13 @@ class TestCommands:
         assert json.loads(measured.stdout)["bm_integer_accuracy"] > 90
 
     def test_list(self):
-        result = self.run("bmhw.models", "list")
-        assert result.returncode == 0 and "digits" in result.stdout
+        result = subprocess.run([sys.executable, "-m", "bmhw.models", "list"], capture_output=True, text=True,
+                                env={**os.environ, "COLUMNS": "40"}, check=False)
+        lines = [line.split() for line in result.stdout.splitlines()]
+        assert result.returncode == 0 and "…" not in result.stdout
+        for path in WEIGHTS.glob("*.json"):  # each whole on one line, however narrow the terminal
+            accuracy = json.loads(path.read_text())["accuracy"]["bm_integer_accuracy"]
+            assert any(line[:1] == [path.stem] and line[-1] == f"{accuracy:.2f}" for line in lines), path.stem
 
     def test_ctrl_c_leaves_a_checkpoint_and_no_half_file(self, tmp_path):
         arguments = ["bmhw.train", "--out", str(tmp_path), "--classical-epochs", "1000"]
