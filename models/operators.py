@@ -6,6 +6,7 @@ gradient is exact: it goes to the winning product only, to the first one of equa
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -92,8 +93,20 @@ def _always(x: Tensor, w: Tensor) -> bool:
     return True
 
 
+def triton_suits(x: Tensor, w: Tensor | None = None) -> bool:
+    """Whether Triton's kernels can do these tensors: float32 on a GPU that PyTorch's build has Triton for."""
+    return x.is_cuda and x.dtype == torch.float32 and find_spec("triton") is not None
+
+
+def _triton_forward(*arguments) -> tuple[Tensor, Tensor | None]:
+    from .triton_kernels import forward
+
+    return forward(*arguments)
+
+
 IMPLEMENTATIONS: dict[str, Implementation] = {
     "native": Implementation(native.forward, native.backward, native.suits),
+    "triton": Implementation(_triton_forward, plain_backward, triton_suits),
     "plain": Implementation(plain_forward, plain_backward, _always),
 }
 """Name -> implementation, the fastest first."""

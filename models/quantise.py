@@ -28,6 +28,9 @@ from .smoothed import norm_difference
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
 
+LARGEST_PAIR_TABLE = 1024
+"""Sums of which a table holds all pairs: 4 MB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantisation:
@@ -125,6 +128,12 @@ class FoldedLayer(nn.Module):
             self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
             codes = fmt.activation.value(np.arange(fmt.activation.maximum + 1))
             self.register_buffer("code_values", torch.tensor(codes, dtype=torch.float32), persistent=False)
+            # of the logarithmic end: the value of each pair of sums' code
+            ends, states = None, fmt.full_scale + 1
+            if self.gives_codes and states <= LARGEST_PAIR_TABLE:
+                every = np.arange(states)
+                ends = self.code_values[torch.from_numpy(fmt.log_subtract.compute(every[:, None], every).ravel())]
+            self.register_buffer("end_values", ends, persistent=False)
 
     @property
     def output_bits(self) -> int:
@@ -223,8 +232,12 @@ class FoldedLayer(nn.Module):
         if not quantised:
             return real
         a, b = self._sums(first), self._sums(second)
-        codes = torch.from_numpy(fmt.log_subtract.compute(a.cpu().numpy(), b.cpu().numpy())).to(a.device)
-        return straight_through(real.clamp(max=1), self.code_values[codes])
+        if self.end_values is not None:
+            values = self.end_values[a * (fmt.full_scale + 1) + b]
+        else:
+            codes = fmt.log_subtract.compute(a.cpu().numpy(), b.cpu().numpy())
+            values = self.code_values[torch.from_numpy(codes).to(a.device)]
+        return straight_through(real.clamp(max=1), values)
 
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in (*ONE_SUM, "mac") else self.weight.abs()

@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from .native_build import library
-from .operators import max_product_difference, straight_through
+from .operators import max_product_difference, straight_through, triton_suits
 
 __all__ = ["norm_difference", "smoothed_gradient_difference"]
 
@@ -39,8 +39,7 @@ def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float
         w = torch.cat([w.clamp(min=0), (-w).clamp(min=0)], dim=1)
     else:
         w = w.clamp(min=0)
-    compiled = x.device.type == "cpu" and x.dtype == w.dtype == torch.float32
-    return _NormDifference.apply(x, w, stride, padding, p, compiled and _Compiled.available())
+    return _NormDifference.apply(x, w, stride, padding, p, _steps(x, w))
 
 
 def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
@@ -49,6 +48,18 @@ def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int
     with torch.no_grad():
         exact = max_product_difference(x, w, stride, padding)
     return straight_through(smooth, exact)
+
+
+def _steps(x: Tensor, w: Tensor) -> type:
+    """The fastest steps for these tensors."""
+    if x.dtype == w.dtype == torch.float32:
+        if x.device.type == "cpu" and _Compiled.available():
+            return _Compiled
+        if triton_suits(x):
+            from .triton_kernels import TritonNorm
+
+            return TritonNorm
+    return _Plain
 
 
 class _Plain:
@@ -180,8 +191,7 @@ class _NormDifference(torch.autograd.Function):
     """x, w >= 0: the norms of the first half of the outputs minus those of the second."""
 
     @staticmethod
-    def forward(ctx, x, w, stride, padding, p, compiled):
-        steps = _Compiled if compiled else _Plain
+    def forward(ctx, x, w, stride, padding, p, steps):
         x, w = _channels_last(x), _channels_last(w)
         x_scale, x_powers = steps.powers(x, float(p))
         w_scale, w_powers = steps.powers(w, float(p))

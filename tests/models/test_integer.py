@@ -33,6 +33,7 @@ QUANTISATIONS = {
     "clamped5": Quantisation(log_bits=5, sums="clamped", maximum_bits=4),
     "clamped codes": Quantisation(combine="logarithmic", log_bits=6, sums="clamped", maximum_bits=5),
     "codes": Quantisation(combine="logarithmic"),
+    "wide codes": Quantisation(combine="logarithmic", log_bits=10),  # no table of all pairs of sums
     "coarse linear": Quantisation(combine="logarithmic", sums="clamped", maximum_bits=5, linear_maximum_bits=3),
     "codes5": Quantisation(combine="logarithmic", log_bits=5, maximum_bits=5),
 }

@@ -39,7 +39,8 @@ def by_definition(x, w, stride, padding):
     return values.view(x.shape[0], w.shape[0], height, -1)
 
 
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+# Triton's kernels are tested in test_triton_kernels.py
+@pytest.mark.parametrize("name", [name for name in IMPLEMENTATIONS if name != "triton"])
 @pytest.mark.parametrize("shape", SHAPES)
 class TestImplementations:
     def check_available(self, name, x, w):

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels for a GPU, run by Triton's interpreter on a CPU, against PyTorch's plain ones."""
+
+import importlib
+import importlib.util
+import platform
+import sys
+
+import pytest
+import torch
+
+from bmhw.models import operators, smoothed
+
+HAS_WHEELS = sys.platform == "linux" and platform.machine() == "x86_64"  # as the extra "test" in pyproject.toml
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    if importlib.util.find_spec("triton") is None and not HAS_WHEELS:
+        pytest.skip("Triton has no wheel for this platform")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")  # read when a kernel is defined
+        yield importlib.import_module("bmhw.models.triton_kernels")
+
+
+# batch, channels, height, width, outputs, kernel, stride, padding: more pixels than a program has, more outputs,
+# windows that leave the image
+SHAPES = [(2, 3, 9, 11, 5, 3, 1, 1), (3, 2, 9, 8, 6, 3, 2, 1), (1, 1, 1, 1, 1, 1, 1, 0), (2, 5, 4, 4, 35, 2, 1, 0)]
+
+
+@pytest.mark.parametrize("pairs", [False, True], ids=["maxima", "differences"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_winners_are_those_of_the_plain_operator(kernels, shape, pairs):
+    batch, channels, height, width, outputs, kernel, stride, padding = shape
+    generator = torch.Generator().manual_seed(3)
+    for tied in (False, True):
+        x = torch.randn(batch, channels, height, width, generator=generator)
+        w = torch.randn(outputs * (1 + pairs), channels, kernel, kernel, generator=generator)
+        if tied:  # few values, many equal products
+            x, w = (2 * x).round(), (2 * w).round()
+        values, winners = operators.plain_forward(x, w, stride, padding, pairs)
+        # in any order of memory
+        x = x.contiguous(memory_format=torch.channels_last)
+        found, found_winners = kernels.forward(x, w, stride, padding, pairs)
+        assert torch.equal(found, values) and torch.equal(found_winners, winners)
+        found, none = kernels.forward(x, w, stride, padding, pairs, wanted=False)
+        assert torch.equal(found, values) and none is None
+
+
+@pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
+@pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
+def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel):
+    """Errors relative to the largest entry, bound as for the C++ steps in bfloat16 (test_smoothed.py)."""
+    generator = torch.Generator().manual_seed(2)
+    # more elements than a program has, and a rest; the second image is 0 everywhere
+    x = torch.randn(3, 4, 9, 9, generator=generator).relu()
+    x[1] = 0
+    x.requires_grad_()
+    w = torch.randn(2, 37, 4, kernel, kernel, generator=generator).requires_grad_()
+    direction = torch.randn(3, 37, 9, 9, generator=generator)
+    results = []
+    for steps in (kernels.TritonNorm, smoothed._Plain):
+        monkeypatch.setattr(smoothed, "_steps", lambda x, w, steps=steps: steps)
+        y = smoothed.norm_difference(x, w, 1, kernel // 2, p=p)
+        results.append([y.detach(), *torch.autograd.grad(y, (x, w), direction)])
+    for ours, expected in zip(*results, strict=True):
+        assert (ours - expected).abs().max() <= 2e-2 * expected.abs().max()
+    assert (results[0][0][1] == 0).all()
+
+
+def test_they_are_for_float32_on_a_gpu_only():
+    assert not operators.triton_suits(torch.ones(1))
+    assert next(iter(operators.IMPLEMENTATIONS)) == "native"
