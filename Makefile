@@ -73,6 +73,7 @@ FPGA_SEEDS ?= 3
 FPGA := $(RUN) -m bmhw.fpga --compare --seeds $(FPGA_SEEDS) --append $(FPGA_ROWS)
 LOG5 := --branches signed --log-bits 5
 CLAMPED5 := $(LOG5) --sums clamped --maximum-bits 4
+WIRED5 := --branches wired --log-bits 5 --sums clamped --maximum-bits 4
 
 fpga: $(VENV)/installed-fpga
 	@mkdir -p $(dir $(FPGA_ROWS)) docs/results
@@ -89,7 +90,10 @@ fpga: $(VENV)/installed-fpga
 	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp $(LOG5)
 	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(LOG5)
 	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(CLAMPED5) --combine logarithmic
+	@$(FPGA) --device ice40-hx8k --latency 3 --boundary layer $(WIRED5) --combine logarithmic
 	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp --boundary layer $(CLAMPED5) --combine logarithmic
+	@$(FPGA) --device ecp5-85k --latency 3 --no-dsp --boundary layer $(WIRED5) --combine logarithmic
+	@$(FPGA) --device ecp5-85k --latency 3 --boundary layer $(WIRED5) --combine logarithmic
 	@mv $(FPGA_ROWS) docs/results/fpga.json
 	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
 

@@ -53,10 +53,10 @@ def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, 
     """Errors relative to the largest entry, bound as for the C++ steps in bfloat16 (test_smoothed.py)."""
     generator = torch.Generator().manual_seed(2)
     # more elements than a program has, and a rest; the second image is 0 everywhere
-    x = torch.randn(3, 4, 9, 9, generator=generator).relu()
+    x = torch.randn(3, 20, 9, 9, generator=generator).relu()
     x[1] = 0
     x.requires_grad_()
-    w = torch.randn(2, 37, 4, kernel, kernel, generator=generator).requires_grad_()
+    w = torch.randn(2, 37, 20, kernel, kernel, generator=generator).requires_grad_()
     direction = torch.randn(3, 37, 9, 9, generator=generator)
     results = []
     for steps in (kernels.TritonNorm, smoothed._Plain):
