@@ -43,6 +43,7 @@ from .tables import pipeline, plain_table, title
 __all__ = ["main"]
 
 _OPERATOR = "operator"
+_PLAIN_END = "subtract"
 _MOST_SEEDS = 100
 
 _EXAMPLES = f"""
@@ -54,7 +55,8 @@ examples:
 
 Adders that are not named are `operator`: left to Yosys, which takes carry chains for them. Of a multiplier or a
 maximum that is not named two are placed, `operator` and what --objective chooses by gates, and the one with the fewest
-lookup tables (area), the shortest critical path (delay) or the least product of both (balanced) is shown.
+lookup tables (area), the shortest critical path (delay) or the least product of both (balanced) is shown. Of an end
+that is not named, `subtract` is placed, too.
 Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
 """
 
@@ -122,6 +124,9 @@ def _measure(fpga: Fpga, design: Design, args: argparse.Namespace) -> dict[str, 
     candidates = [design]
     if getattr(args, own) in (None, AUTO) and getattr(design, own) != _OPERATOR:
         candidates.append(dataclasses.replace(design, **{own: _OPERATOR}))
+    # what is selected by the last bits costs few gates, but a table as it is written fits a block RAM
+    if design.neuron == "bm" and args.end in (None, AUTO) and design.end != _PLAIN_END:
+        candidates.append(dataclasses.replace(candidates[-1], end=_PLAIN_END))
     return fpga.best([pipelined(candidate, args, fpga.steps) for candidate in candidates], args.objective)
 
 
@@ -163,8 +168,8 @@ def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> 
         if neuron["latency_cycles"] and neuron["design"]["form"] == "pipelined":
             say(f"Pipeline: {pipeline(neuron)}")
         if len(neuron["candidates"]) > 1:
-            say("Tried: " + "; ".join(f"{next(iter(one.values()))} {one['luts']:,} LUTs, {one['flip_flops']:,} "
-                                      f"flip-flops, {one['fmax_mhz']:.1f} MHz" for one in neuron["candidates"]))
+            say("Tried: " + "; ".join(f"{_architectures(one)} {one['luts']:,} LUTs, {one['flip_flops']:,} flip-flops, "
+                                      f"{one['fmax_mhz']:.1f} MHz" for one in neuron["candidates"]))
         say(f"Critical path: {_path(neuron['critical_path'])}")
         say(f"Placed with its wrapper ({neuron['wrapper']['luts']} LUTs, {neuron['wrapper']['flip_flops']} flip-flops, "
             f"counted in no other line): {_placed(neuron['placed'])}")
@@ -198,6 +203,11 @@ def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> 
     console.print(Text(
         f"bmhw {tools['bmhw']}, {tools['engine']} ({tools['yosys']}), {tools['nextpnr']}, "
         f"amaranth {tools['amaranth']}, Python {tools['python']}.", style="dim"))
+
+
+def _architectures(candidate: dict[str, Any]) -> str:
+    """What candidates differ in."""
+    return " and ".join(candidate[name] for name in ("multiplier", "maximum", "end") if name in candidate)
 
 
 def _path(path: dict[str, Any]) -> str:
@@ -243,7 +253,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         name += ", layer boundary" if design["boundary"] == "layer" else ""
         name += ", logarithmic end" if design["combine"] == "logarithmic" else ""
         fmax = " / ".join(_with_spread(neuron) for neuron in (mac, bm))
-        cells = (allowed, name, f"{mac['design']['multiplier']} / {design['maximum']}",
+        cells = (allowed, name, f"{mac['design']['multiplier']} / {design['maximum']}, {design['end']}",
                  f"{mac['latency_cycles']} / {bm['latency_cycles']}", pairs[0], f"{ratio['luts']:.2f}",
                  *pairs[1:], fmax, f"{ratio['fmax_mhz']:.2f}")
         lines.append(f"| {' | '.join(cells)} |")

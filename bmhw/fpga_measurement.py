@@ -183,7 +183,7 @@ def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
 
 
 def _architecture(design: dict[str, Any]) -> dict[str, str]:
-    return {name: design[name] for name in ("multiplier", "maximum", "adder") if name in design}
+    return {name: design[name] for name in ("multiplier", "maximum", "adder", "end") if name in design}
 
 
 def _run(report: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from amaranth.sim import Simulator
 from calls import assert_one_line, command_of, figures_of
 
 from bmhw import fpga
+from bmhw.command_line import designs_from
 from bmhw.errors import RunError
 from bmhw.flow import fpga as flow
 from bmhw.flow.cache import Cache
@@ -151,6 +153,18 @@ def test_of_two_candidates_the_one_that_fits_is_taken(monkeypatch):
     assert [one["multiplier"] for one in measured.best(["large", "small"], "area")["candidates"]] == ["small"]
     with pytest.raises(DoesNotFitError, match="large does not fit"):
         measured.best(["large"], "area")
+
+
+@pytest.mark.parametrize("options, expected", [
+    ([], [("digits3", "select"), ("operator", "select"), ("operator", "subtract")]),
+    (["--maximum", "lookahead"], [("lookahead", "select"), ("lookahead", "subtract")]),
+    (["--end", "select", "--maximum", "operator"], [("operator", "select")]),
+], ids=["nothing named", "maximum named", "both named"])
+def test_ends_and_maxima_that_are_not_named_are_compared(options, expected):
+    args = fpga.parser().parse_args(["--inputs", "9", "--branches", "signed", "--form", "parallel", *options])
+    tried = fpga._measure(SimpleNamespace(steps=None, best=lambda designs, objective: designs), *designs_from(args), args)
+    assert [(design.maximum, design.end) for design in tried] == expected
+    assert {design.adder for design in tried} == {"operator"}
 
 
 @pytest.mark.parametrize("objective, best", [("area", "small"), ("delay", "fast"), ("balanced", "even")])

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,7 +17,7 @@ from bmhw.models import ModelError, load
 from bmhw.models.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.network import Network, convert
 from bmhw.models.store import WEIGHTS
-from bmhw.models.training import Settings, Stopped, Trainer, accuracy, mirrored, translated
+from bmhw.models.training import Settings, Stopped, Trainer, accuracy
 
 SETTINGS = Settings(
     dataset="digits", architecture="tiny", epochs=(12, 8, 1), batch=32, calibration=200, translate=0
@@ -129,28 +128,6 @@ def test_conversion_matches_mean_and_deviation_of_every_channel(digits, layout):
     weight = bm.steps["stem"].weight if layout != "auto" else bm.steps["stem"].weight.diff(dim=0)[0].neg()
     ratio = weight / classical.steps["stem"].weight
     torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio), rtol=1e-2, atol=1e-3)
-
-
-def test_translated_images_are_moved_not_changed():
-    images = torch.arange(1, 40 * 63 + 1).reshape(40, 1, 9, 7).to(torch.uint8)
-    moved = translated(images, 1, np.random.default_rng(0))
-    found = set()
-    for image, original in zip(moved[:, 0], images[:, 0], strict=True):
-        padded = np.pad(original, 1)
-        places = [(y, x) for y in range(3) for x in range(3) if np.array_equal(image, padded[y : y + 9, x : x + 7])]
-        assert places
-        found.update(places)
-    assert len(found) == 9
-    assert translated(images, 0, np.random.default_rng(0)) is images
-
-
-def test_mirrored_images_are_turned_or_not():
-    images = torch.arange(20 * 6, dtype=torch.uint8).reshape(20, 1, 2, 3)
-    turned = mirrored(images, np.random.default_rng(0))
-    same = [np.array_equal(image, original) for image, original in zip(turned, images, strict=True)]
-    assert 0 < sum(same) < 20
-    for image, original, kept in zip(turned, images, same, strict=True):
-        assert kept or torch.equal(image, original.flip(-1))
 
 
 def test_a_checkpoint_from_before_a_setting_resumes_with_its_default(finished, digits, tmp_path):
