@@ -157,12 +157,13 @@ def test_of_two_candidates_the_one_that_fits_is_taken(monkeypatch):
 
 @pytest.mark.parametrize("options, expected", [
     ([], [("digits3", "select"), ("operator", "select"), ("operator", "subtract")]),
-    (["--maximum", "lookahead"], [("lookahead", "select"), ("lookahead", "subtract")]),
+    (["--maximum", "digits"], [("digits", "select"), ("digits", "subtract")]),
     (["--end", "select", "--maximum", "operator"], [("operator", "select")]),
 ], ids=["nothing named", "maximum named", "both named"])
 def test_ends_and_maxima_that_are_not_named_are_compared(options, expected):
     args = fpga.parser().parse_args(["--inputs", "9", "--branches", "signed", "--form", "parallel", *options])
-    tried = fpga._measure(SimpleNamespace(steps=None, best=lambda designs, objective: designs), *designs_from(args), args)
+    recording = SimpleNamespace(steps=None, best=lambda designs, objective: designs)
+    tried = fpga._measure(recording, *designs_from(args), args)
     assert [(design.maximum, design.end) for design in tried] == expected
     assert {design.adder for design in tried} == {"operator"}
 
