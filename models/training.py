@@ -186,7 +186,9 @@ class Trainer:
 
     @property
     def _device_name(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
+        """With the version of PyTorch: a resumed run can have epochs of several."""
+        name = torch.cuda.get_device_name(self.device) if self.device.startswith("cuda") else self.device
+        return f"{name}, PyTorch {torch.__version__}"
 
     # -- one run
 

@@ -42,8 +42,8 @@ def _max_product_kernel(
     image = (pixel // (out_width * out_height)).to(tl.int64)
     real_pixel, real_output = pixel < pixels, output < outputs
     rows = outputs * (2 if PAIRS else 1)
-    best = tl.zeros([OUTPUTS, PIXELS], tl.float32)
-    other = tl.zeros([OUTPUTS, PIXELS], tl.float32)
+    best = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
+    other = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
     if WANTED:
         winner = tl.full([OUTPUTS, PIXELS], -1, tl.int32)
         other_winner = tl.full([OUTPUTS, PIXELS], -1, tl.int32)

@@ -96,6 +96,7 @@ def test_a_resumed_run_ends_with_the_same_weights(finished, digits, tmp_path, st
     assert_same(states(resumed), states(finished))
     assert [epoch["loss"] for epoch in resumed.history] == [epoch["loss"] for epoch in finished.history]
     assert len((tmp_path / "train.jsonl").read_text().splitlines()) == sum(SETTINGS.epochs)
+    assert {epoch["device"] for epoch in resumed.history} == {f"cpu, PyTorch {torch.__version__}"}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

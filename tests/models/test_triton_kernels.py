@@ -18,6 +18,7 @@ HAS_WHEELS = sys.platform == "linux" and platform.machine() == "x86_64"  # as th
 def kernels():
     if importlib.util.find_spec("triton") is None and not HAS_WHEELS:
         pytest.skip("Triton has no wheel for this platform")
+    importlib.import_module("triton.language")  # as PyTorch may have done: its own kernels aren't interpreted then
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")  # read when a kernel is defined
         yield importlib.import_module("bmhw.models.triton_kernels")
