@@ -168,8 +168,7 @@ def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> 
         if neuron["latency_cycles"] and neuron["design"]["form"] == "pipelined":
             say(f"Pipeline: {pipeline(neuron)}")
         if len(neuron["candidates"]) > 1:
-            say("Tried: " + "; ".join(f"{_architectures(one)} {one['luts']:,} LUTs, {one['flip_flops']:,} flip-flops, "
-                                      f"{one['fmax_mhz']:.1f} MHz" for one in neuron["candidates"]))
+            say(f"Tried: {_tried(neuron['candidates'])}")
         say(f"Critical path: {_path(neuron['critical_path'])}")
         say(f"Placed with its wrapper ({neuron['wrapper']['luts']} LUTs, {neuron['wrapper']['flip_flops']} flip-flops, "
             f"counted in no other line): {_placed(neuron['placed'])}")
@@ -205,9 +204,12 @@ def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> 
         f"amaranth {tools['amaranth']}, Python {tools['python']}.", style="dim"))
 
 
-def _architectures(candidate: dict[str, Any]) -> str:
-    """What candidates differ in."""
-    return " and ".join(candidate[name] for name in ("multiplier", "maximum", "end") if name in candidate)
+def _tried(candidates: list[dict[str, Any]]) -> str:
+    """The figures of each, named by the architectures in which they differ."""
+    differing = [name for name, value in candidates[0].items()
+                 if isinstance(value, str) and any(one[name] != value for one in candidates)]
+    return "; ".join(f"{' and '.join(one[name] for name in differing)} {one['luts']:,} LUTs, {one['flip_flops']:,} "
+                     f"flip-flops, {one['fmax_mhz']:.1f} MHz" for one in candidates)
 
 
 def _path(path: dict[str, Any]) -> str:
@@ -252,8 +254,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         name = f"{design['layout']} {design['bits']} bits, log codes {design['log_bits']}.{design['log_fraction']}"
         name += ", layer boundary" if design["boundary"] == "layer" else ""
         name += ", logarithmic end" if design["combine"] == "logarithmic" else ""
+        # rows of before ends had architectures don't name one
+        architecture = ", ".join(design[part] for part in ("maximum", "end") if part in design)
         fmax = " / ".join(_with_spread(neuron) for neuron in (mac, bm))
-        cells = (allowed, name, f"{mac['design']['multiplier']} / {design['maximum']}, {design['end']}",
+        cells = (allowed, name, f"{mac['design']['multiplier']} / {architecture}",
                  f"{mac['latency_cycles']} / {bm['latency_cycles']}", pairs[0], f"{ratio['luts']:.2f}",
                  *pairs[1:], fmax, f"{ratio['fmax_mhz']:.2f}")
         lines.append(f"| {' | '.join(cells)} |")

@@ -322,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
     folder = args.out or Path("runs") / name
     torch.set_num_threads(args.threads)
-    torch.backends.cudnn.deterministic = True  # a GPU, too, gives the same weights each time
+    torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums differ from run to run
     keep_memory()
     trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=initial)
     console = Console(stderr=True)

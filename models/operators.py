@@ -39,7 +39,7 @@ def plain_forward(
     ``wanted``: whether the winners are needed; they may be None otherwise.
     """
     batch, outputs = x.shape[0], w.shape[0]
-    height, width = _output_size(x, w, stride, padding)
+    height, width = output_size(x, w, stride, padding)
     patches = functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
     patches = patches.transpose(1, 2).reshape(-1, w[0].numel()).contiguous()
     values = x.new_empty(outputs, patches.shape[0])
@@ -85,7 +85,7 @@ def plain_backward(
     return x_gradient, w_gradient.view_as(w)
 
 
-def _output_size(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[int, int]:
+def output_size(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[int, int]:
     return tuple((x.shape[axis] + 2 * padding - w.shape[axis]) // stride + 1 for axis in (2, 3))
 
 

@@ -122,14 +122,14 @@ class _Compiled:
     def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
         batch, half, height, width = gradient.shape
         result = torch.empty_like(quotients)
-        tensors = _channels_last(gradient), quotients, x_scale, w_scale, result
+        tensors = gradient, quotients, x_scale, w_scale, result
         _call("sums_gradient", result.dtype, batch, height * width, half, *tensors)
         return result
 
     @staticmethod
     def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
         result = torch.empty_like(values)
-        _call("values_gradient", powers.dtype, values.numel(), _channels_last(gradient), powers, values, result)
+        _call("values_gradient", powers.dtype, values.numel(), gradient, powers, values, result)
         return result
 
 
@@ -206,11 +206,11 @@ class _NormDifference(torch.autograd.Function):
     def backward(ctx, gradient):
         x, x_scale, x_powers, w, w_scale, w_powers, quotients = ctx.saved_tensors
         stride, padding, steps = ctx.settings
-        gradient = steps.sums_gradient(gradient, quotients, x_scale, w_scale)
+        gradient = steps.sums_gradient(_channels_last(gradient), quotients, x_scale, w_scale)
         needed = ctx.needs_input_grad[:2]
         x_gradient, w_gradient = _powers_gradients(gradient, x_powers, w_powers, stride, padding, needed)
         if x_gradient is not None:
-            x_gradient = steps.values_gradient(x_gradient, x_powers, x)
+            x_gradient = steps.values_gradient(_channels_last(x_gradient), x_powers, x)
         if w_gradient is not None:
-            w_gradient = steps.values_gradient(w_gradient, w_powers, w)
+            w_gradient = steps.values_gradient(_channels_last(w_gradient), w_powers, w)
         return x_gradient, w_gradient, None, None, None, None

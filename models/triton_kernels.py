@@ -11,14 +11,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .operators import output_size
+from .smoothed import SMALLEST, SMALLEST_SCALE
+
 __all__ = ["TritonNorm", "forward"]
 
 PIXELS, OUTPUTS = 128, 32
 """Tile of a program of the maxima: at most so many outputs; the running maxima stay in registers."""
 BLOCK = 1024
 """Elements of a program of the other kernels."""
-SMALLEST, SMALLEST_SCALE = 1e-36, 1e-15
-"""As in ``smoothed.py``, of float32."""
 
 
 @triton.jit
@@ -86,8 +87,7 @@ def forward(
     batch, channels, height, width = x.shape
     rows, _, kernel_height, kernel_width = w.shape
     outputs = rows // 2 if pairs else rows
-    out_height = (height + 2 * padding - kernel_height) // stride + 1
-    out_width = (width + 2 * padding - kernel_width) // stride + 1
+    out_height, out_width = output_size(x, w, stride, padding)
     values = x.new_empty(batch, outputs, out_height, out_width)
     winners = torch.empty((batch, rows, out_height, out_width) if wanted else (1,), dtype=torch.int32, device=x.device)
     pixels = batch * out_height * out_width
@@ -167,8 +167,8 @@ class TritonNorm:
     def powers(values: Tensor, p: float) -> tuple[Tensor, Tensor]:
         scale = values.amax(dim=(1, 2, 3)).clamp_(min=SMALLEST_SCALE)
         powers = torch.empty_like(values, dtype=torch.bfloat16)
-        length = values[0].numel()
-        _powers_kernel[triton.cdiv(length, BLOCK), len(values)](values, scale, powers, length, p, SMALLEST, BLOCK)
+        length, smallest = values[0].numel(), SMALLEST[values.dtype]
+        _powers_kernel[triton.cdiv(length, BLOCK), len(values)](values, scale, powers, length, p, smallest, BLOCK)
         return scale, powers
 
     @staticmethod
@@ -177,13 +177,13 @@ class TritonNorm:
         values = torch.empty(
             (batch, outputs // 2, height, width), device=sums.device, memory_format=torch.channels_last
         )
-        sizes = values.numel(), height * width, outputs // 2
-        _difference_kernel[(triton.cdiv(sizes[0], BLOCK),)](sums, x_scale, w_scale, values, *sizes, p, SMALLEST, BLOCK)
+        sizes, smallest = (values.numel(), height * width, outputs // 2), SMALLEST[values.dtype]
+        _difference_kernel[(triton.cdiv(sizes[0], BLOCK),)](sums, x_scale, w_scale, values, *sizes, p, smallest, BLOCK)
         return values, sums
 
     @staticmethod
     def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
-        gradient, result = gradient.contiguous(memory_format=torch.channels_last), torch.empty_like(quotients)
+        result = torch.empty_like(quotients)
         sizes = gradient.numel(), gradient.shape[2] * gradient.shape[3], gradient.shape[1]
         tensors = gradient, quotients, x_scale, w_scale, result
         _sums_gradient_kernel[(triton.cdiv(sizes[0], BLOCK),)](*tensors, *sizes, BLOCK)
@@ -191,7 +191,6 @@ class TritonNorm:
 
     @staticmethod
     def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
-        gradient, result = gradient.contiguous(memory_format=torch.channels_last), torch.empty_like(values)
-        count = values.numel()
+        count, result = values.numel(), torch.empty_like(values)
         _values_gradient_kernel[(triton.cdiv(count, BLOCK),)](gradient, powers, values, result, count, BLOCK)
         return result

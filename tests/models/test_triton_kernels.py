@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import platform
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +70,9 @@ def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, 
     assert (results[0][0][1] == 0).all()
 
 
-def test_they_are_for_float32_on_a_gpu_only():
-    assert not operators.triton_suits(torch.ones(1))
-    assert next(iter(operators.IMPLEMENTATIONS)) == "native"
+@pytest.mark.parametrize("is_cuda, dtype", [(False, torch.float32), (True, torch.float64), (True, torch.float32)])
+def test_they_are_for_float32_on_a_gpu(kernels, is_cuda, dtype):
+    expected = is_cuda and dtype == torch.float32
+    x = SimpleNamespace(is_cuda=is_cuda, dtype=dtype, device=torch.device("cuda" if is_cuda else "meta"))
+    assert operators.triton_suits(x) == expected
+    assert smoothed._steps(x, x) is (kernels.TritonNorm if expected else smoothed._Plain)
