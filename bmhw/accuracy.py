@@ -42,6 +42,7 @@ OPTIONS = {
     "--epoch-images": ("epoch_images",),
     "--batch": ("batch",),
     "--bm-rate": ("rates", 1),
+    "--quantised-rate": ("rates", 2),
     "--bits": ("quantisation", "bits"),
     "--log-bits": ("quantisation", "log_bits"),
     "--sums": ("quantisation", "sums"),

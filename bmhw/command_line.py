@@ -19,6 +19,7 @@ import argparse
 import difflib
 import json
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -42,7 +43,7 @@ from .selection import AUTO, choose
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",
     "deliver_json", "design_from", "design_options", "designs_from", "number", "registers_from", "run",
-    "run_options", "time_limit_from", "write_atomically",
+    "run_options", "stated_command", "time_limit_from", "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -240,6 +241,22 @@ def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
     parser.add_argument("--json", metavar="FILE",
                         help="write the figures as JSON; -: to standard output, without the tables")
+
+
+def stated_command(module: str, argv: Sequence[str]) -> str:
+    """The command that measures the same again: without the options that say only how fast to work and where files
+    lie."""
+    kept, rest = [], iter(argv)
+    for argument in rest:
+        option, _, value = argument.partition("=")
+        if option in ("--json", "--jobs"):
+            if not value:
+                next(rest, None)
+        elif option == "--liberty":
+            kept += ["--liberty", Path(value or next(rest, "")).name]
+        elif option != "--no-cache":
+            kept.append(argument)
+    return shlex.join(["python", "-m", module, *kept])
 
 
 def designs_from(args: argparse.Namespace) -> list[Design]:

@@ -2,7 +2,6 @@
 """``python -m bmhw.layers``: a network's convolutions as MAC and as BM hardware, measured, with the ratios."""
 
 import datetime
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,20 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from .command_line import Parser, UsageError, check_writable, deliver_json, number, run, run_options, time_limit_from
+from .command_line import (
+    Parser,
+    UsageError,
+    check_writable,
+    deliver_json,
+    number,
+    run,
+    run_options,
+    stated_command,
+    time_limit_from,
+)
 from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
 from .flow.engine import Engine
@@ -26,6 +34,7 @@ from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
 from .layer_measurement import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
 from .measurement import tools
 from .networks import NETWORKS, Layer
+from .progress import shares
 from .selection import AUTO
 
 __all__ = ["main"]
@@ -112,14 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cache = Cache(None if args.no_cache else cache_folder())
     library = load_library(args.liberty, engine, cache) if args.liberty else None
     measurement = LayerMeasurement(neurons, BlockMapper(engine, cache), cache, library, time_limit)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-               TextColumn("left:"), TimeRemainingColumn())
-    stderr = Console(stderr=True)
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
-        task = progress.add_task("measuring layers", total=1.0)
-        rows = measurement.measure(layers, args.jobs, lambda share: progress.advance(task, share))
+    with shares("measuring layers") as progress:
+        rows = measurement.measure(layers, args.jobs, progress)
     result = {
-        "command": shlex.join(["python", "-m", "bmhw.layers", *_meaning(sys.argv[1:] if argv is None else argv)]),
+        "command": stated_command("bmhw.layers", sys.argv[1:] if argv is None else argv),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "network": args.network, "mac_bits": neurons.mac_bits, "mac_weight_bits": neurons.mac_weight_bits,
         "bm_bits": neurons.bm_bits, "log_bits": neurons.log_bits,
@@ -143,21 +148,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     _print(result)
     return 0
-
-
-def _meaning(argv: Sequence[str]) -> list[str]:
-    """The arguments without those that say only how fast to work and where files lie."""
-    kept, rest = [], iter(argv)
-    for argument in rest:
-        option, _, value = argument.partition("=")
-        if option in ("--json", "--jobs"):
-            if not value:
-                next(rest, None)
-        elif option == "--liberty":
-            kept += ["--liberty", Path(value or next(rest, "")).name]
-        elif option != "--no-cache":
-            kept.append(argument)
-    return kept
 
 
 def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.report``: tables and a plot of what ``bmhw.layers`` and ``bmhw.explore`` measured.
+"""``python -m bmhw.report``: tables and plots of what ``bmhw.layers``, ``bmhw.tradeoff`` and ``bmhw.explore`` measured.
 
-Reads every ``layers-*.json`` of a folder and the table of architectures that ships with the package; writes
-``README.md`` and ``gates-depth.svg`` beside them. No figure comes from anywhere else.
+Reads every ``layers-*.json`` and ``tradeoff-*.json`` of a folder and the table of architectures that ships with the
+package; writes ``README.md``, ``gates-depth.svg`` and ``tradeoff-*.svg`` beside them. No figure comes from anywhere
+else.
 """
 
-import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .command_line import Parser, RunError, run, write_atomically
 from .layer_measurement import CLAIM
-from .selection import rows as architectures
+from .plots import accuracy_cost, by_shape, frontier, gates_depth
+from .tradeoff import label
 
-__all__ = ["frontier", "main", "ranges"]
+__all__ = ["main", "ranges"]
 
 FAN_IN = 64
 """Smallest fan-in of the layers that the goals are stated for."""
@@ -57,23 +58,18 @@ def ranges(result: dict[str, Any], output: str) -> dict[str, tuple[float, float,
     return found
 
 
-def frontier(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that none of the others beats in gates and depth, from short to long."""
-    best: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda point: (point["depth"], point["gates"])):
-        if not best or point["gates"] < best[-1]["gates"]:
-            best.append(point)
-    return best
-
-
 # -- tables
 
 
-def markdown(results: Sequence[dict[str, Any]]) -> str:
-    """The page: comparisons with goals, the runs behind them, the frontier of architectures."""
+def markdown(results: Sequence[dict[str, Any]], tradeoffs: Sequence[dict[str, Any]] = ()) -> str:
+    """The page: comparisons with goals, the runs behind them, networks against their neurons, the frontier of
+    architectures."""
     lines = ["# Measured", "",
              "Written by `python -m bmhw.report`; `make results` measures everything again.", ""]
-    lines += _comparisons(results) + _runs(results) + _frontiers()
+    lines += _comparisons(results) + _runs(results)
+    for result in tradeoffs:
+        lines += _tradeoff(result)
+    lines += _frontiers()
     return "\n".join(lines) + "\n"
 
 
@@ -147,16 +143,33 @@ def _runs(results: Sequence[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def _tradeoff(result: dict[str, Any]) -> list[str]:
+    plot = Path(result["file"]).with_suffix(".svg").name
+    lines = [f"## Accuracy against hardware: {result['architecture']} on {result['dataset']}", "",
+             f"`{result['command']}`, {result['date']}: one neuron of {result['inputs']} inputs with each network's "
+             f"own number formats, objective {result['objective']}, MAC requantised by a {result['requantize']}; from "
+             "code to code, and in the last two columns from code to linear result. Bold: no other network is at least "
+             "as accurate with at most as many gates on at most as long a path. Widths of BM codes with those of the "
+             "maxima.", "", f"![Accuracy against gates and path]({plot})", "",
+             "| network | neuron | right, % | gates | path | gates, linear | path, linear |",
+             "| --- | --- | --- | --- | --- | --- | --- |"]
+    for row in result["networks"]:
+        name = f"**{row['name']}**" if row["on_frontier"] else row["name"]
+        figures = (f"{row[output][figure]:,}" for output in ("code", "linear") for figure in ("gates", "depth"))
+        lines.append(f"| {name} | {label(row)} | {row['accuracy']:.2f} | " + " | ".join(figures) + " |")
+    return [*lines, ""]
+
+
 def _frontiers() -> list[str]:
     lines = ["## Every architecture tried", "",
              "Gates / depth of those that no other one beats in both, from `bmhw/data/architectures.json` "
              "(`python -m bmhw.explore`): one neuron, from activation code to activation code (MAC requantised by a "
              "scale) or, where it says so, to a linear result.", "", "![Gates against depth](gates-depth.svg)", "",
              "| inputs | bits | neuron | tried | frontier |", "| --- | --- | --- | --- | --- |"]
-    for (inputs, width), shapes in _by_shape().items():
-        for label, points in shapes.items():
+    for (inputs, width), shapes in by_shape().items():
+        for neuron, points in shapes.items():
             shown = ", ".join(f"{_architecture(p)} {p['gates']:,} / {p['depth']}" for p in frontier(points))
-            lines.append(f"| {inputs} | {width} | {label} | {len(points)} | {shown} |")
+            lines.append(f"| {inputs} | {width} | {neuron} | {len(points)} | {shown} |")
     return [*lines, ""]
 
 
@@ -165,95 +178,57 @@ def _architecture(point: dict[str, Any]) -> str:
     return " + ".join(point["architecture"].values()) + script
 
 
-def _by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
-    """(inputs, width) -> neuron -> its rows in the table of architectures."""
-    found: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = {}
-    for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
-        label = "MAC" if row["neuron"] == "mac" else (
-            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits"
-            + (", linear result" if row["result"] == "linear" else ""))
-        found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
-    return found
-
-
-# -- the plot
-
-
-def plot() -> bytes:
-    """Gates against depth of all architectures, MAC and BM, one panel a fan-in, as SVG."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise RunError(f"the plot needs {error.name}: pip install 'bmhw[report]'") from None
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    # the same bytes for the same figures
-    matplotlib.rcParams.update({"svg.hashsalt": "bmhw", "font.size": 9})
-    shapes = _by_shape()
-    fan_ins = sorted({inputs for inputs, _ in shapes})
-    figure, panels = pyplot.subplots(1, len(fan_ins), figsize=(6.2 * len(fan_ins), 5), squeeze=False)
-    styles = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
-              "BM wired": ("tab:purple", "v")}
-    for inputs, panel in zip(fan_ins, panels[0], strict=True):
-        named = set()
-        for (n, width), neurons in shapes.items():
-            if n != inputs:
-                continue
-            for label, points in neurons.items():
-                family = label.split(",")[0]
-                if "full sums" in label or "linear result" in label:
-                    continue  # the plot shows codes, as the networks are trained for; the table shows all
-                color, marker = styles[family]
-                panel.plot([p["depth"] for p in points], [p["gates"] for p in points], marker, color=color, alpha=0.15,
-                           markersize=3, linestyle="none")
-                best = frontier(points)
-                panel.plot([p["depth"] for p in best], [p["gates"] for p in best], color=color, marker=marker,
-                           markersize=4, linewidth=1, label=None if family in named else family)
-                bits = f"{width}" if label == "MAC" else f"{width}:{best[0]['maximum_bits']}"
-                panel.annotate(bits, (best[0]["depth"], best[0]["gates"]), textcoords="offset points",
-                               xytext=(-4, 3), ha="right", color=color)
-                named.add(family)
-        panel.set(xlabel="depth (gates on the longest path)", ylabel="gates", yscale="log",
-                  title=f"{inputs} inputs, code to code; numbers: bits, of BM with those of the maxima")
-        panel.grid(alpha=0.3)
-        panel.legend()
-    figure.tight_layout()
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    return out.getvalue()
-
-
 # -- the command
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The runs of ``bmhw.layers`` in a folder, ordered by comparison and objective; RunError for another file."""
-    results = []
-    for path in sorted(folder.glob("layers-*.json")):
-        try:
-            result = json.loads(path.read_text())
-            result["file"] = path.name
-            (*kind(result), result["objective"], result["layers"], result["total"], result["command"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is no result of bmhw.layers: {error!r}") from None
-        results.append(result)
+
+    def check(result: dict[str, Any]) -> None:
+        (*kind(result), result["objective"], result["layers"], result["total"], result["command"])
+
+    results = _read(folder, "layers", check)
     if not results:
         raise RunError(f"no layers-*.json in {folder}: make results measures them")
     return sorted(results, key=lambda r: (kind(r)[0], -kind(r)[2], r["sums"], r["requantize"],
                                           _OBJECTIVES.index(r["objective"])))
 
 
+def read_tradeoffs(folder: Path) -> list[dict[str, Any]]:
+    """The runs of ``bmhw.tradeoff`` in a folder; RunError for another file."""
+
+    def check(result: dict[str, Any]) -> None:
+        for row in result["networks"]:
+            (row["name"], label(row), row["accuracy"], row["on_frontier"], row["code"], row["linear"])
+
+    return _read(folder, "tradeoff", check)
+
+
+def _read(folder: Path, command: str, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    results = []
+    for path in sorted(folder.glob(f"{command}-*.json")):
+        try:
+            result = json.loads(path.read_text())
+            result["file"] = path.name
+            check(result)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} is no result of bmhw.{command}: {error!r}") from None
+        results.append(result)
+    return results
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(description="Write the tables and the plot of measured layers and architectures.")
+    parser = Parser(description="Write the tables and the plots of measured layers, networks and architectures.")
     parser.add_argument("--folder", type=Path, default=Path("docs/results"), metavar="DIR",
                         help="where the results lie (default: docs/results)")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    results = read(args.folder)
-    write_atomically(args.folder / "gates-depth.svg", plot())
-    write_atomically(args.folder / "README.md", markdown(results))
-    print(f"{args.folder / 'README.md'} and gates-depth.svg, from {len(results)} runs")
+    results, tradeoffs = read(args.folder), read_tradeoffs(args.folder)
+    plots = {"gates-depth.svg": gates_depth()}
+    plots |= {Path(result["file"]).with_suffix(".svg").name: accuracy_cost(result) for result in tradeoffs}
+    for name, plot in plots.items():
+        write_atomically(args.folder / name, plot)
+    write_atomically(args.folder / "README.md", markdown(results, tradeoffs))
+    print(f"{args.folder / 'README.md'} and {', '.join(plots)}, from {len(results) + len(tradeoffs)} runs")
     return 0
 
 

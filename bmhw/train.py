@@ -61,6 +61,10 @@ def parser() -> Parser:
     result.add_argument(
         "--bm-rate", type=float, metavar="R", help="largest step of the bm phase (default: the recipe's)"
     )
+    result.add_argument(
+        "--quantised-rate", type=float, metavar="R",
+        help="largest step of the quantised phase (default: the recipe's)",
+    )
     result.add_argument("--batch", type=number, metavar="N", help="images of a step (default: the recipe's)")
     result.add_argument(
         "--init-from",
@@ -126,10 +130,12 @@ def recipe_from(args) -> Any:
         chosen = dataclasses.replace(chosen, layout=args.layout)
     if args.method:
         chosen = dataclasses.replace(chosen, method=args.method)
-    if args.bm_rate is not None:
-        if not 0 < args.bm_rate <= 1:
-            raise UsageError(f"--bm-rate must be above 0 and at most 1, not {args.bm_rate}")
-        chosen = dataclasses.replace(chosen, rates=(chosen.rates[0], args.bm_rate, chosen.rates[2]))
+    given_rates = None, args.bm_rate, args.quantised_rate
+    for phase, given in zip(PHASES, given_rates, strict=True):
+        if given is not None and not 0 < given <= 1:
+            raise UsageError(f"--{phase}-rate must be above 0 and at most 1, not {given}")
+    rates = tuple(usual if given is None else given for usual, given in zip(chosen.rates, given_rates, strict=True))
+    chosen = dataclasses.replace(chosen, rates=rates)
     if args.mac_layers:
         chosen = dataclasses.replace(chosen, mac_layers=tuple(args.mac_layers.split(",")))
     return chosen

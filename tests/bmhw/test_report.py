@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from bmhw import explore, layers, report
+from bmhw import explore, layers, plots, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
@@ -141,7 +141,7 @@ def test_bad_input_of_explore(arguments, words):
 def test_no_point_of_a_frontier_is_beaten_and_every_other_one_is():
     rng = np.random.default_rng(5)
     points = [{"depth": int(d), "gates": int(g)} for d, g in rng.integers(1, 30, size=(200, 2))]
-    best = report.frontier(points)
+    best = plots.frontier(points)
 
     def beats(a, b):
         return a["depth"] <= b["depth"] and a["gates"] <= b["gates"] and a != b
@@ -168,7 +168,7 @@ def test_the_page_shows_every_run_and_the_command_that_measures_it(folder, capsy
         assert f"{result['total']['mac']['gates']:,}" in page and result["date"] in page
     assert "gates-depth.svg" in page and "from 2 runs" in capsys.readouterr().out
     svg = (folder / "gates-depth.svg").read_bytes()
-    assert svg == report.plot()
+    assert svg == plots.gates_depth()
 
 
 def test_a_goal_is_met_only_where_every_layer_meets_it():

@@ -282,6 +282,7 @@ class TestCommands:
             (["bmhw.evaluate", "--out-fraction", "41"], 2, "from 0 to 40, not 41"),
             (["bmhw.train", "--method", "alchemy"], 2, "must be one of annealed"),
             (["bmhw.train", "--bm-rate", "0"], 2, "--bm-rate must be above 0 and at most 1, not 0"),
+            (["bmhw.train", "--quantised-rate", "2"], 2, "--quantised-rate must be above 0 and at most 1, not 2.0"),
             (["bmhw.train", "--init-from", "/nowhere.pt"], 1, "/nowhere.pt doesn't exist"),
             (["bmhw.evaluate", "--maximum-bits", "0"], 2, "from 1 to 17, not 0"),
             (["bmhw.train", "--bits", "17"], 2, "from 2 to 16, not 17"),

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plots of measured architectures and of trained networks' neurons, as SVG: the same bytes for the same figures."""
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .command_line import RunError
+from .selection import rows as architectures
+
+__all__ = ["accuracy_cost", "by_shape", "frontier", "gates_depth"]
+
+# family -> color, marker
+_STYLES = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
+           "BM wired": ("tab:purple", "v")}
+
+
+def frontier(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that none of the others beats in gates and depth, from short to long."""
+    best: list[dict[str, Any]] = []
+    for point in sorted(points, key=lambda point: (point["depth"], point["gates"])):
+        if not best or point["gates"] < best[-1]["gates"]:
+            best.append(point)
+    return best
+
+
+def by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
+    """(inputs, width) -> neuron -> its rows in the table of architectures."""
+    found: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = {}
+    for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
+        label = "MAC" if row["neuron"] == "mac" else (
+            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits"
+            + (", linear result" if row["result"] == "linear" else ""))
+        found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
+    return found
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise RunError(f"the plot needs {error.name}: pip install 'bmhw[report]'") from None
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update({"svg.hashsalt": "bmhw", "font.size": 9})
+    return pyplot
+
+
+def _svg(figure: Any, pyplot: Any) -> bytes:
+    figure.tight_layout()
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return out.getvalue()
+
+
+def gates_depth() -> bytes:
+    """Gates against depth of all architectures, MAC and BM, one panel a fan-in."""
+    pyplot = _pyplot()
+    shapes = by_shape()
+    fan_ins = sorted({inputs for inputs, _ in shapes})
+    figure, panels = pyplot.subplots(1, len(fan_ins), figsize=(6.2 * len(fan_ins), 5), squeeze=False)
+    for inputs, panel in zip(fan_ins, panels[0], strict=True):
+        named = set()
+        for (n, width), neurons in shapes.items():
+            if n != inputs:
+                continue
+            for label, points in neurons.items():
+                family = label.split(",")[0]
+                if "full sums" in label or "linear result" in label:
+                    continue  # the plot shows codes, as the networks are trained for; the table shows all
+                color, marker = _STYLES[family]
+                panel.plot([p["depth"] for p in points], [p["gates"] for p in points], marker, color=color, alpha=0.15,
+                           markersize=3, linestyle="none")
+                best = frontier(points)
+                panel.plot([p["depth"] for p in best], [p["gates"] for p in best], color=color, marker=marker,
+                           markersize=4, linewidth=1, label=None if family in named else family)
+                bits = f"{width}" if label == "MAC" else f"{width}:{best[0]['maximum_bits']}"
+                panel.annotate(bits, (best[0]["depth"], best[0]["gates"]), textcoords="offset points",
+                               xytext=(-4, 3), ha="right", color=color)
+                named.add(family)
+        panel.set(xlabel="depth (gates on the longest path)", ylabel="gates", yscale="log",
+                  title=f"{inputs} inputs, code to code; numbers: bits, of BM with those of the maxima")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    return _svg(figure, pyplot)
+
+
+def accuracy_cost(result: Mapping[str, Any]) -> bytes:
+    """Test error of trained networks against the gates and the path of their neuron (a result of ``bmhw.tradeoff``);
+    those on the frontier filled and labelled with their widths, of BM codes with those of the maxima."""
+    pyplot = _pyplot()
+    figure, panels = pyplot.subplots(1, 2, figsize=(12.4, 5), sharey=True)
+    for panel, (name, unit) in zip(panels, (("gates", "gates"), ("depth", "path (gates)")), strict=True):
+        named = set()
+        for row in result["networks"]:
+            family = "MAC" if row["neuron"] == "mac" else f"BM {row['layout']}"
+            color, marker = _STYLES[family]
+            at = row["code"][name], 100 - row["accuracy"]
+            panel.plot(*at, marker, color=color, markersize=7 if row["on_frontier"] else 5, linestyle="none",
+                       fillstyle="full" if row["on_frontier"] else "none", label=None if family in named else family)
+            if row["on_frontier"]:
+                bits, maxima = (",".join(map(str, row[key])) for key in ("bits", "maximum_bits"))
+                panel.annotate(bits if family == "MAC" else f"{bits}:{maxima}", at, textcoords="offset points",
+                               xytext=(5, 4), color=color)
+            named.add(family)
+        panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
+        panel.grid(alpha=0.3, which="both")
+        panel.legend()
+    panels[0].set(ylabel="images classified wrong, %")
+    figure.suptitle(f"{result['architecture']} on {result['dataset']}; neurons of {result['inputs']} inputs, code to "
+                    "code; filled: no other network is as accurate with as few gates on as short a path")
+    return _svg(figure, pyplot)

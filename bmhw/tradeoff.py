@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.tradeoff``: what a neuron costs in hardware, against what its trained network classifies right.
+
+For each trained network one neuron of ``--inputs`` inputs with the network's own number formats, from activation code
+to activation code and from activation code to the linear result that a residual sum takes: the best architecture
+known, as in ``bmhw.layers``. A network is on the frontier if no other one is at least as accurate with at most as many
+gates on at most as long a path, by the neuron that gives a code.
+"""
+
+import datetime
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .command_line import (
+    Parser,
+    RunError,
+    UsageError,
+    check_writable,
+    deliver_json,
+    number,
+    run,
+    run_options,
+    stated_command,
+    time_limit_from,
+)
+from .flow.blocks import BlockMapper
+from .flow.cache import Cache, cache_folder
+from .flow.engine import Engine
+from .flow.scripts import OBJECTIVES
+from .flow.synthesis import processors
+from .hdl.neuron_formats import REQUANTIZATIONS
+from .layer_measurement import FLAT_INPUTS, LayerMeasurement, Neurons
+from .measurement import tools
+from .networks import Layer
+from .progress import shares
+
+__all__ = ["label", "main", "neurons_of", "on_frontier"]
+
+OUTPUTS = ("code", "linear")
+FIGURES = ("gates", "depth")
+
+
+def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> Neurons:
+    """The neurons of a network that was trained with these settings (``training`` of its card); what a card of an older
+    version lacks has its default."""
+    chosen = training["quantisation"]
+    if training["layout"] == "mac":
+        return Neurons(mac_bits=chosen["bits"], mac_weight_bits=chosen.get("mac_weight_bits"), objective=objective,
+                       requantize=requantize)
+    return Neurons(
+        bm_bits=chosen["bits"], log_bits=chosen["log_bits"],
+        branches="relu" if training["layout"] == "auto" else training["layout"], objective=objective,
+        sums=chosen.get("sums", "full"), maximum_bits=chosen.get("maximum_bits"),
+        linear_maximum_bits=chosen.get("linear_maximum_bits"), combine=chosen.get("combine", "linear"))
+
+
+def on_frontier(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Whether no other row is at least as good in accuracy, gates and depth and better in one of them."""
+
+    def beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        pairs = [(other["accuracy"], one["accuracy"]), *((one["code"][name], other["code"][name]) for name in FIGURES)]
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    return [not any(beats(other, row) for other in rows) for row in rows]
+
+
+def networks(
+    folders: Sequence[Path], dataset: str, architecture: str
+) -> list[tuple[dict[str, Any], Mapping[str, Any]]]:
+    """(what ``cards.entry`` says, training settings) of each network of that kind; UsageError where there is none."""
+    from .models.cards import card_paths, entry
+    from .models.store import read_card
+
+    found = [(entry(path), read_card(path)["training"]) for path in card_paths(folders)]
+    kinds = sorted({(row["data"], row["architecture"]) for row, _ in found})
+    if (dataset, architecture) not in kinds:
+        raise UsageError(f"--dataset and --architecture must be one of {', '.join(map(' '.join, kinds))}, "
+                         f"not {dataset} {architecture}")
+    return [pair for pair in found if (pair[0]["data"], pair[0]["architecture"]) == (dataset, architecture)]
+
+
+def parser() -> Parser:
+    result = Parser(description=__doc__)
+    result.add_argument("folders", nargs="*", type=Path, metavar="FOLDER",
+                        help="folders with cards of networks (default: the package's)")
+    result.add_argument("--dataset", default="mnist", help="the networks' images (default: mnist)")
+    result.add_argument("--architecture", default="resnet20", help="of the networks (default: resnet20)")
+    result.add_argument("--inputs", type=number, default=FLAT_INPUTS, metavar="N",
+                        help=f"inputs of the neuron (default: {FLAT_INPUTS})")
+    result.add_argument("--objective", choices=OBJECTIVES, default="balanced",
+                        help="few gates, few gates x depth, or a short path (default: balanced)")
+    result.add_argument("--requantize", choices=REQUANTIZATIONS, default="scale",
+                        help="MAC neurons: a multiplication by a scale, or a power of two (default: scale)")
+    result.add_argument("--jobs", type=number, default=processors(), metavar="N",
+                        help="neurons at once (default: one a processor)")
+    run_options(result, "neuron")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(sys.argv[1:] if argv is None else argv)
+    if not isinstance(args.jobs, int) or args.jobs < 1:
+        raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
+    if not isinstance(args.inputs, int) or args.inputs < 2 or args.inputs % 2:
+        raise UsageError(f"Number of inputs must be an even number of 2 or more, not {args.inputs!r}")
+    time_limit = time_limit_from(args.time_limit)
+    if args.json:
+        check_writable(args.json)
+    try:
+        from .models.store import WEIGHTS
+
+        found = networks(args.folders or [WEIGHTS], args.dataset, args.architecture)
+    except ImportError as error:
+        raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
+    engine, cache = Engine(args.engine, time_limit), Cache(None if args.no_cache else cache_folder())
+    mapper = BlockMapper(engine, cache)
+    layers = [Layer(name=output, kernel=1, inputs=args.inputs, outputs=1, stride=1, nonnegative=True, output=output)
+              for output in OUTPUTS]
+    rows, measured, version = [], {}, ""
+    wanted = [neurons_of(training, args.objective, args.requantize) for _, training in found]
+    different = set(wanted)
+    with shares("measuring neurons") as progress:
+        for (network, training), neurons in zip(found, wanted, strict=True):
+            if neurons not in measured:
+                measurement = LayerMeasurement(neurons, mapper, cache, None, time_limit)
+                measured[neurons] = measurement.measure(layers, args.jobs,
+                                                        lambda share: progress(share / len(different)))
+                version = measurement.yosys or version
+            rows.append(_row(network, training, measured[neurons]))
+    rows.sort(key=lambda row: (-row["accuracy"], row["code"]["gates"]))
+    for row, best in zip(rows, on_frontier(rows), strict=True):
+        row["on_frontier"] = best
+    result = {
+        "command": stated_command("bmhw.tradeoff", sys.argv[1:] if argv is None else argv),
+        "bmhw_version": __version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "dataset": args.dataset, "architecture": args.architecture, "inputs": args.inputs,
+        "objective": args.objective, "requantize": args.requantize, "networks": rows,
+        "tools": tools(engine, version),
+    }
+    if deliver_json(result, args.json):
+        return 0
+    _print(result)
+    return 0
+
+
+def _row(
+    network: Mapping[str, Any], training: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    neuron = "mac" if training["layout"] == "mac" else "bm"
+    row = {"name": network["name"], "accuracy": network["bm_integer_accuracy"], "neuron": neuron,
+           "layout": None if neuron == "mac" else layers[0]["layout"],
+           **{key: network[key] for key in ("bits", "maximum_bits", "sums", "ends")}}
+    for layer in layers:
+        if layer["ratio"] is None:
+            raise RunError(f"The neurons of {network['name']} were {layer['error']}; --time-limit gives them longer")
+        measured = layer[neuron]
+        row[layer["output"]] = {**{name: measured[name] for name in FIGURES}, "architecture": measured["architecture"],
+                                "script": measured["script"]}
+    return row
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("network", "neuron"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("right, %", "gates", "path", "gates, linear", "path, linear"):
+        table.add_column(heading, justify="right")
+    for row in result["networks"]:
+        figures = [f"{row[output][name]:,}" for output in OUTPUTS for name in FIGURES]
+        table.add_row(row["name"], label(row), f"{row['accuracy']:.2f}", *figures,
+                      style="bold" if row["on_frontier"] else None)
+    title = (f"{result['dataset']}, {result['architecture']}: a neuron of {result['inputs']} inputs, from code to code "
+             f"and from code to linear result; objective {result['objective']}")
+    tool = result["tools"]
+    notes = ("Bold: no other network is at least as accurate with at most as many gates on at most as long a path.",
+             f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}.")
+    console = Console(highlight=False)
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(table)
+    for note in notes:
+        console.print(note, style="dim", soft_wrap=True)
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """A network's neuron in words: widths of codes and maxima, sums, ends."""
+    bits = ", ".join(map(str, row["bits"]))
+    if row["neuron"] == "mac":
+        return f"MAC {bits} bits"
+    maxima = ", ".join(map(str, row["maximum_bits"]))
+    return f"{row['layout']} {bits}:{maxima} bits, {row['sums'][0]}, {row['ends'][0]} ends"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trained networks against their neurons' hardware: ``bmhw.tradeoff``, and what ``bmhw.report`` makes of it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bmhw import layers, report, tradeoff
+from bmhw.command_line import RunError
+from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.models.store import WEIGHTS, read_card
+from bmhw.networks import Layer
+
+NETWORKS = sorted(path for path in WEIGHTS.glob("*.json"))
+# What of a neuron's format its gates depend on, beside the number of inputs and the boundary.
+SHAPE = ("bits", "layout", "signed_inputs", "log_bits", "log_fraction", "weight_bits", "sums", "maximum_bits")
+
+
+def row(name, accuracy, gates, depth):
+    return {"name": name, "accuracy": accuracy, "code": {"gates": gates, "depth": depth}}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """One run over the smallest networks that ship, with narrow neurons."""
+    file = tmp_path_factory.mktemp("tradeoff") / "tradeoff-digits.json"
+    arguments = ["--dataset", "digits", "--architecture", "resnet-small", "--inputs", "4", "--jobs", "1"]
+    assert tradeoff.main([*arguments, "--json", str(file)]) == 0
+    return file
+
+
+def test_only_what_another_network_beats_in_nothing_is_off_the_frontier():
+    rows = [row("best", 99.0, 100, 10), row("same", 99.0, 100, 10), row("smaller", 98.0, 90, 10),
+            row("shorter", 98.0, 100, 9), row("beaten", 99.0, 101, 10), row("worse", 98.9, 100, 10)]
+    best = {one["name"] for one, kept in zip(rows, tradeoff.on_frontier(rows), strict=True) if kept}
+    assert best == {"best", "same", "smaller", "shorter"}
+
+
+@pytest.mark.parametrize("path", NETWORKS, ids=[path.stem for path in NETWORKS])
+def test_the_neuron_has_the_formats_of_the_networks_own_layers(path):
+    """In every layer of a shipped network whose inputs are not negative."""
+    card = read_card(path)
+    neurons = tradeoff.neurons_of(card["training"], "balanced", "scale")
+    compared = 0
+    for name, fmt in card["layers"].items():
+        if fmt.get("signed_inputs") or fmt["layout"] not in ("relu", neurons.branches):
+            continue
+        output = "code" if fmt["combine"] == "logarithmic" or neurons.linear_maximum_bits is None else "linear"
+        layer = Layer(name=name, kernel=1, inputs=fmt["inputs"], outputs=1, stride=1, nonnegative=True, output=output)
+        [built] = neurons.bm(layer)
+        assert {key: getattr(built, key) for key in SHAPE} == {key: fmt[key] for key in SHAPE}
+        compared += 1
+    assert compared >= len(card["layers"]) // 2
+
+
+def test_multipliers_have_the_networks_width_and_old_cards_defaults():
+    mac = tradeoff.neurons_of({"layout": "mac", "quantisation": {"bits": 3}}, "area", "shift")
+    assert (mac.mac_bits, mac.mac_weight_bits, mac.objective, mac.requantize) == (3, None, "area", "shift")
+    bm = tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 5}}, "area", "shift")
+    assert (bm.bm_bits, bm.log_bits, bm.branches, bm.sums, bm.maximum_bits, bm.combine) == (
+        8, 5, "relu", "full", None, "linear")
+
+
+def test_figures_are_those_of_bmhw_layers(result, capsys):
+    """For a layer that has as many inputs, all non-negative."""
+    found = {one["name"]: one for one in json.loads(result.read_text())["networks"]}
+    assert {"digits"} <= set(found)
+    digits = found["digits"]
+    training = read_card(WEIGHTS / "digits.json")["training"]
+    assert digits["accuracy"] == read_card(WEIGHTS / "digits.json")["accuracy"]["bm_integer_accuracy"]
+    assert digits["neuron"] == "bm" and digits["on_frontier"]
+    [fmt] = tradeoff.neurons_of(training, "balanced", "scale").bm(
+        Layer(name="x", kernel=1, inputs=4, outputs=1, stride=1, nonnegative=True, output="code"))
+    assert isinstance(fmt, BmFormat)
+    options = ["--boundary", "layer", "--bits", str(fmt.bits), "--log-bits", str(fmt.log_bits), "--inputs", "4",
+               "--branches", fmt.layout, "--objective", "area"]
+    for key in ("maximum", "adder", "end"):
+        if key in digits["code"]["architecture"]:
+            options += [f"--{key}", digits["code"]["architecture"][key]]
+    from bmhw import synth
+
+    assert synth.main([*options, "--json", "-"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert (measured["gates"], measured["depth"]) == (digits["code"]["gates"], digits["code"]["depth"])
+
+
+def test_the_report_shows_every_network(result, tmp_path):
+    arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1", "--jobs", "1"]
+    assert layers.main([*arguments, "--json", str(tmp_path / "layers-2.json")]) == 0
+    (tmp_path / "tradeoff-digits.json").write_text(result.read_text())
+    assert report.main(["--folder", str(tmp_path)]) == 0
+    page, measured = (tmp_path / "README.md").read_text(), json.loads(result.read_text())
+    for one in measured["networks"]:
+        assert f"{one['name']}" in page and f"| {one['code']['gates']:,} | {one['code']['depth']} |" in page
+    assert f"`{measured['command']}`" in page and "tradeoff-digits.svg" in page
+    assert (tmp_path / "tradeoff-digits.svg").read_text().count("<svg") == 1
+    (tmp_path / "tradeoff-x.json").write_text('{"networks": [{}]}')
+    with pytest.raises(RunError, match=r"tradeoff-x.json is no result of bmhw.tradeoff"):
+        report.main(["--folder", str(tmp_path)])
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--dataset", "letters"], ["mnist resnet20", "not letters resnet20"]),
+    (["--inputs", "3"], ["even number of 2 or more", "not 3"]),
+    (["--jobs", "0"], ["1 or more", "0"]),
+    (["--objective", "smal"], ["area, balanced, delay"]),
+])
+def test_bad_input_is_one_line(arguments, words):
+    done = subprocess.run([sys.executable, "-m", "bmhw.tradeoff", *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert all(word in done.stderr for word in words), done.stderr
