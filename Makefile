@@ -19,9 +19,14 @@ TORCH := torch==2.13.0
 # the trained networks show (docs/results/training.md).
 RESULTS := docs/results
 LIBERTY ?=
-COMPARISONS := relu-8 signed-8 signed-5
-# BM neurons whose weights' signs are wires.
-WIRED := wired-8 wired-5 wired-4
+# One design a layer; wired: the signs of the BM neurons' weights are wires.
+BALANCED := relu-8 signed-8 signed-5 wired-8 wired-5 wired-4
+# Also for few gates, for a short path, and against a MAC that requantises by a shift.
+EVERY_WAY := relu-8 signed-8 signed-5 wired-5
+# Also with whole sums.
+FULL := signed-5
+# The networks whose accuracy is set against their neurons' hardware.
+TRADEOFFS := mnist cifar10
 relu-8 := --branches relu
 signed-8 := --branches signed
 signed-5 := --branches signed --bm-bits 5
@@ -52,15 +57,24 @@ define layers
 
 endef
 
+# $(call tradeoff,DATASET): every trained network of a data set against its neuron
+define tradeoff
+@echo "tradeoff-$(1)"
+@$(RUN) -m bmhw.tradeoff models/weights $(RESULTS)/cards --dataset $(1) \
+	--json $(RESULTS)/tradeoff-$(1).json > /dev/null
+
+endef
+
 results: $(VENV)/installed-report
-	$(foreach c,$(COMPARISONS),\
-	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY)))\
+	$(foreach c,$(BALANCED),\
+	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY))))
+	$(foreach c,$(EVERY_WAY),\
 	$(call layers,$(c)-clamped-area,$($(c)-clamped) --objective area)\
 	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\
-	$(call layers,$(c)-clamped-shift,$($(c)-clamped) --objective balanced --requantize shift)\
+	$(call layers,$(c)-clamped-shift,$($(c)-clamped) --objective balanced --requantize shift))
+	$(foreach c,$(FULL),\
 	$(call layers,$(c)-full-balanced,$($(c)) --combine logarithmic --objective balanced))
-	$(foreach c,$(WIRED),\
-	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY))))
+	$(foreach d,$(TRADEOFFS),$(call tradeoff,$(d)))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 	@$(RUN) -m bmhw.accuracy models/weights $(RESULTS)/cards --json $(RESULTS)/accuracy.json \
 		--markdown $(RESULTS)/accuracy.md

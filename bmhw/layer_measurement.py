@@ -169,21 +169,35 @@ class LayerMeasurement:
         best = self._best(found).design
         return found + self._candidates([dataclasses.replace(best, adder=name) for name in others], deadline)
 
+    def neuron(self, layer: Layer, which: str) -> dict[str, Any]:
+        """The best ``mac`` or ``bm`` neuron of a layer alone; TimeLimitError where it takes too long."""
+        if which == "mac":
+            return self._mac(layer, self._mac_candidates(_sample(layer)), self._deadline())
+        return self._bm(layer, self._deadline())
+
     def _pair(self, layer: Layer, sampled: list[_Candidate] | str) -> dict[str, Any] | str:
         """Both neurons of a layer, or why there are none."""
         if isinstance(sampled, str):
             return sampled
-        deadline, neurons, scripts = self._deadline(), self.neurons, self._scripts(layer.fan_in)
+        deadline = self._deadline()
+        return {"mac": self._mac(layer, sampled, deadline), "bm": self._bm(layer, deadline)}
+
+    def _mac(self, layer: Layer, sampled: list[_Candidate], deadline: float) -> dict[str, Any]:
+        """``sampled``: what was tried at 64 inputs, or at the layer's own fewer ones."""
+        scripts, fmt = self._scripts(layer.fan_in), self.neurons.mac(layer)
+        macs, tried = sampled, [one for one in sampled if one.script in scripts]
+        if tried[0].design.format != fmt:
+            best = sorted(tried, key=self._cost)[:_MAC_ARCHITECTURES]
+            macs = self._candidates([dataclasses.replace(one.design, format=fmt) for one in best], deadline)
+            tried += macs
+        return self._neuron(self._best(macs), tried, deadline)
+
+    def _bm(self, layer: Layer, deadline: float) -> dict[str, Any]:
+        neurons, scripts = self.neurons, self._scripts(layer.fan_in)
         tried = self._candidates([
             Design(format=fmt, **architecture) for fmt in neurons.bm(layer)
             for architecture in ranking(fmt, neurons.objective, scripts=scripts)[:_BM_ARCHITECTURES]], deadline)
-        macs, fmt, sampled = sampled, neurons.mac(layer), [one for one in sampled if one.script in scripts]
-        if sampled[0].design.format != fmt:
-            best = sorted(sampled, key=self._cost)[:_MAC_ARCHITECTURES]
-            macs = self._candidates([dataclasses.replace(one.design, format=fmt) for one in best], deadline)
-            sampled += macs
-        return {"mac": self._neuron(self._best(macs), sampled, deadline),
-                "bm": self._neuron(self._best(tried), tried, deadline)}
+        return self._neuron(self._best(tried), tried, deadline)
 
     def _scripts(self, inputs: int) -> tuple[str, ...]:
         scripts = SCRIPTS[self.neurons.objective]

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from .command_line import (
@@ -36,6 +33,7 @@ from .measurement import tools
 from .networks import NETWORKS, Layer
 from .progress import shares
 from .selection import AUTO
+from .tables import plain_table, print_whole
 
 __all__ = ["main"]
 
@@ -171,7 +169,7 @@ def _print(result: dict[str, Any]) -> None:
     title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, "
              f"against BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}; objective "
              f"{result['objective']}")
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = plain_table()
     for heading in ("layer", "layout", "output"):
         table.add_column(heading)
     extra = ["GE", "ns"] if cells else []
@@ -210,12 +208,9 @@ def _print(result: dict[str, Any]) -> None:
     claim = result["claim"]
     gates, depth = ("{:.2f} to {:.2f}".format(*claim[name]) for name in ("gates", "depth"))
     table.add_row(f"claim of {claim['source']}", *[""] * (4 + 2 * len(figures) + 2), gates, depth, style="italic")
-    # a row is one line even where a terminal is too narrow for it
-    wide = Console(width=1000)
-    width = Measurement.get(wide, wide.options, table).maximum
     console = Console(highlight=False)
     console.print(Text(title, style="bold"), soft_wrap=True)
-    Console(highlight=False, width=max(width, console.width)).print(table)
+    print_whole(table)
     method, tool = result["method"], result["tools"]
     for line in (f"Ratios: {method['ratio']}. Boundary: {method['boundary']}.",
                  f"Gates: {method['gates']}. Mapping: {method['mapping']}. Depth: {method['depth']}.",

@@ -5,10 +5,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "title"]
+__all__ = ["pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "print_whole",
+           "title"]
 
 
 def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
@@ -53,6 +55,13 @@ def pipeline(neuron: dict[str, Any]) -> str:
 
 def plain_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def print_whole(table: Table) -> None:
+    """A row is one line even where a terminal is too narrow for it."""
+    wide = Console(width=1000)
+    width = Measurement.get(wide, wide.options, table).maximum
+    Console(highlight=False, width=max(width, Console().width)).print(table)
 
 
 def _print_path(console: Console, title: str, path: dict[str, Any], unit: str) -> None:

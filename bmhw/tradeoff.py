@@ -8,14 +8,14 @@ gates on at most as long a path, by the neuron that gives a code.
 """
 
 import datetime
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from . import __version__
 from .command_line import (
@@ -30,16 +30,18 @@ from .command_line import (
     stated_command,
     time_limit_from,
 )
+from .errors import TimeLimitError
 from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
 from .flow.engine import Engine
 from .flow.scripts import OBJECTIVES
-from .flow.synthesis import processors
+from .flow.synthesis import in_parallel, processors
 from .hdl.neuron_formats import REQUANTIZATIONS
 from .layer_measurement import FLAT_INPUTS, LayerMeasurement, Neurons
 from .measurement import tools
 from .networks import Layer
 from .progress import shares
+from .tables import plain_table, print_whole
 
 __all__ = ["label", "main", "neurons_of", "on_frontier"]
 
@@ -123,17 +125,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     mapper = BlockMapper(engine, cache)
     layers = [Layer(name=output, kernel=1, inputs=args.inputs, outputs=1, stride=1, nonnegative=True, output=output)
               for output in OUTPUTS]
-    rows, measured, version = [], {}, ""
-    wanted = [neurons_of(training, args.objective, args.requantize) for _, training in found]
-    different = set(wanted)
+    kinds = [(neurons_of(training, args.objective, args.requantize), _neuron(training)) for _, training in found]
+    measurements = {kind: LayerMeasurement(kind[0], mapper, cache, None, time_limit) for kind in kinds}
+
+    def measure(kind: tuple[Neurons, str], layer: Layer) -> dict[str, Any]:
+        try:
+            return measurements[kind].neuron(layer, kind[1])
+        except TimeLimitError:
+            names = [network["name"] for (network, _), other in zip(found, kinds, strict=True) if other == kind]
+            raise RunError(f"The neuron of {names[0]} was not synthesised within {time_limit:g} s; --time-limit gives "
+                           "it longer") from None
+        finally:
+            progress(1 / len(work))
+
+    work = list(itertools.product(measurements, layers))
     with shares("measuring neurons") as progress:
-        for (network, training), neurons in zip(found, wanted, strict=True):
-            if neurons not in measured:
-                measurement = LayerMeasurement(neurons, mapper, cache, None, time_limit)
-                measured[neurons] = measurement.measure(layers, args.jobs,
-                                                        lambda share: progress(share / len(different)))
-                version = measurement.yosys or version
-            rows.append(_row(network, training, measured[neurons]))
+        done = in_parallel(engine, [partial(measure, *one) for one in work], args.jobs)
+    figures = {(kind, layer.name): result for (kind, layer), result in zip(work, done, strict=True)}
+    version = next(measurement.yosys for measurement in measurements.values())
+    rows = [_row(network, training, {output: figures[kind, output] for output in OUTPUTS})
+            for (network, training), kind in zip(found, kinds, strict=True)]
     rows.sort(key=lambda row: (-row["accuracy"], row["code"]["gates"]))
     for row, best in zip(rows, on_frontier(rows), strict=True):
         row["on_frontier"] = best
@@ -151,40 +162,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _neuron(training: Mapping[str, Any]) -> str:
+    return "mac" if training["layout"] == "mac" else "bm"
+
+
 def _row(
-    network: Mapping[str, Any], training: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]
+    network: Mapping[str, Any], training: Mapping[str, Any], measured: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    neuron = "mac" if training["layout"] == "mac" else "bm"
-    row = {"name": network["name"], "accuracy": network["bm_integer_accuracy"], "neuron": neuron,
-           "layout": None if neuron == "mac" else layers[0]["layout"],
-           **{key: network[key] for key in ("bits", "maximum_bits", "sums", "ends")}}
-    for layer in layers:
-        if layer["ratio"] is None:
-            raise RunError(f"The neurons of {network['name']} were {layer['error']}; --time-limit gives them longer")
-        measured = layer[neuron]
-        row[layer["output"]] = {**{name: measured[name] for name in FIGURES}, "architecture": measured["architecture"],
-                                "script": measured["script"]}
-    return row
+    layout = None if training["layout"] == "mac" else measured["code"]["design"]["layout"]
+    return {"name": network["name"], "accuracy": network["bm_integer_accuracy"], "neuron": _neuron(training),
+            "layout": layout, **{key: network[key] for key in ("bits", "maximum_bits", "sums", "ends")},
+            **{output: {key: figures[key] for key in (*FIGURES, "architecture", "script")}
+               for output, figures in measured.items()}}
 
 
 def _print(result: Mapping[str, Any]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for heading in ("network", "neuron"):
-        table.add_column(heading, overflow="fold")
+    table = plain_table()
+    for heading in ("", "network", "neuron"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("right, %", "gates", "path", "gates, linear", "path, linear"):
         table.add_column(heading, justify="right")
     for row in result["networks"]:
         figures = [f"{row[output][name]:,}" for output in OUTPUTS for name in FIGURES]
-        table.add_row(row["name"], label(row), f"{row['accuracy']:.2f}", *figures,
+        table.add_row("*" if row["on_frontier"] else "", row["name"], label(row), f"{row['accuracy']:.2f}", *figures,
                       style="bold" if row["on_frontier"] else None)
     title = (f"{result['dataset']}, {result['architecture']}: a neuron of {result['inputs']} inputs, from code to code "
              f"and from code to linear result; objective {result['objective']}")
     tool = result["tools"]
-    notes = ("Bold: no other network is at least as accurate with at most as many gates on at most as long a path.",
+    notes = ("*: no other network is at least as accurate with at most as many gates on at most as long a path.",
              f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}.")
     console = Console(highlight=False)
     console.print(title, style="bold", soft_wrap=True)
-    console.print(table)
+    print_whole(table)
     for note in notes:
         console.print(note, style="dim", soft_wrap=True)
 
@@ -195,7 +204,7 @@ def label(row: Mapping[str, Any]) -> str:
     if row["neuron"] == "mac":
         return f"MAC {bits} bits"
     maxima = ", ".join(map(str, row["maximum_bits"]))
-    return f"{row['layout']} {bits}:{maxima} bits, {row['sums'][0]}, {row['ends'][0]} ends"
+    return f"BM {row['layout']} {bits}:{maxima} bits, {row['sums'][0]} sums, {row['ends'][0]} ends"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bmhw import layers, report, tradeoff
+from bmhw import layer_measurement, layers, report, synth, tradeoff
 from bmhw.command_line import RunError
 from bmhw.hdl.neuron_formats import BmFormat
 from bmhw.models.store import WEIGHTS, read_card
@@ -20,6 +20,14 @@ SHAPE = ("bits", "layout", "signed_inputs", "log_bits", "log_fraction", "weight_
 
 def row(name, accuracy, gates, depth):
     return {"name": name, "accuracy": accuracy, "code": {"gates": gates, "depth": depth}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_architectures():
+    """The best one of the table instead of six: what is tried is the affair of test_layers.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_measurement, "_BM_ARCHITECTURES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +71,8 @@ def test_multipliers_have_the_networks_width_and_old_cards_defaults():
         8, 5, "relu", "full", None, "linear")
 
 
-def test_figures_are_those_of_bmhw_layers(result, capsys):
-    """For a layer that has as many inputs, all non-negative."""
+def test_figures_are_those_of_bmhw_synth(result, capsys):
+    """For the same format and architecture."""
     found = {one["name"]: one for one in json.loads(result.read_text())["networks"]}
     assert {"digits"} <= set(found)
     digits = found["digits"]
@@ -79,15 +87,13 @@ def test_figures_are_those_of_bmhw_layers(result, capsys):
     for key in ("maximum", "adder", "end"):
         if key in digits["code"]["architecture"]:
             options += [f"--{key}", digits["code"]["architecture"][key]]
-    from bmhw import synth
-
     assert synth.main([*options, "--json", "-"]) == 0
     measured = json.loads(capsys.readouterr().out)
     assert (measured["gates"], measured["depth"]) == (digits["code"]["gates"], digits["code"]["depth"])
 
 
 def test_the_report_shows_every_network(result, tmp_path):
-    arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1", "--jobs", "1"]
+    arguments = ["--bits", "2", "--layers", "stage1_block0_conv3", "--jobs", "1"]
     assert layers.main([*arguments, "--json", str(tmp_path / "layers-2.json")]) == 0
     (tmp_path / "tradeoff-digits.json").write_text(result.read_text())
     assert report.main(["--folder", str(tmp_path)]) == 0
@@ -111,3 +117,10 @@ def test_bad_input_is_one_line(arguments, words):
     done = subprocess.run([sys.executable, "-m", "bmhw.tradeoff", *arguments], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_neuron_that_takes_too_long_is_named(tmp_path):
+    arguments = ["--dataset", "digits", "--architecture", "resnet-small", "--no-cache", "--time-limit", "0.01"]
+    with pytest.raises(RunError, match=r"The neuron of digits was not synthesised within 0.01 s"):
+        tradeoff.main([*arguments, "--jobs", "1", "--json", str(tmp_path / "x.json")])
+    assert not list(tmp_path.iterdir())
