@@ -87,27 +87,39 @@ def gates_depth() -> bytes:
     return _svg(figure, pyplot)
 
 
+def _family(row: Mapping[str, Any]) -> str:
+    return "MAC" if row["neuron"] == "mac" else f"BM {row['layout']}"
+
+
 def accuracy_cost(result: Mapping[str, Any]) -> bytes:
     """Test error of trained networks against the gates and the path of their neuron (a result of ``bmhw.tradeoff``);
     those on the frontier filled and labelled with their widths, of BM codes with those of the maxima."""
     pyplot = _pyplot()
+    from matplotlib import ticker
+
     figure, panels = pyplot.subplots(1, 2, figsize=(12.4, 5), sharey=True)
     for panel, (name, unit) in zip(panels, (("gates", "gates"), ("depth", "path (gates)")), strict=True):
-        named = set()
+        present = {_family(row) for row in result["networks"]}
+        for family, (color, marker) in _STYLES.items():
+            if family in present:
+                panel.plot([], [], marker, color=color, linestyle="none", label=family)
         for row in result["networks"]:
-            family = "MAC" if row["neuron"] == "mac" else f"BM {row['layout']}"
-            color, marker = _STYLES[family]
-            at = row["code"][name], 100 - row["accuracy"]
-            panel.plot(*at, marker, color=color, markersize=7 if row["on_frontier"] else 5, linestyle="none",
-                       fillstyle="full" if row["on_frontier"] else "none", label=None if family in named else family)
-            if row["on_frontier"]:
+            color, marker = _STYLES[_family(row)]
+            best, at = row["on_frontier"], (row["code"][name], 100 - row["accuracy"])
+            panel.plot(*at, marker, color=color, markersize=7 if best else 5, linestyle="none",
+                       fillstyle="full" if best else "none")
+            if best:
                 bits, maxima = (",".join(map(str, row[key])) for key in ("bits", "maximum_bits"))
-                panel.annotate(bits if family == "MAC" else f"{bits}:{maxima}", at, textcoords="offset points",
-                               xytext=(5, 4), color=color)
-            named.add(family)
+                panel.annotate(f"{bits}:{maxima}" if maxima else bits, at, textcoords="offset points", xytext=(5, 4),
+                               color=color)
         panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
         panel.grid(alpha=0.3, which="both")
         panel.legend()
+        # plain numbers, and only at 1, 2 and 5 of each power of ten
+        for axis in (panel.xaxis, panel.yaxis)[0 if name == "gates" else 1:]:
+            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_minor_formatter(ticker.NullFormatter())
     panels[0].set(ylabel="images classified wrong, %")
     figure.suptitle(f"{result['architecture']} on {result['dataset']}; neurons of {result['inputs']} inputs, code to "
                     "code; filled: no other network is as accurate with as few gates on as short a path")
