@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from . import __version__
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, run, write_atomically
+from .tables import plain_table, print_whole
 
 COLUMNS = {
     "name": "network",
@@ -212,17 +212,10 @@ def curves(figures: Mapping[str, Any]) -> Tables:
     }
 
 
-def drawn(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+def drawn(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    result = plain_table()
     for index, heading in enumerate(headings):
-        text = index == 0
-        result.add_column(
-            heading,
-            justify="left" if text else "right",
-            no_wrap=not text,
-            overflow="fold",
-            min_width=12 if text else None,
-        )
+        result.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         result.add_row(*row)
     return result
@@ -294,7 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(args.markdown, "\n".join(parts))
     console = Console()
     for title, (headings, cells) in tables(figures).items():
-        console.print(drawn(title, headings, cells))
+        console.print(title, style="bold")
+        print_whole(drawn(headings, cells))
     return 0
 
 
