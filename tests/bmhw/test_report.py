@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from bmhw import explore, layers, plots, report
+from bmhw import explore, layer_measurement, layers, plots, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
@@ -20,11 +20,13 @@ from bmhw.selection import SCRIPT_OF, cost, ranking, rows
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Results of two small runs."""
+    """Results of two small runs; how many architectures they try is the affair of test_layers.py."""
     out = tmp_path_factory.mktemp("results")
-    for sums in ("full", "clamped"):
-        arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1,stage1_block0_conv3", "--sums", sums]
-        assert layers.main([*arguments, "--json", str(out / f"layers-{sums}.json"), "--jobs", "1"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_measurement, "_BM_ARCHITECTURES", 1)
+        for sums in ("full", "clamped"):
+            arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1,stage1_block0_conv3", "--sums", sums]
+            assert layers.main([*arguments, "--json", str(out / f"layers-{sums}.json"), "--jobs", "1"]) == 0
     return out
 
 
