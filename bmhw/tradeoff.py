@@ -51,8 +51,11 @@ FIGURES = ("gates", "depth")
 
 def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> Neurons:
     """The neurons of a network that was trained with these settings (``training`` of its card); what a card of an older
-    version lacks has its default."""
+    version lacks has its default. RunError for formats that ``Neurons`` can't say."""
     chosen = training["quantisation"]
+    for name in ("log_fraction", "log2", "exp2"):
+        if chosen.get(name) is not None:
+            raise RunError(f"Only networks with the usual {name} can be measured, not with {chosen[name]!r}")
     if training["layout"] == "mac":
         return Neurons(mac_bits=chosen["bits"], mac_weight_bits=chosen.get("mac_weight_bits"), objective=objective,
                        requantize=requantize)

@@ -73,6 +73,11 @@ def test_multipliers_have_the_networks_width_and_old_cards_defaults():
         8, 5, "relu", "full", None, "linear")
 
 
+def test_formats_that_would_be_measured_wrongly_are_refused():
+    with pytest.raises(RunError, match="usual log2 can be measured, not with 'mitchell'"):
+        tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log2": "mitchell"}}, "area", "scale")
+
+
 def test_figures_are_those_of_bmhw_synth(result, capsys):
     """For the same format and architecture."""
     found = {one["name"]: one for one in json.loads(result.read_text())["networks"]}
