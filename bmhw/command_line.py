@@ -31,6 +31,7 @@ from typing import NoReturn
 from .errors import BmhwError, RunError, UsageError
 from .flow.engine import ENGINES, TIME_LIMIT
 from .flow.scripts import OBJECTIVES
+from .flow.synthesis import processors
 from .hdl.adders import ADDERS
 from .hdl.design import FORMS, Design
 from .hdl.formats import EXP2_METHODS, LOG2_METHODS
@@ -42,8 +43,8 @@ from .selection import AUTO, choose
 
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",
-    "deliver_json", "design_from", "design_options", "designs_from", "number", "registers_from", "run",
-    "run_options", "stated_command", "time_limit_from", "write_atomically",
+    "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option", "number",
+    "registers_from", "run", "run_options", "stated_command", "time_limit_from", "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -241,6 +242,19 @@ def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
     parser.add_argument("--json", metavar="FILE",
                         help="write the figures as JSON; -: to standard output, without the tables")
+
+
+def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:
+    """Add how many ``things`` are worked on at once; see :func:`jobs_from`."""
+    parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
+                        help=f"{things} at once (default: one a processor)")
+
+
+def jobs_from(value: int | str) -> int:
+    """What ``--jobs`` says; UsageError for less than 1."""
+    if not isinstance(value, int) or value < 1:
+        raise UsageError(f"Number of jobs must be 1 or more, not {value!r}")
+    return value
 
 
 def stated_command(module: str, argv: Sequence[str]) -> str:

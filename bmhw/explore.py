@@ -13,11 +13,22 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .command_line import Parser, RunError, UsageError, check_writable, number, program_name, run, write_atomically
+from .command_line import (
+    Parser,
+    RunError,
+    UsageError,
+    check_writable,
+    jobs_from,
+    jobs_option,
+    number,
+    program_name,
+    run,
+    write_atomically,
+)
 from .flow.cache import Cache, cache_folder
 from .flow.engine import ENGINES, Engine
 from .flow.generation import generate
-from .flow.synthesis import in_parallel, map_design, processors
+from .flow.synthesis import in_parallel, map_design
 from .hdl.design import Design
 from .hdl.log_ends import LOG_ENDS
 from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
@@ -143,8 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE",
                         help="the table (default: the package's own)")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
-    parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
-                        help="runs at once (default: one a processor)")
+    jobs_option(parser, "runs")
     args = parser.parse_args(arguments)
     shapes = [(width, n) for n in args.inputs or SHAPES
               for width in args.bits or SHAPES.get(n, sorted(set().union(*SHAPES.values())))]
@@ -153,12 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             next(designs(width, n))
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if not isinstance(args.jobs, int) or args.jobs < 1:
-        raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
+    jobs = jobs_from(args.jobs)
     check_writable(args.out)
     engine = Engine(args.engine)
     with engine.stopping():
-        table = explore(engine, Cache(cache_folder()), shapes, args.jobs, args.families)
+        table = explore(engine, Cache(cache_folder()), shapes, jobs, args.families)
     table = {"command": "python -m bmhw.explore", **merged(table, args.out, shapes, args.families)}
     # one row a line: differences between two runs can be read
     rows = ",\n".join(json.dumps(row) for row in table.pop("rows"))

@@ -15,6 +15,8 @@ from .command_line import (
     UsageError,
     check_writable,
     deliver_json,
+    jobs_from,
+    jobs_option,
     number,
     run,
     run_options,
@@ -26,7 +28,6 @@ from .flow.cache import Cache, cache_folder
 from .flow.engine import Engine
 from .flow.liberty import load_library
 from .flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
-from .flow.synthesis import processors
 from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
 from .layer_measurement import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
 from .measurement import tools
@@ -89,8 +90,7 @@ def parser() -> Parser:
                              "one for the objective (default: auto)")
     result.add_argument("--layers", metavar="NAME,...", help="only these layers (default: all)")
     result.add_argument("--liberty", metavar="FILE", help="cell library, .lib or .lib.gz: adds GE and ns")
-    result.add_argument("--jobs", type=number, default=processors(), metavar="N",
-                        help="layers at once (default: one a processor)")
+    jobs_option(result, "layers")
     run_options(result, "layer")
     return result
 
@@ -110,8 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             neurons.mac(layer), neurons.bm(layer)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if not isinstance(args.jobs, int) or args.jobs < 1:
-        raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
+    jobs = jobs_from(args.jobs)
     time_limit = time_limit_from(args.time_limit)
     if args.json:
         check_writable(args.json)
@@ -120,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     library = load_library(args.liberty, engine, cache) if args.liberty else None
     measurement = LayerMeasurement(neurons, BlockMapper(engine, cache), cache, library, time_limit)
     with shares("measuring layers") as progress:
-        rows = measurement.measure(layers, args.jobs, progress)
+        rows = measurement.measure(layers, jobs, progress)
     result = {
         "command": stated_command("bmhw.layers", sys.argv[1:] if argv is None else argv),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

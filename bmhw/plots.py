@@ -2,26 +2,18 @@
 """Plots of measured architectures and of trained networks' neurons, as SVG: the same bytes for the same figures."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .command_line import RunError
+from .frontier import frontier
 from .selection import rows as architectures
 
-__all__ = ["accuracy_cost", "by_shape", "frontier", "gates_depth"]
+__all__ = ["accuracy_cost", "by_shape", "gates_depth"]
 
 # family -> color, marker
 _STYLES = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
            "BM wired": ("tab:purple", "v")}
-
-
-def frontier(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that none of the others beats in gates and depth, from short to long."""
-    best: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda point: (point["depth"], point["gates"])):
-        if not best or point["gates"] < best[-1]["gates"]:
-            best.append(point)
-    return best
 
 
 def by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import Parser, RunError, run, write_atomically
+from .frontier import frontier
 from .layer_measurement import CLAIM
-from .plots import accuracy_cost, by_shape, frontier, gates_depth
-from .tradeoff import label
+from .plots import accuracy_cost, by_shape, gates_depth
+from .tradeoff import HEADINGS, cells
 
 __all__ = ["main", "ranges"]
 
@@ -151,12 +152,10 @@ def _tradeoff(result: dict[str, Any]) -> list[str]:
              "code to code, and in the last two columns from code to linear result. Bold: no other network is at least "
              "as accurate with at most as many gates on at most as long a path. Widths of BM codes with those of the "
              "maxima.", "", f"![Accuracy against gates and path]({plot})", "",
-             "| network | neuron | right, % | gates | path | gates, linear | path, linear |",
-             "| --- | --- | --- | --- | --- | --- | --- |"]
+             f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}"]
     for row in result["networks"]:
-        name = f"**{row['name']}**" if row["on_frontier"] else row["name"]
-        figures = (f"{row[output][figure]:,}" for output in ("code", "linear") for figure in ("gates", "depth"))
-        lines.append(f"| {name} | {label(row)} | {row['accuracy']:.2f} | " + " | ".join(figures) + " |")
+        name, *rest = cells(row)
+        lines.append("| " + " | ".join((f"**{name}**" if row["on_frontier"] else name, *rest)) + " |")
     return [*lines, ""]
 
 
@@ -199,7 +198,7 @@ def read_tradeoffs(folder: Path) -> list[dict[str, Any]]:
 
     def check(result: dict[str, Any]) -> None:
         for row in result["networks"]:
-            (row["name"], label(row), row["accuracy"], row["on_frontier"], row["code"], row["linear"])
+            (cells(row), row["on_frontier"])
 
     return _read(folder, "tradeoff", check)
 

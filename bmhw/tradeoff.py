@@ -17,13 +17,14 @@ from typing import Any
 
 from rich.console import Console
 
-from . import __version__
 from .command_line import (
     Parser,
     RunError,
     UsageError,
     check_writable,
     deliver_json,
+    jobs_from,
+    jobs_option,
     number,
     run,
     run_options,
@@ -35,7 +36,8 @@ from .flow.blocks import BlockMapper
 from .flow.cache import Cache, cache_folder
 from .flow.engine import Engine
 from .flow.scripts import OBJECTIVES
-from .flow.synthesis import in_parallel, processors
+from .flow.synthesis import in_parallel
+from .frontier import unbeaten
 from .hdl.neuron_formats import REQUANTIZATIONS
 from .layer_measurement import FLAT_INPUTS, LayerMeasurement, Neurons
 from .measurement import tools
@@ -43,10 +45,11 @@ from .networks import Layer
 from .progress import shares
 from .tables import plain_table, print_whole
 
-__all__ = ["label", "main", "neurons_of", "on_frontier"]
+__all__ = ["HEADINGS", "cells", "label", "main", "neurons_of", "on_frontier"]
 
 OUTPUTS = ("code", "linear")
 FIGURES = ("gates", "depth")
+HEADINGS = ("network", "neuron", "right, %", "gates", "path", "gates, linear", "path, linear")
 
 
 def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> Neurons:
@@ -68,12 +71,7 @@ def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> 
 
 def on_frontier(rows: Sequence[Mapping[str, Any]]) -> list[bool]:
     """Whether no other row is at least as good in accuracy, gates and depth and better in one of them."""
-
-    def beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        pairs = [(other["accuracy"], one["accuracy"]), *((one["code"][name], other["code"][name]) for name in FIGURES)]
-        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-    return [not any(beats(other, row) for other in rows) for row in rows]
+    return unbeaten([(-row["accuracy"], *(row["code"][name] for name in FIGURES)) for row in rows])
 
 
 def networks(
@@ -103,16 +101,14 @@ def parser() -> Parser:
                         help="few gates, few gates x depth, or a short path (default: balanced)")
     result.add_argument("--requantize", choices=REQUANTIZATIONS, default="scale",
                         help="MAC neurons: a multiplication by a scale, or a power of two (default: scale)")
-    result.add_argument("--jobs", type=number, default=processors(), metavar="N",
-                        help="neurons at once (default: one a processor)")
+    jobs_option(result, "neurons")
     run_options(result, "neuron")
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    if not isinstance(args.jobs, int) or args.jobs < 1:
-        raise UsageError(f"Number of jobs must be 1 or more, not {args.jobs!r}")
+    jobs = jobs_from(args.jobs)
     if not isinstance(args.inputs, int) or args.inputs < 2 or args.inputs % 2:
         raise UsageError(f"Number of inputs must be an even number of 2 or more, not {args.inputs!r}")
     time_limit = time_limit_from(args.time_limit)
@@ -143,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     work = list(itertools.product(measurements, layers))
     with shares("measuring neurons") as progress:
-        done = in_parallel(engine, [partial(measure, *one) for one in work], args.jobs)
+        done = in_parallel(engine, [partial(measure, *one) for one in work], jobs)
     figures = {(kind, layer.name): result for (kind, layer), result in zip(work, done, strict=True)}
     version = next(measurement.yosys for measurement in measurements.values())
     rows = [_row(network, training, {output: figures[kind, output] for output in OUTPUTS})
@@ -153,7 +149,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         row["on_frontier"] = best
     result = {
         "command": stated_command("bmhw.tradeoff", sys.argv[1:] if argv is None else argv),
-        "bmhw_version": __version__,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "dataset": args.dataset, "architecture": args.architecture, "inputs": args.inputs,
         "objective": args.objective, "requantize": args.requantize, "networks": rows,
@@ -179,21 +174,25 @@ def _row(
                for output, figures in measured.items()}}
 
 
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A network under :data:`HEADINGS`."""
+    return [row["name"], label(row), f"{row['accuracy']:.2f}",
+            *(f"{row[output][name]:,}" for output in OUTPUTS for name in FIGURES)]
+
+
 def _print(result: Mapping[str, Any]) -> None:
     table = plain_table()
-    for heading in ("", "network", "neuron"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("right, %", "gates", "path", "gates, linear", "path, linear"):
-        table.add_column(heading, justify="right")
+    for index, heading in enumerate(("", *HEADINGS)):
+        table.add_column(heading, justify="left" if index < 3 else "right", no_wrap=True)
     for row in result["networks"]:
-        figures = [f"{row[output][name]:,}" for output in OUTPUTS for name in FIGURES]
-        table.add_row("*" if row["on_frontier"] else "", row["name"], label(row), f"{row['accuracy']:.2f}", *figures,
-                      style="bold" if row["on_frontier"] else None)
+        best = row["on_frontier"]
+        table.add_row("*" if best else "", *cells(row), style="bold" if best else None)
     title = (f"{result['dataset']}, {result['architecture']}: a neuron of {result['inputs']} inputs, from code to code "
              f"and from code to linear result; objective {result['objective']}")
     tool = result["tools"]
     notes = ("*: no other network is at least as accurate with at most as many gates on at most as long a path.",
-             f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}.")
+             f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}.",
+             "Next: all layers of a network beside MAC layers: python -m bmhw.layers --network resnet20v2")
     console = Console(highlight=False)
     console.print(title, style="bold", soft_wrap=True)
     print_whole(table)

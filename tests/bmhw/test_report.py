@@ -14,6 +14,7 @@ from bmhw import explore, layer_measurement, layers, plots, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
+from bmhw.frontier import frontier
 from bmhw.hdl.neuron_formats import COMBINES, SUMS, BmFormat
 from bmhw.selection import SCRIPT_OF, cost, ranking, rows
 
@@ -143,7 +144,7 @@ def test_bad_input_of_explore(arguments, words):
 def test_no_point_of_a_frontier_is_beaten_and_every_other_one_is():
     rng = np.random.default_rng(5)
     points = [{"depth": int(d), "gates": int(g)} for d, g in rng.integers(1, 30, size=(200, 2))]
-    best = plots.frontier(points)
+    best = frontier(points)
 
     def beats(a, b):
         return a["depth"] <= b["depth"] and a["gates"] <= b["gates"] and a != b

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trained networks against their neurons' hardware: ``bmhw.tradeoff``, and what ``bmhw.report`` makes of it."""
 
+import itertools
 import json
 import subprocess
 import sys
 
 import pytest
 
-from bmhw import layer_measurement, layers, report, synth, tradeoff
+from bmhw import layer_measurement, layers, plots, report, synth, tradeoff
 from bmhw.command_line import RunError
+from bmhw.flow.blocks import BlockMapper
+from bmhw.flow.cache import Cache, cache_folder
+from bmhw.flow.engine import Engine
 from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.layer_measurement import LayerMeasurement, Neurons
 from bmhw.models.store import WEIGHTS, read_card
 from bmhw.networks import Layer
 
@@ -40,7 +45,7 @@ def result(tmp_path_factory):
     return file
 
 
-def test_only_what_another_network_beats_in_nothing_is_off_the_frontier():
+def test_off_the_frontier_is_what_another_network_beats():
     rows = [row("best", 99.0, 100, 10), row("same", 99.0, 100, 10), row("smaller", 98.0, 90, 10),
             row("shorter", 98.0, 100, 9), row("beaten", 99.0, 101, 10), row("worse", 98.9, 100, 10)]
     best = {one["name"] for one, kept in zip(rows, tradeoff.on_frontier(rows), strict=True) if kept}
@@ -99,6 +104,43 @@ def test_figures_are_those_of_bmhw_synth(result, capsys):
     assert (measured["gates"], measured["depth"]) == (digits["code"]["gates"], digits["code"]["depth"])
 
 
+def test_one_neuron_alone_is_the_one_of_the_whole_layer(monkeypatch):
+    """Also where architectures are chosen at fewer inputs than the layer has."""
+    monkeypatch.setattr(layer_measurement, "FLAT_INPUTS", 4)
+    cache, engine = Cache(cache_folder()), Engine()
+    measurement = LayerMeasurement(Neurons(mac_bits=3, bm_bits=3), BlockMapper(engine, cache), cache)
+    for inputs, output in itertools.product((4, 6), tradeoff.OUTPUTS):
+        layer = Layer(name="x", kernel=1, inputs=inputs, outputs=1, stride=1, nonnegative=True, output=output)
+        [whole] = measurement.measure([layer], 1)
+        for which in ("mac", "bm"):
+            alone = measurement.neuron(layer, which)
+            assert alone["design"]["neuron"] == which and alone["design"]["inputs"] == inputs
+            assert alone == {key: whole[which][key] for key in alone}
+
+
+def test_a_terminal_gets_whole_lines(result, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    arguments = ["--dataset", "digits", "--architecture", "resnet-small", "--inputs", "4", "--jobs", "1"]
+    assert tradeoff.main(arguments) == 0
+    [digits] = json.loads(result.read_text())["networks"]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("*   ")]
+    assert line.split("  ")[1].strip() == "digits" and all(cell in line for cell in tradeoff.cells(digits))
+
+
+def test_the_plot_shows_errors_against_gates_and_path(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_svg", lambda figure, pyplot: figures.append(figure) or b"")
+    networks = [{**row("a", 99.0, 100, 10), "neuron": "mac", "on_frontier": True, "bits": [3], "maximum_bits": []},
+                {**row("b", 98.0, 200, 20), "neuron": "bm", "layout": "wired", "on_frontier": False, "bits": [5],
+                 "maximum_bits": [4]}]
+    plots.accuracy_cost({"networks": networks, "architecture": "x", "dataset": "y", "inputs": 4})
+    shown = [[(*line.get_xydata()[0], line.get_fillstyle()) for line in panel.lines if len(line.get_xydata())]
+             for panel in figures[0].axes]
+    assert shown == [[(100, 1.0, "full"), (200, 2.0, "none")], [(10, 1.0, "full"), (20, 2.0, "none")]]
+    assert [[text.get_text() for text in panel.texts] for panel in figures[0].axes] == [["3"], ["3"]]
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().texts] == ["MAC", "BM wired"]
+
+
 def test_the_report_shows_every_network(result, tmp_path):
     arguments = ["--bits", "2", "--layers", "stage1_block0_conv3", "--jobs", "1"]
     assert layers.main([*arguments, "--json", str(tmp_path / "layers-2.json")]) == 0
@@ -106,7 +148,9 @@ def test_the_report_shows_every_network(result, tmp_path):
     assert report.main(["--folder", str(tmp_path)]) == 0
     page, measured = (tmp_path / "README.md").read_text(), json.loads(result.read_text())
     for one in measured["networks"]:
-        assert f"{one['name']}" in page and f"| {one['code']['gates']:,} | {one['code']['depth']} |" in page
+        name, *rest = tradeoff.cells(one)
+        assert f"| **{name}** | {' | '.join(rest)} |" in page  # alone, so on the frontier
+        assert [f"{one[output][name]:,}" for output in ("code", "linear") for name in ("gates", "depth")] == rest[-4:]
     assert f"`{measured['command']}`" in page and "tradeoff-digits.svg" in page
     assert (tmp_path / "tradeoff-digits.svg").read_text().count("<svg") == 1
     (tmp_path / "tradeoff-x.json").write_text('{"networks": [{}]}')

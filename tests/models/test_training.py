@@ -155,6 +155,12 @@ def test_a_card_names_the_commit_that_the_run_started_from(monkeypatch, tmp_path
     assert json.loads((tmp_path / "small.json").read_text())["training"]["commit"] == "before"
 
 
+def test_rates_of_the_command_line_are_those_of_their_phases():
+    usual = train.recipe_from(train.parser().parse_args([])).rates
+    assert train.recipe_from(train.parser().parse_args(["--bm-rate", "0.25"])).rates == (usual[0], 0.25, usual[2])
+    assert train.recipe_from(train.parser().parse_args(["--quantised-rate", "0.25"])).rates == (*usual[:2], 0.25)
+
+
 class TestCommands:
     def run(self, *arguments, **options):
         environment = {**os.environ, "COLUMNS": "200"}
