@@ -15,6 +15,7 @@ from bmhw.command_line import (
     check_writable,
     design_from,
     design_options,
+    stated_command,
     write_atomically,
 )
 
@@ -167,3 +168,10 @@ def test_what_cannot_be_written_is_known_beforehand(tmp_path):
         check_writable(tmp_path)
     with pytest.raises(RunError, match=r"no folder .*missing"):
         check_writable(tmp_path / "missing" / "new.json")
+
+
+def test_a_stated_command_measures_the_same_wherever_files_lie():
+    given = ["folder", "--json", "out.json", "--jobs", "3", "--liberty", "/cells/a.lib", "--no-cache", "--bits", "8"]
+    joined = ["folder", "--json=out.json", "--jobs=3", "--liberty=/cells/a.lib", "--bits", "8", "--no-cache"]
+    for argv in (given, joined):
+        assert stated_command("bmhw.layers", argv) == "python -m bmhw.layers folder --liberty a.lib --bits 8"
