@@ -107,7 +107,7 @@ def accuracy_cost(result: Mapping[str, Any]) -> bytes:
         panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
         panel.grid(alpha=0.3, which="both")
         panel.legend()
-        # plain numbers, and only at 1, 2 and 5 of each power of ten
+        # plain numbers, at 1, 2 and 5 of each power of ten where the axis is long
         for axis in (panel.xaxis, panel.yaxis)[0 if name == "gates" else 1:]:
             axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
