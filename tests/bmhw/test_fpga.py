@@ -27,6 +27,8 @@ from bmhw.hdl.shift_wrapper import ShiftWrapper
 SEED = 20090719
 figures, command = figures_of(fpga), command_of(fpga)
 SMALL = ("--bits", "4", "--inputs", "2")
+# Each candidate is placed for ten seconds; which ones are compared is a test of its own.
+ONE = ("--maximum", "operator", "--end", "subtract")
 
 
 def measurer(device, **options):
@@ -67,7 +69,7 @@ def test_the_wrapper_gives_the_neuron_its_inputs_and_its_outputs_back():
 
 
 def test_a_comparison_has_cells_frequencies_and_ratios_of_both(capsys):
-    found = figures(capsys, *SMALL, "--compare", "--latency", "2", "--seeds", "2")
+    found = figures(capsys, *SMALL, *ONE, "--multiplier", "operator", "--compare", "--latency", "2", "--seeds", "2")
     mac, bm, ratio = found["mac"], found["bm"], found["ratio"]
     for neuron in (mac, bm):
         assert neuron["luts"] > 0 and neuron["latency_cycles"] == 2 == len(neuron["design"]["registers"])
@@ -117,18 +119,19 @@ def test_without_dsps_the_same_neuron_takes_lookup_tables(capsys):
 
 
 def test_block_rams_only_where_they_are_allowed(capsys):
-    options = ("--bits", "8", "--inputs", "1", "--registers", "log2,combine", "--maximum", "operator")
+    options = ("--bits", "8", "--inputs", "1", "--registers", "log2,combine", *ONE)
     with_rams, without = figures(capsys, *options), figures(capsys, *options, "--no-block-ram")
     assert with_rams["block_rams"] > 0 == without["block_rams"]
     assert without["luts"] > with_rams["luts"]
 
 
 @pytest.mark.parametrize("options", [
-    ["--form", "parallel"], ["--form", "serial"], ["--boundary", "layer", "--combine", "logarithmic"],
-    ["--neuron", "mac", "--boundary", "layer"], ["--branches", "bipolar"],
+    ["--form", "parallel"], ["--form", "serial", *ONE], ["--boundary", "layer", "--combine", "logarithmic", *ONE],
+    ["--neuron", "mac", "--boundary", "layer", "--multiplier", "operator"], ["--branches", "bipolar", *ONE],
 ], ids=" ".join)
 def test_every_kind_of_neuron_is_placed(options, capsys):
     found = figures(capsys, *SMALL, *options)
+    assert len(found["candidates"]) == (3 if options == ["--form", "parallel"] else 1)
     assert found["luts"] > 0 and found["fmax_mhz"] > 0
     assert found["design"]["boundary"] == ("layer" if "layer" in options else "neuron")
 
@@ -180,10 +183,10 @@ def test_the_objective_chooses(objective, best, monkeypatch):
 
 def test_the_same_seed_gives_the_same_figures_and_the_table_says_how(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    options = (*SMALL, "--neuron", "mac", "--seed", "5", "--no-cache")
-    first, second = figures(capsys, *options), figures(capsys, *options)
+    options = (*SMALL, "--neuron", "mac", "--multiplier", "operator", "--seed", "5")
+    first, second = (figures(capsys, *options, "--no-cache") for _ in range(2))
     assert first == second
-    assert fpga.main([*SMALL, "--neuron", "mac", "--seed", "5"]) == 0
+    assert fpga.main([*options]) == 0
     said = capsys.readouterr().out
     for word in ("iCE40-HX8K", "LUTs", "carries", "Fmax, MHz", "Critical path:", "operator adder", "seed 5",
                  "registers behind every part", "yosys", "nextpnr-ice40", f"{first['fmax_mhz']:.1f}"):
@@ -192,7 +195,7 @@ def test_the_same_seed_gives_the_same_figures_and_the_table_says_how(capsys, mon
 
 def test_rows_are_added_to_a_file_and_shown(tmp_path):
     file = str(tmp_path / "rows.json")
-    options = (*SMALL, "--compare", "--latency", "3", "--multiplier", "operator", "--maximum", "operator")
+    options = (*SMALL, "--compare", "--latency", "3", "--multiplier", "operator", *ONE)
     for device in ("ice40-hx8k", "ecp5-25k"):
         assert command(*options, "--device", device, "--append", file).returncode == 0
     rows = json.loads((tmp_path / "rows.json").read_text())

@@ -2,12 +2,13 @@
 """The command ``python -m bmhw.layers``: the network's layers, mapping block by block, table, JSON, bad input."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from calls import assert_one_line, command_of, figures_of
 from liberty_text import liberty_text
 
-from bmhw import layers
+from bmhw import layer_measurement, layers
 from bmhw.errors import TimeLimitError
 from bmhw.flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper, Modules
 from bmhw.flow.cache import Cache
@@ -20,9 +21,21 @@ from bmhw.hdl.neuron_formats import COMBINES, BmFormat, MacFormat
 from bmhw.hdl.verilog import block_to_verilog
 from bmhw.layer_measurement import Neurons, totals
 from bmhw.networks import NETWORKS
+from bmhw.selection import ranking
 
 figures, command = figures_of(layers), command_of(layers)
 SMALL = ("--bits", "3", "--layers", "stem,stage0_block0_conv1,stage0_block0_conv3,stage0_block1_conv3")
+
+
+ARCHITECTURES = layer_measurement._BM_ARCHITECTURES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_architectures():
+    """Two of the table instead of six, most of which take Yosys longer than all else here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_measurement, "_BM_ARCHITECTURES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +44,13 @@ def small(tmp_path_factory):
     out = tmp_path_factory.mktemp("layers") / "out.json"
     assert layers.main([*SMALL, "--json", str(out)]) == 0
     return json.loads(out.read_text())
+
+
+@pytest.fixture
+def unmapped(monkeypatch):
+    """Figures without Yosys, for what is asked of formats and architectures only."""
+    found = SimpleNamespace(gates=1, depth=1, yosys="none")
+    monkeypatch.setattr(BlockMapper, "figures", lambda *arguments, **options: found)
 
 
 # -- the network
@@ -213,6 +233,15 @@ def test_the_winner_is_the_best_candidate(small):
             assert neuron["architecture"] == {name: best[name] for name in neuron["architecture"]}
 
 
+@pytest.mark.parametrize("count", [1, ARCHITECTURES])
+def test_the_best_architectures_of_the_table_are_tried(count, monkeypatch, unmapped, capsys):
+    monkeypatch.setattr(layer_measurement, "_BM_ARCHITECTURES", count)
+    (row,) = figures(capsys, "--layers", "stem", "--branches", "signed", "--combine", "logarithmic")["layers"]
+    [fmt] = Neurons(branches="signed", combine="logarithmic").bm(NETWORKS["resnet20v2"]()[0])
+    tried = [{key: one[key] for key in ("maximum", "adder", "end")} for one in row["bm"]["candidates"]]
+    assert tried == ranking(fmt, "area")[:count] and len(tried) == count
+
+
 def test_the_objective_delay_takes_the_better_of_both_scripts(capsys):
     (row,) = figures(capsys, "--bits", "3", "--layers", "stem", "--objective", "delay")["layers"]
     for neuron in (row["mac"], row["bm"]):
@@ -220,16 +249,16 @@ def test_the_objective_delay_takes_the_better_of_both_scripts(capsys):
         assert neuron["depth"] == min(c["depth"] for c in neuron["candidates"])
 
 
-def test_only_the_script_for_area_maps_blocks(capsys):
-    found = figures(capsys, "--bits", "2", "--layers", "stage1_block1_conv1", "--objective", "delay")
-    (row,) = found["layers"]
-    assert row["fan_in"] == 128
+def test_only_the_script_for_area_maps_blocks(capsys, monkeypatch):
+    monkeypatch.setattr(layer_measurement, "FLAT_INPUTS", 8)
+    (row,) = figures(capsys, "--bits", "2", "--layers", "stem", "--objective", "delay")["layers"]
+    assert row["fan_in"] == 9
     for neuron in (row["mac"], row["bm"]):
         assert (neuron["mapping"], neuron["script"]) == ("blocks", "area")
         assert {c["script"] for c in neuron["candidates"]} == {"area"}
 
 
-def test_sums_maxima_and_end_can_be_chosen(capsys):
+def test_sums_maxima_and_end_can_be_chosen(unmapped, capsys):
     arguments = ("--bits", "4", "--layers", "stem", "--sums", "clamped", "--maximum-bits", "3", "--combine", "linear")
     found = figures(capsys, *arguments)
     (row,) = found["layers"]
@@ -240,7 +269,7 @@ def test_sums_maxima_and_end_can_be_chosen(capsys):
     assert "clamped sums, maxima of 3 bits" in capsys.readouterr().out
 
 
-def test_log_codes_may_have_fewer_bits_than_linear_inputs(capsys):
+def test_log_codes_may_have_fewer_bits_than_linear_inputs(unmapped, capsys):
     arguments = ("--bits", "4", "--layers", "stem,stage0_block0_conv3", "--log-bits", "3")
     found = figures(capsys, *arguments)
     for row in found["layers"]:
@@ -251,7 +280,7 @@ def test_log_codes_may_have_fewer_bits_than_linear_inputs(capsys):
     assert "BM 4 bits, log codes 3" in capsys.readouterr().out
 
 
-def test_the_macs_weights_may_have_a_width_of_their_own(capsys):
+def test_the_macs_weights_may_have_a_width_of_their_own(unmapped, capsys):
     arguments = ("--bits", "4", "--layers", "stem", "--mac-weight-bits", "3")
     found = figures(capsys, *arguments)
     (row,) = found["layers"]
@@ -261,7 +290,7 @@ def test_the_macs_weights_may_have_a_width_of_their_own(capsys):
     assert "MAC 4 x 3 bits" in capsys.readouterr().out
 
 
-def test_layers_with_a_linear_result_may_have_maxima_of_their_own(capsys):
+def test_layers_with_a_linear_result_may_have_maxima_of_their_own(unmapped, capsys):
     arguments = ("--bits", "4", "--layers", "stem,stage0_block0_conv3", "--sums", "clamped", "--maximum-bits", "3",
                  "--linear-maximum-bits", "2")
     found = figures(capsys, *arguments)

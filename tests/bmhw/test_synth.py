@@ -9,7 +9,7 @@ import pytest
 from calls import assert_one_line, command_of, figures_of
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
-from bmhw import layers, synth
+from bmhw import layer_measurement, layers, synth
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.generation import generate
@@ -204,8 +204,9 @@ def test_the_instances_of_a_top_module_are_its_parts():
         instances(verilog, "other")
 
 
-def test_the_layer_boundary_is_that_of_the_layers(capsys):
+def test_the_layer_boundary_is_that_of_the_layers(capsys, monkeypatch):
     """The same neuron by options as by a network's layer: the same figures, and the parts of a layer."""
+    monkeypatch.setattr(layer_measurement, "_BM_ARCHITECTURES", 1)  # any one will do
     chosen = ("--branches", "signed", "--sums", "clamped")
     layer = ("--bits", "3", "--layers", "stage0_block0_conv1", "--combine", "logarithmic", *chosen)
     assert layers.main([*layer, "--json", "-"]) == 0
