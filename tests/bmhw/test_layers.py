@@ -2,10 +2,9 @@
 """The command ``python -m bmhw.layers``: the network's layers, mapping block by block, table, JSON, bad input."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
-from calls import assert_one_line, command_of, figures_of
+from calls import assert_one_line, command_of, figures_of, figures_without_yosys
 from liberty_text import liberty_text
 
 from bmhw import layer_measurement, layers
@@ -48,9 +47,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def unmapped(monkeypatch):
-    """Figures without Yosys, for what is asked of formats and architectures only."""
-    found = SimpleNamespace(gates=1, depth=1, yosys="none")
-    monkeypatch.setattr(BlockMapper, "figures", lambda *arguments, **options: found)
+    monkeypatch.setattr(BlockMapper, "figures", lambda self, verilog, top, **options: figures_without_yosys(verilog))
 
 
 # -- the network

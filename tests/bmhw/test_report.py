@@ -9,9 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+from calls import figures_without_yosys
 
 from bmhw import explore, layer_measurement, layers, plots, report
 from bmhw.command_line import RunError
+from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.frontier import frontier
@@ -21,10 +23,11 @@ from bmhw.selection import SCRIPT_OF, cost, ranking, rows
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Results of two small runs; how many architectures they try is the affair of test_layers.py."""
+    """Results of two small runs; what figures they find is the affair of test_layers.py."""
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_measurement, "_BM_ARCHITECTURES", 1)
+        patch.setattr(BlockMapper, "figures", lambda self, verilog, top, **options: figures_without_yosys(verilog))
         for sums in ("full", "clamped"):
             arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1,stage1_block0_conv3", "--sums", sums]
             assert layers.main([*arguments, "--json", str(out / f"layers-{sums}.json"), "--jobs", "1"]) == 0
@@ -45,6 +48,7 @@ def few(monkeypatch):
 
 def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):
     few(monkeypatch)
+    monkeypatch.setattr(explore, "map_design", lambda verilog, top, **options: figures_without_yosys(verilog))
     out = tmp_path / "table.json"
     for bits in ("2", "3"):
         explore.main(["--bits", bits, "--inputs", "2", "--out", str(out), "--jobs", "1"])
@@ -92,8 +96,8 @@ def test_linear_results_are_measured_where_asked_for(monkeypatch):
 
 def test_a_row_says_what_synthesis_finds(monkeypatch):
     few(monkeypatch)
-    table = explore.explore(Engine(), Cache(None), [(2, 2)], 1)
-    (area, delay) = (row for row in table["rows"] if row["neuron"] == "mac")
+    table = explore.explore(Engine(), Cache(None), [(2, 2)], 1, ["mac"])
+    (area, delay) = table["rows"]
     assert area["script"] == "area" and delay["script"] == "delay"
     assert all(row["gates"] > 0 and row["depth"] > 0 for row in table["rows"])
 
