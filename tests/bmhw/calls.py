@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pytest
+
+from bmhw.flow.blocks import BlockMapper
+
 
 def figures_of(module: ModuleType) -> Callable[..., Any]:
     """A function of (capsys, *arguments): what the command gives for ``--json -``."""
@@ -41,3 +45,8 @@ def command_of(module: ModuleType) -> Callable[..., subprocess.CompletedProcess]
 def figures_without_yosys(verilog: str) -> SimpleNamespace:
     """What stands for the figures of a mapping in tests that ask what is mapped and shown, not what Yosys finds."""
     return SimpleNamespace(gates=len(verilog), depth=verilog.count("\n"), yosys="none")
+
+
+def map_blocks_without_yosys(patch: pytest.MonkeyPatch) -> None:
+    """Have ``bmhw.layers`` get its figures from :func:`figures_without_yosys`."""
+    patch.setattr(BlockMapper, "figures", lambda self, verilog, top, **options: figures_without_yosys(verilog))

@@ -27,7 +27,7 @@ from bmhw.hdl.shift_wrapper import ShiftWrapper
 SEED = 20090719
 figures, command = figures_of(fpga), command_of(fpga)
 SMALL = ("--bits", "4", "--inputs", "2")
-# Each candidate is placed for ten seconds; which ones are compared is a test of its own.
+# Placing takes most of the time here; which candidates are compared is a test of its own.
 ONE = ("--maximum", "operator", "--end", "subtract")
 
 

@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from calls import assert_one_line, command_of, figures_of, figures_without_yosys
+from calls import assert_one_line, command_of, figures_of, map_blocks_without_yosys
 from liberty_text import liberty_text
 
 from bmhw import layer_measurement, layers
@@ -31,7 +31,7 @@ ARCHITECTURES = layer_measurement._BM_ARCHITECTURES
 
 @pytest.fixture(scope="module", autouse=True)
 def few_architectures():
-    """Two of the table instead of six, most of which take Yosys longer than all else here."""
+    """The best two of the table instead of six: each is a run of Yosys or two."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_measurement, "_BM_ARCHITECTURES", 2)
         yield
@@ -47,7 +47,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture
 def unmapped(monkeypatch):
-    monkeypatch.setattr(BlockMapper, "figures", lambda self, verilog, top, **options: figures_without_yosys(verilog))
+    map_blocks_without_yosys(monkeypatch)
 
 
 # -- the network

@@ -9,11 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from calls import figures_without_yosys
+from calls import figures_without_yosys, map_blocks_without_yosys
 
 from bmhw import explore, layer_measurement, layers, plots, report
 from bmhw.command_line import RunError
-from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.frontier import frontier
@@ -27,7 +26,7 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer_measurement, "_BM_ARCHITECTURES", 1)
-        patch.setattr(BlockMapper, "figures", lambda self, verilog, top, **options: figures_without_yosys(verilog))
+        map_blocks_without_yosys(patch)
         for sums in ("full", "clamped"):
             arguments = ["--bits", "2", "--layers", "stem,stage0_block1_conv1,stage1_block0_conv3", "--sums", sums]
             assert layers.main([*arguments, "--json", str(out / f"layers-{sums}.json"), "--jobs", "1"]) == 0
@@ -48,7 +47,13 @@ def few(monkeypatch):
 
 def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):
     few(monkeypatch)
-    monkeypatch.setattr(explore, "map_design", lambda verilog, top, **options: figures_without_yosys(verilog))
+    mapped = []
+
+    def stand_in(verilog, top, *, objective, **options):
+        mapped.append((verilog, objective))
+        return figures_without_yosys(verilog)
+
+    monkeypatch.setattr(explore, "map_design", stand_in)
     out = tmp_path / "table.json"
     for bits in ("2", "3"):
         explore.main(["--bits", bits, "--inputs", "2", "--out", str(out), "--jobs", "1"])
@@ -61,6 +66,9 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
         (("tree", "select"), ("online", "select"), ("tree", "subtract")), ("area", "delay")))
     mac = itertools.product((2, 3), (None,), (None,), (None,), (None,), ("area", "delay"))
     assert found == {*bm, *mac}
+    # each design by both scripts, and none of them twice
+    assert len(set(mapped)) == len(mapped) == len(table["rows"])
+    assert {one for one, script in mapped if script == "area"} == {one for one, script in mapped if script == "delay"}
     table["engine"] = "pyosys 0.1"
     out.write_text(json.dumps(table))
     with pytest.raises(RunError, match=r"was measured by pyosys 0.1, not .*: measure all shapes, or take --out"):
@@ -76,6 +84,7 @@ def test_explore_measures_some_families_and_keeps_the_others(monkeypatch, tmp_pa
     wired = json.loads(out.read_text())["rows"]
     assert wired and {(row["layout"], row["sums"]) for row in wired} == {("wired", "clamped")}
     for row in wired:
+        assert row["gates"] > 0 and row["depth"] > 0
         row["gates"] = -1  # whatever it was: it isn't measured again
     out.write_text(json.dumps({**json.loads(out.read_text()), "rows": wired}))
     explore.main([*common, "--families", "mac"])
