@@ -77,7 +77,7 @@ results: $(VENV)/installed-report
 	$(foreach d,$(TRADEOFFS),$(call tradeoff,$(d)))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 	@$(RUN) -m bmhw.accuracy models/weights $(RESULTS)/cards --json $(RESULTS)/accuracy.json \
-		--markdown $(RESULTS)/accuracy.md
+		--markdown $(RESULTS)/accuracy.md --plot $(RESULTS)/accuracy.svg
 	@$(RUN) -m bmhw.accuracy $(RESULTS)/cards/methods --json $(RESULTS)/methods.json \
 		--markdown $(RESULTS)/methods.md
 

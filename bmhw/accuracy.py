@@ -6,6 +6,7 @@ held-out part with each integer network again and refuses a card that says other
 """
 
 import datetime
+import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,22 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from . import __version__
+from .accuracy_tables import HISTORY, curves, drawn, markdown, tables
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, run, write_atomically
-from .tables import plain_table, print_whole
-
-COLUMNS = {
-    "name": "network",
-    "bits": "bits",
-    "maximum_bits": "maxima",
-    "sums": "sums",
-    "ends": "ends",
-    "classical_accuracy": "classical",
-    "bm_float_accuracy": "BM float",
-    "integer_accuracy": "integer",
-}
+from .plots import accuracy_width
+from .tables import print_whole
 
 # Option of bmhw.train -> where a card's training settings hold its value; those that recipes set are left out.
 OPTIONS = {
@@ -51,7 +42,6 @@ OPTIONS = {
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
 }
-HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--linear-maximum-bits",
            "--combine")
 
@@ -80,6 +70,13 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     cards = {path: read_card(path) for path in card_paths(folders)}
     parts = [part for card in cards.values() for part in card.get("float_weights", {}).get("files", ())]
     files = {part["sha256"]: part["file"] for part in parts}
+    # SHA-256 -> the network whose floating-point training ended in that file; what else a card lists is of before
+    trained = {
+        part["sha256"]: card["name"]
+        for card in cards.values()
+        for part in card.get("float_weights", {}).get("files", ())[:1]
+        if any(card["training"]["epochs"][:2])
+    }
     rows = []
     for path, card in cards.items():
         row, training = entry(path), card["training"]
@@ -89,6 +86,8 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
             row["method"] = training.get("method", "at-once")
         row["test_images"] = card["data"]["test_images"]
         row["command"] = command(card["name"], training, files)
+        if training["initial"] in trained:
+            row["continues"] = trained[training["initial"]]
         if "notes" in training:
             row["notes"] = training["notes"]
         row["history"] = [{key: event[key] for key in HISTORY} for event in training.get("history", ())]
@@ -176,68 +175,6 @@ def measure(rows: Sequence[dict[str, Any]], folders: Sequence[Path], data: Path 
             raise RunError(f"Network {row['name']} gets {found:.2f} % right, its card says {said:.2f} %")
 
 
-Tables = dict[str, tuple[tuple[str, ...], list[list[str]]]]
-
-
-def tables(figures: Mapping[str, Any]) -> Tables:
-    """Title -> (headings, rows of cells) of what people read; the first column is text, the others numbers."""
-    result: Tables = {}
-    accuracies = [[_cell(row.get(key)) for key in COLUMNS] for row in figures["networks"]]
-    result["Accuracy in % on the held-out images"] = tuple(COLUMNS.values()), accuracies
-    equal = []
-    for row in figures["equal_accuracy"]:
-        mac_bits = "none" if row["mac"] is None else _cell(row["mac_bits"])
-        if row["mac"] is not None and row["mac_bits"] == row["narrowest_mac_bits"]:
-            mac_bits += " or fewer"
-        equal.append([row["bm"], _cell(row["bm_accuracy"]), mac_bits, _cell(row["mac_accuracy"])])
-    if equal:
-        headings = ("BM network", "%", "MAC bits", "%")
-        result["The narrowest MAC network that is at least as accurate"] = headings, equal
-    repeated = [[row["networks"][0], _cell(row["method"]), str(len(row["seeds"])),
-                 *(_spread(row.get(key)) for key in ("bm_float_accuracy", "integer_accuracy"))]
-                for row in figures["repeats"]]
-    if repeated:
-        headings = ("first network", "method", "seeds", "BM float", "integer")
-        result["Alike but for the seed: mean and standard deviation, %"] = headings, repeated
-    return result
-
-
-def curves(figures: Mapping[str, Any]) -> Tables:
-    """The epochs of every network whose card tells them."""
-    headings = tuple(HISTORY[:-1])
-    return {
-        f"Epochs of {row['name']}": (headings, [[_cell(event[key]) for key in headings] for event in row["history"]])
-        for row in figures["networks"]
-        if row["history"]
-    }
-
-
-def drawn(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    result = plain_table()
-    for index, heading in enumerate(headings):
-        result.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        result.add_row(*row)
-    return result
-
-
-def markdown(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    if value is None:
-        return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _spread(values: Mapping[str, float] | None) -> str:
-    return "" if values is None else f"{values['mean']:.2f} ± {values['standard_deviation']:.2f}"
-
-
 def parser() -> Parser:
     result = Parser(description=__doc__)
     result.add_argument(
@@ -247,6 +184,8 @@ def parser() -> Parser:
     result.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the tables and learning curves as Markdown"
     )
+    result.add_argument("--plot", type=Path, metavar="FILE.svg",
+                        help="plot error against width and learning curves; with --markdown, shown there too")
     result.add_argument(
         "--measure", action="store_true", help="classify the held-out part again (minutes a network)"
     )
@@ -259,7 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if not 1 <= args.threads <= 1024:
         raise UsageError(f"--threads must be an integer from 1 to 1024, not {args.threads}")
-    for file in (args.json, args.markdown):
+    if args.plot is not None and args.plot.suffix != ".svg":
+        raise UsageError(f"--plot must name a file that ends in .svg, not {args.plot}")
+    for file in (args.json, args.markdown, args.plot):
         if file is not None:
             check_writable(str(file))
     try:
@@ -278,13 +219,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "equal_accuracy": equals(rows),
         "repeats": repeats(rows),
     }
-    if deliver_json(figures, args.json):
-        return 0
+    if args.plot is not None:
+        write_atomically(args.plot, accuracy_width(rows))
     if args.markdown is not None:
         every = tables(figures) | curves(figures)
         parts = ["# Accuracy against width", "", f"Written by `python -m bmhw.accuracy`, {figures['date']}.", ""]
+        if args.plot is not None:
+            at = os.path.relpath(args.plot, args.markdown.parent).replace(os.sep, "/")
+            parts += [f"![Error against width, and learning curves]({at})", ""]
         parts += [markdown(title, headings, cells) for title, (headings, cells) in every.items()]
         write_atomically(args.markdown, "\n".join(parts))
+    if deliver_json(figures, args.json):
+        return 0
     console = Console()
     for title, (headings, cells) in tables(figures).items():
         console.print(title, style="bold")

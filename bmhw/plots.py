@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of measured architectures and of trained networks' neurons, as SVG: the same bytes for the same figures."""
+"""Plots of measured architectures, of trained networks and of their neurons, as SVG: the same bytes for the same
+figures."""
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .command_line import RunError
 from .frontier import frontier
 from .selection import rows as architectures
 
-__all__ = ["accuracy_cost", "by_shape", "gates_depth"]
+__all__ = ["accuracy_cost", "accuracy_width", "by_shape", "gates_depth"]
 
 # family -> color, marker
 _STYLES = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
@@ -45,6 +47,15 @@ def _svg(figure: Any, pyplot: Any) -> bytes:
     figure.savefig(out, format="svg", metadata={"Date": None})
     pyplot.close(figure)
     return out.getvalue()
+
+
+def _plain_numbers(axis: Any) -> None:
+    """A logarithmic axis with 1, 2 and 5 of each power of ten, written out."""
+    from matplotlib import ticker
+
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def gates_depth() -> bytes:
@@ -87,8 +98,6 @@ def accuracy_cost(result: Mapping[str, Any]) -> bytes:
     """Test error of trained networks against the gates and the path of their neuron (a result of ``bmhw.tradeoff``);
     those on the frontier filled and labelled with their widths, of BM codes with those of the maxima."""
     pyplot = _pyplot()
-    from matplotlib import ticker
-
     figure, panels = pyplot.subplots(1, 2, figsize=(12.4, 5), sharey=True)
     for panel, (name, unit) in zip(panels, (("gates", "gates"), ("depth", "path (gates)")), strict=True):
         present = {_family(row) for row in result["networks"]}
@@ -107,12 +116,79 @@ def accuracy_cost(result: Mapping[str, Any]) -> bytes:
         panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
         panel.grid(alpha=0.3, which="both")
         panel.legend()
-        # plain numbers, at 1, 2 and 5 of each power of ten where the axis is long
         for axis in (panel.xaxis, panel.yaxis)[0 if name == "gates" else 1:]:
-            axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
-            axis.set_minor_formatter(ticker.NullFormatter())
+            _plain_numbers(axis)
     panels[0].set(ylabel="images classified wrong, %")
     figure.suptitle(f"{result['architecture']} on {result['dataset']}; neurons of {result['inputs']} inputs, code to "
                     "code; filled: no other network is as accurate with as few gates on as short a path")
+    return _svg(figure, pyplot)
+
+
+# phase of a training -> line
+_PHASES = {"classical": ":", "bm": "-", "quantised": "--"}
+
+
+def _layout_family(row: Mapping[str, Any]) -> str:
+    """``MAC``, or ``BM`` and the layout that was asked for: others are in single layers, where that one can't be."""
+    if row["neuron"] == "mac":
+        return "MAC"
+    return f"BM {next(layout for layout in ('wired', 'relu', 'signed') if layout in row['layouts'])}"
+
+
+def _lineage(row: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The epochs of a network and, before them, of those that it was trained on from; of a MAC network the classical
+    ones, as it starts from the classical half of what a BM network's file holds."""
+    before = by_name.get(row.get("continues", ""))
+    epochs = [] if before is None else _lineage(before, by_name)
+    if row["neuron"] == "mac":
+        epochs = [event for event in epochs if event["phase"] == "classical"]
+    return [*epochs, *row["history"]]
+
+
+def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows of ``bmhw.accuracy``. For each data set and architecture with MAC and BM networks: above, test error against
+    the width of the codes, the best of each width joined, with its standard error; below, validation error after each
+    epoch of the longest training of each kind. RunError if there is no such pair."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["architecture"], row["data"]), []).append(row)
+    groups = {key: group for key, group in groups.items() if {row["neuron"] for row in group} == {"mac", "bm"}}
+    if not groups:
+        raise RunError("A plot needs a MAC and a BM network of the same architecture and data, there is no such pair")
+    pyplot = _pyplot()
+    by_name = {row["name"]: row for row in rows}
+    figure, panels = pyplot.subplots(2, len(groups), figsize=(5 * len(groups), 8), squeeze=False)
+    for (key, group), above, below in zip(groups.items(), *panels, strict=True):
+        for family, (color, marker) in _STYLES.items():
+            members = [row for row in group if _layout_family(row) == family]
+            if not members:
+                continue
+            errors = [(min(row["bits"]), 100 - row["integer_accuracy"], row["test_images"]) for row in members]
+            above.plot(*zip(*(error[:2] for error in errors), strict=True), marker, color=color, alpha=0.3,
+                       linestyle="none", markersize=4)
+            best = sorted({bits: min(e for e in errors if e[0] == bits) for bits, *_ in errors}.values())
+            above.errorbar([bits for bits, *_ in best], [error for _, error, _ in best],
+                           [math.sqrt(error * (100 - error) / images) for _, error, images in best],
+                           color=color, marker=marker, markersize=5, linewidth=1, capsize=2, label=family)
+            # the longest training, of equally long ones that of the best network
+            members.sort(key=lambda row: -row["integer_accuracy"])
+            longest = max((_lineage(row, by_name) for row in members), key=len)
+            if all(event["phase"] == "quantised" for event in longest):
+                continue
+            for phase, line in _PHASES.items():
+                # a phase begins where the one before ended
+                ran = [n for n, event in enumerate(longest) if event["phase"] == phase]
+                shown = [n for n in range(len(longest)) if n in ran or n + 1 in ran]
+                below.plot([n + 1 for n in shown], [100 - longest[n]["validation_accuracy"] for n in shown], line,
+                           color=color, linewidth=1.2)
+            below.plot([], [], color=color, label=f"{family}, {len(longest)} epoch{'s' * (len(longest) > 1)}")
+        above.set(title=f"{key[0]} on {key[1]}", xlabel="bits of the codes", yscale="log",
+                  xticks=sorted({min(row["bits"]) for row in group}))
+        below.set(xlabel="epoch; dotted: classical, solid: BM, dashed: codes", yscale="log")
+        for panel in (above, below):
+            _plain_numbers(panel.yaxis)
+            panel.grid(alpha=0.3, which="both")
+            panel.legend()
+    panels[0][0].set(ylabel="test images classified wrong, %")
+    panels[1][0].set(ylabel="validation images classified wrong, %")
     return _svg(figure, pyplot)

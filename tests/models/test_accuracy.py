@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
+from bmhw import plots
 from bmhw.accuracy import collect, equals, main, measure, repeats
-from bmhw.errors import RunError
+from bmhw.errors import RunError, UsageError
 from bmhw.models import ModelError
 from bmhw.models.store import WEIGHTS
 
@@ -88,6 +89,70 @@ def test_spread_over_seeds():
     assert repeats(rows[:2]) == []  # other settings, one seed each
 
 
+def trained(name, neuron, bits, accuracy, layouts, *epochs, continues=None):
+    """A row with epochs of (phase, validation accuracy)."""
+    history = [{"phase": phase, "epoch": 1, "validation_accuracy": value} for phase, value in epochs]
+    found = {**row(name, neuron, bits, accuracy), "layouts": layouts, "test_images": 400, "history": history}
+    return found if continues is None else {**found, "continues": continues}
+
+
+def drawn_lines(panel):
+    """(line style, points) of what stands in a panel, without the ends of error bars, in the order of drawing."""
+    return [(line.get_linestyle(), [tuple(map(float, point)) for point in line.get_xydata()])
+            for line in panel.lines if len(line.get_xydata()) and line.get_marker() not in ("_", "|")]
+
+
+def test_the_plot_shows_errors_against_width_and_whole_trainings(monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_svg", lambda figure, pyplot: figures.append(figure) or b"")
+    rows = [
+        trained("first", "bm", 8, 97.0, ["bipolar", "relu"], ("classical", 95.0), ("bm", 90.0)),
+        trained("more", "bm", 8, 98.0, ["bipolar", "relu"], ("bm", 92.0), ("quantised", 91.0), continues="first"),
+        trained("narrow", "bm", 4, 96.0, ["relu"], ("quantised", 80.0), continues="first"),
+        trained("wired", "bm", 5, 90.0, ["signed", "wired"], ("bm", 50.0)),
+        # from the classical half of a BM network's file
+        trained("mac", "mac", 3, 99.0, ["mac"], ("quantised", 97.0), continues="first"),
+        {**trained("alone", "bm", 3, 99.0, ["relu"], ("bm", 97.0)), "data": "digits"},
+    ]
+    plots.accuracy_width(rows)
+    above, below = figures[0].axes  # the network without a rival has no panel
+    points, best = [("None", [(8.0, 3.0), (8.0, 2.0), (4.0, 4.0)]), ("-", [(4.0, 4.0), (8.0, 2.0)])]
+    assert drawn_lines(above) == [("None", [(3.0, 1.0)]), ("-", [(3.0, 1.0)]), points, best,
+                                  ("None", [(5.0, 10.0)]), ("-", [(5.0, 10.0)])]
+    assert drawn_lines(below) == [
+        (":", [(1.0, 5.0)]), ("--", [(1.0, 5.0), (2.0, 3.0)]),
+        (":", [(1.0, 5.0)]), ("-", [(1.0, 5.0), (2.0, 10.0), (3.0, 8.0)]), ("--", [(3.0, 8.0), (4.0, 9.0)]),
+        ("-", [(1.0, 50.0)])]
+    assert [text.get_text() for text in above.get_legend().texts] == ["MAC", "BM relu", "BM wired"]
+    assert [text.get_text() for text in below.get_legend().texts] == [
+        "MAC, 2 epochs", "BM relu, 4 epochs", "BM wired, 1 epoch"]
+    # two per cent of 400 images: 8 +- 2.8
+    [bars] = [container for container in above.containers if container.get_label() == "BM relu"]
+    low, high = bars.lines[2][0].get_segments()[1][:, 1]
+    assert (high - low) / 2 == pytest.approx((0.02 * 0.98 / 400) ** 0.5 * 100)
+
+
+def test_only_networks_with_a_rival_can_be_drawn(folder, tmp_path):
+    target = tmp_path / "out.svg"
+    with pytest.raises(RunError, match="no such pair"):
+        main([str(folder), "--plot", str(target), "--markdown", str(tmp_path / "out.md")])
+    with pytest.raises(UsageError, match=r"ends in .svg, not out.png"):
+        main([str(folder), "--plot", "out.png"])
+    assert not list(tmp_path.glob("out.*"))
+
+
+def test_what_a_network_was_trained_on_from(folder):
+    card = json.loads((folder / "digits.json").read_text())
+    card["name"], card["training"]["initial"] = "later", card["float_weights"]["files"][0]["sha256"]
+    card["training"]["epochs"] = [0, 0, 1]
+    (folder / "later.json").write_text(json.dumps(card))
+    assert {row["name"]: row.get("continues") for row in collect([folder])} == {"digits": None, "later": "digits"}
+    # the file may stand in other cards too, of networks that did not train it
+    card["name"] = "and-later"
+    (folder / "and-later.json").write_text(json.dumps(card))
+    assert {row.get("continues") for row in collect([folder])} == {None, "digits"}
+
+
 def test_command(folder, capsys, tmp_path):
     event = {"phase": "bm", "epoch": 1, "loss": 0.5, "validation_accuracy": 97.25, "seconds": 3}
     edit(folder, lambda card: card["training"].update(history=[event]))
@@ -97,6 +162,8 @@ def test_command(folder, capsys, tmp_path):
     assert "| digits | 8 | 9 | full | linear | 99.40 | 98.20 | 98.20 |" in text.read_text()
     assert "## Epochs of digits" in text.read_text() and "| bm | 1 | 0.50 | 97.25 |" in text.read_text()
     figures = json.loads(target.read_text())
+    assert main([str(folder), "--json", "-", "--markdown", str(tmp_path / "out" / "again.md")]) == 0
+    assert (tmp_path / "out" / "again.md").read_text() == text.read_text()
     assert [entry["name"] for entry in figures["networks"]] == ["digits"] and "98.20" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="must hold cards"):
