@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo       what a BM neuron costs against a multiply-accumulate neuron
 # make test       all tests
-# make benchmark  how fast the commands are, as ratios
+# make benchmark  how fast synthesis and the training operator are, as ratios
 # make results    everything in docs/results, measured again; LIBERTY=FILE adds the balanced designs in its cells
 # make fpga       both neurons placed on two FPGAs, into docs/results/fpga.json: half an hour
 # Each installs what it needs into .venv first. Needed beforehand: Python >= 3.10, make, g++.
@@ -47,8 +47,9 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	@$(RUN) -m pytest -n auto
 
-benchmark: $(VENV)/installed
+benchmark: $(VENV)/installed-test
 	@$(RUN) tests/benchmarks/synth_speed.py
+	@$(RUN) tests/benchmarks/training_operator.py
 
 # $(call layers,NAME,OPTIONS): one run of bmhw.layers into its file
 define layers
