@@ -16,7 +16,6 @@ A command is written as::
 """
 
 import argparse
-import difflib
 import json
 import os
 import shlex
@@ -24,7 +23,7 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +32,7 @@ from .flow.engine import ENGINES, TIME_LIMIT
 from .flow.scripts import OBJECTIVES
 from .flow.synthesis import processors
 from .hdl.adders import ADDERS
+from .hdl.checks import nearest, not_one_of
 from .hdl.design import FORMS, Design
 from .hdl.formats import EXP2_METHODS, LOG2_METHODS
 from .hdl.log_ends import LOG_ENDS
@@ -82,9 +82,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(
-                action, f"must be one of {', '.join(choices)}, not {value!r}{nearest(str(value), choices)}")
+            raise argparse.ArgumentError(None, not_one_of("/".join(action.option_strings) or action.dest,
+                                                           action.choices, value))
 
 
 def number(text: str) -> int | str:
@@ -104,12 +103,6 @@ def time_limit_from(text: str | float) -> float:
     if not 0 < seconds < float("inf"):
         raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
     return seconds
-
-
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """`` (did you mean X?)`` for the closest valid word, or nothing."""
-    close = difflib.get_close_matches(word, list(valid), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def one_line(message: object) -> str:
@@ -156,9 +149,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                         help="architecture of the adders (default: auto, the best one measured)")
 
     bm = parser.add_argument_group("BM neuron only")
-    bm.add_argument("--branches", choices=LAYOUTS,
-                    help="signed inputs with four maxima, unsigned ones with two, or one weight magnitude "
-                         "and sign an input (default: relu)")
+    bm.add_argument("--branches", "--layout", choices=LAYOUTS,
+                    help="layout: bipolar for signed inputs with four maxima, relu for unsigned ones with two, signed "
+                         "for one weight magnitude and sign an input, wired for signs that are wires (default: relu)")
     bm.add_argument("--log-bits", type=number, metavar="B",
                     help="width of the log code of an activation, 2..16 (default: --bits)")
     bm.add_argument("--log-fraction", type=number, metavar="F",

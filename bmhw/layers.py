@@ -28,6 +28,7 @@ from .flow.cache import Cache, cache_folder
 from .flow.engine import Engine
 from .flow.liberty import load_library
 from .flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
+from .hdl.checks import not_one_of
 from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
 from .layer_measurement import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
 from .measurement import tools
@@ -71,7 +72,7 @@ def parser() -> Parser:
     result.add_argument("--log-bits", type=number, metavar="B",
                         help="BM layers: width of the log codes of activations and weights (default: --bm-bits, which "
                              "is half that of a linear result)")
-    result.add_argument("--branches", choices=("relu", "signed", "wired"), default="relu",
+    result.add_argument("--branches", "--layout", choices=("relu", "signed", "wired"), default="relu",
                         help="BM layout: relu where the inputs allow it, else bipolar; signed; or wired where the "
                              "inputs allow it, else signed (default: relu)")
     result.add_argument("--objective", choices=OBJECTIVES, default="area",
@@ -154,7 +155,7 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
     wanted = names.split(",")
     for name in wanted:
         if name not in known:
-            raise UsageError(f"Layer must be one of {', '.join(known)}, not {name!r}")
+            raise UsageError(not_one_of("Layer", known, name))
     return [known[name] for name in known if name in wanted]
 
 

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import __version__
 from .command_line import Parser, RunError, UsageError, number, run
+from .hdl.checks import not_one_of
 
 PHASES = ("classical", "bm", "quantised")
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
@@ -36,6 +37,7 @@ def parser() -> Parser:
     result.add_argument("--architecture", help="network (default: the data set's recipe)")
     result.add_argument(
         "--layout",
+        "--branches",
         choices=("auto", "signed", "wired", "mac"),
         help="BM layers: relu or bipolar by the sign of their inputs; signed everywhere; wired where it can be, else "
         "signed; mac: a quantised classical network to compare with (default: auto)",
@@ -124,7 +126,7 @@ def recipe_from(args) -> Any:
         ("--method", args.method, METHODS),
     ):
         if value is not None and value not in valid:
-            raise UsageError(f"{what} must be one of {', '.join(valid)}, not {value!r}")
+            raise UsageError(not_one_of(what, valid, value))
     chosen = recipe(args.dataset, args.architecture)
     if args.layout:
         chosen = dataclasses.replace(chosen, layout=args.layout)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.neuron_formats import TWO_MAXIMA
 
 from .errors import ModelError, ModelUsageError
@@ -71,10 +72,7 @@ class Architecture:
         known: dict[str, Node] = {}
         for node in self.nodes:
             if node.operation not in OPERATIONS:
-                raise ModelError(
-                    f"Operation of node {node.name} must be one of {', '.join(OPERATIONS)}, "
-                    f"not {node.operation!r}"
-                )
+                raise ModelError(not_one_of(f"Operation of node {node.name}", OPERATIONS, node.operation))
             if node.name in known or not node.name.isidentifier():
                 raise ModelError(f"Node name {node.name!r} is used twice or is no identifier")
             expected = {"image": 0, "add": 2}.get(node.operation, 1)
@@ -128,7 +126,7 @@ class Architecture:
         elsewhere. ``mac_layers``: names of layers that stay multiply-accumulate.
         """
         if choice not in LAYOUT_CHOICES:
-            raise ModelUsageError(f"Layout must be one of {', '.join(LAYOUT_CHOICES)}, not {choice!r}")
+            raise ModelUsageError(not_one_of("Layout", LAYOUT_CHOICES, choice))
         for name in mac_layers:
             self.check_layer(name)
 
@@ -170,7 +168,7 @@ class Architecture:
         """The name, if it is a layer's; ModelError otherwise."""
         names = [node.name for node in self.layers]
         if name not in names:
-            raise ModelUsageError(f"Layer must be one of {', '.join(names)}, not {name!r}")
+            raise ModelUsageError(not_one_of("Layer", names, name))
         return name
 
     def to_list(self) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bmhw.hdl.checks import not_one_of
+
 from .errors import ModelError, ModelUsageError
 from .image_files import read_cifar10, read_mnist
 
@@ -89,7 +91,7 @@ def load_dataset(name: str, folder: Path | None = None) -> Dataset:
     ModelError for an unknown name and for files that are missing, broken or not the original data.
     """
     if name not in DATASETS:
-        raise ModelUsageError(f"Data set must be one of {', '.join(DATASETS)}, not {name!r}")
+        raise ModelUsageError(not_one_of("Data set", DATASETS, name))
     if name not in NEEDS_FILES:
         return DATASETS[name]()
     if folder is None:

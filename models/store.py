@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.neuron_formats import SCALARS, BmFormat, MacFormat
 
 from .architecture import Architecture, Node
@@ -45,9 +46,7 @@ def card_path(name: str | Path) -> Path:
             raise ModelError(f"Model card {path} doesn't exist")
         return path
     if text not in list_models():
-        raise ModelUsageError(
-            f"Model must be one of {', '.join(list_models())} or a path ending in .json, not {text!r}"
-        )
+        raise ModelUsageError(not_one_of("Model, if not a path ending in .json,", list_models(), text))
     return WEIGHTS / f"{text}.json"
 
 

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from bmhw.hdl.checks import not_one_of
+
 from .architecture import ARCHITECTURES
 from .augmentation import mirrored, translated
 from .datasets import Dataset
@@ -141,7 +143,7 @@ class Trainer:
         self._losses: list[float] = []  # of the epoch so far, and when it began
         self._started = time.monotonic()
         if settings.method not in METHODS:
-            raise ModelUsageError(f"Method must be one of {', '.join(METHODS)}, not {settings.method!r}")
+            raise ModelUsageError(not_one_of("Method", METHODS, settings.method))
         self.method = METHODS[settings.method]
         if any(count < 0 for count in settings.epochs):
             raise ModelUsageError(f"Epochs must be 0 or more, not {min(settings.epochs)}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import RunError, UsageError
+from ..hdl.checks import not_one_of
 
 __all__ = ["SIMULATORS", "Simulator", "find_simulator", "usable_simulators"]
 
@@ -59,7 +60,7 @@ def find_simulator(name: str | None = None) -> Simulator:
     if name is None:
         source, name = "SIM", os.environ.get("SIM") or "auto"
     if name not in ("auto", *SIMULATORS):
-        raise UsageError(f"{source} must be one of auto, {', '.join(SIMULATORS)}, not {name!r}")
+        raise UsageError(not_one_of(source, ("auto", *SIMULATORS), name))
     reasons = []
     for candidate in SIMULATORS if name == "auto" else (name,):
         try:

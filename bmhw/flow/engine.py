@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import RunError, UsageError
+from ..hdl.checks import not_one_of
 from .children import Children
 
 __all__ = ["ENGINES", "TIME_LIMIT", "Engine"]
@@ -40,7 +41,7 @@ class Engine(Children):
 
     def __init__(self, name: str = "auto", time_limit: float = TIME_LIMIT):
         if name not in ENGINES:
-            raise UsageError(f"Engine must be one of {', '.join(ENGINES)}, not {name!r}")
+            raise UsageError(not_one_of("Engine", ENGINES, name))
         candidates = list(_BUILDS) if name == "auto" else [name]
         installed = [build for build in candidates if importlib.util.find_spec(_BUILDS[build][0])]
         if not installed:

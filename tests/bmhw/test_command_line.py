@@ -83,7 +83,13 @@ def test_bad_values_name_the_value_and_what_is_valid(arguments, words):
         assert word in str(caught.value)
 
 
+def test_a_layout_is_an_option_of_either_name():
+    """Hardware says branches, networks say layout."""
+    assert design("--layout", "signed") == design("--branches", "signed") != design()
+
+
 @pytest.mark.parametrize("arguments, words", [
+    (["--layout", "rellu"], ["--layout must be one of", "did you mean relu?"]),
     (["--branches", "rellu"], ["rellu", "did you mean relu?", "bipolar"]),
     (["--branch", "relu"], ["--branch", "did you mean --branches?"]),
     (["--adder", "sklanski"], ["sklanski", "did you mean sklansky?"]),

@@ -94,7 +94,7 @@ def test_missing_files(copy):
         load(copy / "digits.json")
     with pytest.raises(ModelError, match=r"other.json doesn't exist"):
         load(copy / "other.safetensors")
-    with pytest.raises(ModelError, match=r"Model must be one of .*digits.*, not 'digit'"):
+    with pytest.raises(ModelError, match=r"Model, .* must be one of .*digits.*, not 'digit' \(did you mean digits"):
         load("digit")
 
 

@@ -277,6 +277,8 @@ class TestCommands:
         ("arguments", "status", "message"),
         [
             (["bmhw.train", "--dataset", "letters"], 2, "must be one of digits"),
+            (["bmhw.train", "--dataset", "digit"], 2, "did you mean digits"),
+            (["bmhw.train", "--branches", "signde"], 2, "did you mean signed"),
             (["bmhw.train", "--dataset", "mnist"], 2, "--data DIR"),
             (["bmhw.train", "--dataset", "mnist", "--data", "OUT"], 1, "must hold mnist.npz"),
             (["bmhw.train", "--batch", "0"], 2, "--batch must be an integer of 1 or more, not 0"),
