@@ -35,6 +35,7 @@ OPTIONS = {
     "--bm-rate": ("rates", 1),
     "--quantised-rate": ("rates", 2),
     "--bits": ("quantisation", "bits"),
+    "--mac-weight-bits": ("quantisation", "mac_weight_bits"),
     "--log-bits": ("quantisation", "log_bits"),
     "--sums": ("quantisation", "sums"),
     "--maximum-bits": ("quantisation", "maximum_bits"),
@@ -116,7 +117,7 @@ def equals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if not rivals:
             continue
         enough = [other for other in rivals if other["integer_accuracy"] >= row["integer_accuracy"]]
-        best = min(enough, key=lambda other: other["bits"], default=None)
+        best = min(enough, key=_width, default=None)
         result.append(
             {
                 "bm": row["name"],
@@ -125,11 +126,16 @@ def equals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "bm_accuracy": row["integer_accuracy"],
                 "mac": best and best["name"],
                 "mac_bits": best and best["bits"],
+                "mac_weight_bits": best and best["mac_weight_bits"],
                 "mac_accuracy": best and best["integer_accuracy"],
-                "narrowest_mac_bits": min(other["bits"] for other in rivals),
+                "narrowest_mac": min(rivals, key=_width)["name"],
             }
         )
     return result
+
+
+def _width(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    return row["bits"], row["mac_weight_bits"]
 
 
 def repeats(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from .tables import plain_table
+from .tables import plain_table, widths
 
 __all__ = ["HISTORY", "curves", "drawn", "markdown", "tables"]
 
@@ -29,12 +29,14 @@ Tables = dict[str, tuple[tuple[str, ...], list[list[str]]]]
 def tables(figures: Mapping[str, Any]) -> Tables:
     """Title -> (headings, rows of cells) of what people read; the first column is text, the others numbers."""
     result: Tables = {}
-    accuracies = [[_cell(row.get(key)) for key in COLUMNS] for row in figures["networks"]]
+    accuracies = [[widths(row) if key == "bits" else _cell(row.get(key)) for key in COLUMNS]
+                  for row in figures["networks"]]
+    by_name = {row["name"]: row for row in figures["networks"]}
     result["Accuracy in % on the held-out images"] = tuple(COLUMNS.values()), accuracies
     equal = []
     for row in figures["equal_accuracy"]:
-        mac_bits = "none" if row["mac"] is None else _cell(row["mac_bits"])
-        if row["mac"] is not None and row["mac_bits"] == row["narrowest_mac_bits"]:
+        mac_bits = "none" if row["mac"] is None else widths(by_name[row["mac"]])
+        if row["mac"] == row["narrowest_mac"]:
             mac_bits += " or fewer"
         equal.append([row["bm"], _cell(row["bm_accuracy"]), mac_bits, _cell(row["mac_accuracy"])])
     if equal:

@@ -10,6 +10,7 @@ from typing import Any
 from .command_line import RunError
 from .frontier import frontier
 from .selection import rows as architectures
+from .tables import widths
 
 __all__ = ["accuracy_cost", "accuracy_width", "by_shape", "gates_depth"]
 
@@ -110,9 +111,9 @@ def accuracy_cost(result: Mapping[str, Any]) -> bytes:
             panel.plot(*at, marker, color=color, markersize=7 if best else 5, linestyle="none",
                        fillstyle="full" if best else "none")
             if best:
-                bits, maxima = (",".join(map(str, row[key])) for key in ("bits", "maximum_bits"))
-                panel.annotate(f"{bits}:{maxima}" if maxima else bits, at, textcoords="offset points", xytext=(5, 4),
-                               color=color)
+                maxima = ",".join(map(str, row["maximum_bits"]))
+                panel.annotate(f"{widths(row)}:{maxima}" if maxima else widths(row), at, textcoords="offset points",
+                               xytext=(5, 4), color=color)
         panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
         panel.grid(alpha=0.3, which="both")
         panel.legend()
@@ -133,6 +134,11 @@ def _layout_family(row: Mapping[str, Any]) -> str:
     if row["neuron"] == "mac":
         return "MAC"
     return f"BM {next(layout for layout in ('wired', 'relu', 'signed') if layout in row['layouts'])}"
+
+
+def _width(row: Mapping[str, Any]) -> float:
+    """The mean of a MAC network's two widths; the width of a BM network's codes."""
+    return min(row["bits"]) if row["neuron"] == "bm" else (min(row["bits"]) + min(row["mac_weight_bits"])) / 2
 
 
 def _lineage(row: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -163,7 +169,7 @@ def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
             members = [row for row in group if _layout_family(row) == family]
             if not members:
                 continue
-            errors = [(min(row["bits"]), 100 - row["integer_accuracy"], row["test_images"]) for row in members]
+            errors = [(_width(row), 100 - row["integer_accuracy"], row["test_images"]) for row in members]
             above.plot(*zip(*(error[:2] for error in errors), strict=True), marker, color=color, alpha=0.3,
                        linestyle="none", markersize=4)
             best = sorted({bits: min(e for e in errors if e[0] == bits) for bits, *_ in errors}.values())
@@ -183,7 +189,7 @@ def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
                            color=color, linewidth=1.2)
             below.plot([], [], color=color, label=f"{family}, {len(longest)} epoch{'s' * (len(longest) > 1)}")
         above.set(title=f"{key[0]} on {key[1]}", xlabel="bits of the codes", yscale="log",
-                  xticks=sorted({min(row["bits"]) for row in group}))
+                  xticks=sorted({int(_width(row)) for row in group}))
         below.set(xlabel="epoch; dotted: classical, solid: BM, dashed: codes", yscale="log")
         for panel in (above, below):
             _plain_numbers(panel.yaxis)

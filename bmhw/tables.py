@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measured neurons as tables for people, drawn from the same dictionaries that are written as JSON."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = ["pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "print_whole",
-           "title"]
+           "title", "widths"]
 
 
 def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
@@ -51,6 +52,13 @@ def pipeline(neuron: dict[str, Any]) -> str:
     cycles, places = neuron["latency_cycles"], neuron["design"].get("registers")
     return (f"{cycles} {'cycle' if cycles == 1 else 'cycles'}, registers behind "
             f"{', '.join(places) if places else 'every part'}")
+
+
+def widths(row: Mapping[str, Any]) -> str:
+    """The widths of a network's codes (a row of ``models.cards``): ``5``, or ``3 x 2`` for a MAC network whose weights
+    have others than its inputs."""
+    bits, weights = (", ".join(map(str, row[key])) for key in ("bits", "mac_weight_bits"))
+    return bits if row["maximum_bits"] or weights == bits else f"{bits} x {weights}"
 
 
 def plain_table() -> Table:

@@ -43,7 +43,7 @@ from .layer_measurement import FLAT_INPUTS, LayerMeasurement, Neurons
 from .measurement import tools
 from .networks import Layer
 from .progress import shares
-from .tables import plain_table, print_whole
+from .tables import plain_table, print_whole, widths
 
 __all__ = ["HEADINGS", "cells", "label", "main", "neurons_of", "on_frontier"]
 
@@ -169,7 +169,8 @@ def _row(
 ) -> dict[str, Any]:
     layout = None if training["layout"] == "mac" else measured["code"]["design"]["layout"]
     return {"name": network["name"], "accuracy": network["bm_integer_accuracy"], "neuron": _neuron(training),
-            "layout": layout, **{key: network[key] for key in ("bits", "maximum_bits", "sums", "ends")},
+            "layout": layout,
+            **{key: network[key] for key in ("bits", "mac_weight_bits", "maximum_bits", "sums", "ends")},
             **{output: {key: figures[key] for key in (*FIGURES, "architecture", "script")}
                for output, figures in measured.items()}}
 
@@ -202,11 +203,10 @@ def _print(result: Mapping[str, Any]) -> None:
 
 def label(row: Mapping[str, Any]) -> str:
     """A network's neuron in words: widths of codes and maxima, sums, ends."""
-    bits = ", ".join(map(str, row["bits"]))
     if row["neuron"] == "mac":
-        return f"MAC {bits} bits"
+        return f"MAC {widths(row)} bits"
     maxima = ", ".join(map(str, row["maximum_bits"]))
-    return f"BM {row['layout']} {bits}:{maxima} bits, {row['sums'][0]} sums, {row['ends'][0]} ends"
+    return f"BM {row['layout']} {widths(row)}:{maxima} bits, {row['sums'][0]} sums, {row['ends'][0]} ends"
 
 
 if __name__ == "__main__":

@@ -104,6 +104,8 @@ def parser() -> Parser:
         default="linear",
         help="logarithmic: layers whose outputs go to BM layers only hand on log codes (default: linear)",
     )
+    result.add_argument("--mac-weight-bits", type=number, metavar="B",
+                        help="width of the weights of multiply-accumulate layers (default: --bits)")
     result.add_argument("--log", help="logarithm: exact, mitchell, piecewise")
     result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
     result.add_argument("--seed", type=number, default=0, help="seed of everything random (default: 0)")
@@ -188,9 +190,13 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         sums=args.sums,
         maximum_bits=args.maximum_bits,
         linear_maximum_bits=args.linear_maximum_bits,
+        mac_weight_bits=args.mac_weight_bits,
         combine=args.combine,
     )
+    if args.mac_weight_bits is not None and recipe.layout != "mac" and not recipe.mac_layers:
+        raise UsageError(f"--mac-weight-bits {args.mac_weight_bits} needs --layout mac or --mac-layers")
     try:
+        quantisation.format("mac", 1, False)
         for gives_codes in {False, args.combine == "logarithmic"}:
             quantisation.format("relu", 1, False, gives_codes=gives_codes)
     except (ValueError, TypeError) as error:

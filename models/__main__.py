@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bmhw.command_line import Parser, check_writable, deliver_json, run
-from bmhw.tables import plain_table
+from bmhw.tables import plain_table, widths
 
 from .cards import entries
 from .store import WEIGHTS
@@ -34,7 +34,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         text = key in TEXT
         result.add_column(heading, justify="left" if text else "right", no_wrap=True)
     for row in rows:
-        result.add_row(*(_cell(row.get(key, "")) for key in COLUMNS))
+        result.add_row(*(widths(row) if key == "bits" else _cell(row.get(key, "")) for key in COLUMNS))
     return result
 
 

@@ -130,14 +130,15 @@ def test_a_terminal_gets_whole_lines(result, capsys, monkeypatch):
 def test_the_plot_shows_errors_against_gates_and_path(monkeypatch):
     figures = []
     monkeypatch.setattr(plots, "_svg", lambda figure, pyplot: figures.append(figure) or b"")
-    networks = [{**row("a", 99.0, 100, 10), "neuron": "mac", "on_frontier": True, "bits": [3], "maximum_bits": []},
+    networks = [{**row("a", 99.0, 100, 10), "neuron": "mac", "on_frontier": True, "bits": [3],
+                 "mac_weight_bits": [2], "maximum_bits": []},
                 {**row("b", 98.0, 200, 20), "neuron": "bm", "layout": "wired", "on_frontier": False, "bits": [5],
-                 "maximum_bits": [4]}]
+                 "mac_weight_bits": [], "maximum_bits": [4]}]
     plots.accuracy_cost({"networks": networks, "architecture": "x", "dataset": "y", "inputs": 4})
     shown = [[(*line.get_xydata()[0], line.get_fillstyle()) for line in panel.lines if len(line.get_xydata())]
              for panel in figures[0].axes]
     assert shown == [[(100, 1.0, "full"), (200, 2.0, "none")], [(10, 1.0, "full"), (20, 2.0, "none")]]
-    assert [[text.get_text() for text in panel.texts] for panel in figures[0].axes] == [["3"], ["3"]]
+    assert [[text.get_text() for text in panel.texts] for panel in figures[0].axes] == [["3 x 2"], ["3 x 2"]]
     assert [text.get_text() for text in figures[0].axes[0].get_legend().texts] == ["MAC", "BM wired"]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from bmhw import plots
 from bmhw.accuracy import collect, equals, main, measure, repeats
+from bmhw.accuracy_tables import tables
 from bmhw.errors import RunError, UsageError
 from bmhw.models import ModelError
 from bmhw.models.store import WEIGHTS
@@ -54,12 +55,13 @@ def test_measuring_again(folder):
     assert not rows[0]["measured"]
 
 
-def row(name, neuron, bits, accuracy, architecture="lenet"):
+def row(name, neuron, bits, accuracy, architecture="lenet", weight_bits=None):
     return {
         "name": name,
         "neuron": neuron,
         "bits": [bits],
-        "maximum_bits": [bits + 1],
+        "mac_weight_bits": [weight_bits or bits] if neuron == "mac" else [],
+        "maximum_bits": [bits + 1] if neuron == "bm" else [],
         "integer_accuracy": accuracy,
         "data": "mnist",
         "architecture": architecture,
@@ -68,11 +70,19 @@ def row(name, neuron, bits, accuracy, architecture="lenet"):
 
 def test_the_narrowest_network_that_is_at_least_as_accurate():
     macs = [row(f"mac{bits}", "mac", bits, accuracy) for bits, accuracy in ((8, 99.5), (4, 99.4), (3, 98.9))]
+    macs += [row("mac3x2", "mac", 3, 98.5, weight_bits=2)]
     other = row("wide", "bm", 8, 99.0, "resnet20")
     bms = [row("better", "bm", 8, 99.6), row("between", "bm", 6, 99.2), row("less", "bm", 5, 98.9)]
-    found = {entry["bm"]: (entry["mac"], entry["mac_bits"]) for entry in equals([*macs, *bms, other])}
+    bms.append(row("least", "bm", 4, 98.0))
+    found = equals([*macs, *bms, other])
     # one of another architecture has no rival to be compared with
-    assert found == {"better": (None, None), "between": ("mac4", [4]), "less": ("mac3", [3])}
+    assert {entry["bm"]: (entry["mac"], entry["mac_bits"], entry["mac_weight_bits"]) for entry in found} == {
+        "better": (None, None, None), "between": ("mac4", [4], [4]), "less": ("mac3", [3], [3]),
+        "least": ("mac3x2", [3], [2])}
+    shown = tables({"networks": [*macs, *bms, other], "equal_accuracy": found, "repeats": []})
+    _, (*_, equal) = zip(*shown.values(), strict=True)
+    assert [cells[2] for cells in equal] == ["none", "4", "3", "3 x 2 or fewer"]
+    assert [cells[1] for cells in next(iter(shown.values()))[1]][:4] == ["8", "4", "3", "3 x 2"]
 
 
 def test_spread_over_seeds():
@@ -111,13 +121,13 @@ def test_the_plot_shows_errors_against_width_and_whole_trainings(monkeypatch):
         trained("narrow", "bm", 4, 96.0, ["relu"], ("quantised", 80.0), continues="first"),
         trained("wired", "bm", 5, 90.0, ["signed", "wired"], ("bm", 50.0)),
         # from the classical half of a BM network's file
-        trained("mac", "mac", 3, 99.0, ["mac"], ("quantised", 97.0), continues="first"),
+        {**trained("mac", "mac", 3, 99.0, ["mac"], ("quantised", 97.0), continues="first"), "mac_weight_bits": [2]},
         {**trained("alone", "bm", 3, 99.0, ["relu"], ("bm", 97.0)), "data": "digits"},
     ]
     plots.accuracy_width(rows)
     above, below = figures[0].axes  # the network without a rival has no panel
     points, best = [("None", [(8.0, 3.0), (8.0, 2.0), (4.0, 4.0)]), ("-", [(4.0, 4.0), (8.0, 2.0)])]
-    assert drawn_lines(above) == [("None", [(3.0, 1.0)]), ("-", [(3.0, 1.0)]), points, best,
+    assert drawn_lines(above) == [("None", [(2.5, 1.0)]), ("-", [(2.5, 1.0)]), points, best,
                                   ("None", [(5.0, 10.0)]), ("-", [(5.0, 10.0)])]
     assert drawn_lines(below) == [
         (":", [(1.0, 5.0)]), ("--", [(1.0, 5.0), (2.0, 3.0)]),

@@ -230,12 +230,14 @@ class TestCommands:
         """The same command, ``--layout mac``: what BM networks of equal accuracy are compared with."""
         epochs = ["--classical-epochs", "8", "--quantised-epochs", "1"]
         out = ["--name", "twin", "--out", str(tmp_path)]
-        trained = self.run("bmhw.train", "--layout", "mac", "--bits", "6", *epochs, *out)
+        trained = self.run("bmhw.train", "--layout", "mac", "--bits", "6", "--mac-weight-bits", "5", *epochs, *out)
         assert trained.returncode == 0, trained.stderr
         listed = self.run("bmhw.models", "list", str(tmp_path), "--json", "-")
         assert listed.returncode == 0, listed.stderr
         (row,) = json.loads(listed.stdout)
-        assert (row["name"], row["layouts"], row["bits"]) == ("twin", ["mac"], [6])
+        assert (row["name"], row["layouts"], row["bits"], row["mac_weight_bits"]) == ("twin", ["mac"], [6], [5])
+        line = self.run("bmhw.models", "list", str(tmp_path)).stdout.splitlines()[2]
+        assert line.split()[:4] == ["twin", "6", "x", "5"]
         assert row["bm_integer_accuracy"] > 80 and "bm_float_accuracy" not in row
         shown = self.run("bmhw.evaluate", "--model", str(tmp_path / "twin.json"))
         assert "classical, integer" in shown.stdout and "BM" not in shown.stdout
@@ -294,6 +296,8 @@ class TestCommands:
             (["bmhw.train", "--init-from", "/nowhere.pt"], 1, "/nowhere.pt doesn't exist"),
             (["bmhw.evaluate", "--maximum-bits", "0"], 2, "from 1 to 17, not 0"),
             (["bmhw.train", "--bits", "17"], 2, "from 2 to 16, not 17"),
+            (["bmhw.train", "--layout", "mac", "--mac-weight-bits", "1"], 2, "from 2 to 16, not 1"),
+            (["bmhw.train", "--mac-weight-bits", "4"], 2, "needs --layout mac or --mac-layers"),
             (["bmhw.train", "--log-bits", "x"], 2, "not 'x'"),
             (["bmhw.train", "--bm-epochs", "-1"], 2, "--bm-epochs must be an integer of 0 or more, not -1"),
             (["bmhw.train", "--threads", "0"], 2, "--threads must be an integer of 1 or more, not 0"),
