@@ -37,13 +37,14 @@ OPTIONS = {
     "--bits": ("quantisation", "bits"),
     "--mac-weight-bits": ("quantisation", "mac_weight_bits"),
     "--log-bits": ("quantisation", "log_bits"),
+    "--log-fraction": ("quantisation", "log_fraction"),
     "--sums": ("quantisation", "sums"),
     "--maximum-bits": ("quantisation", "maximum_bits"),
     "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
 }
-BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--sums", "--maximum-bits", "--linear-maximum-bits",
+BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--log-fraction", "--sums", "--maximum-bits", "--linear-maximum-bits",
            "--combine")
 
 

@@ -64,7 +64,8 @@ class Neurons:
     """What is compared in each layer.
 
     ``mac_weight_bits``: of the MAC layers' weights (None: ``mac_bits``). ``log_bits``: of the BM layers' log codes
-    (None: ``bm_bits``, which is the width of linear inputs and half that of a linear result).
+    (None: ``bm_bits``, which is the width of linear inputs and half that of a linear result), ``log_fraction`` their
+    bits behind the point (None: as many as span the linear numbers).
     ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``), ``signed``, or ``wired`` (where the inputs
     allow it and are an even number, else ``signed``). ``objective``: see
     :func:`~bmhw.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
@@ -77,6 +78,7 @@ class Neurons:
     mac_weight_bits: int | None = None
     bm_bits: int = 8
     log_bits: int | None = None
+    log_fraction: int | None = None
     branches: str = "relu"
     objective: str = "area"
     requantize: str = "scale"
@@ -104,7 +106,8 @@ class Neurons:
         maximum_bits = self.maximum_bits
         if layer.output == "linear" and self.linear_maximum_bits is not None:
             maximum_bits = self.linear_maximum_bits
-        common = {"inputs": layer.fan_in, "bits": self.bm_bits, "log_bits": self.log_bits, "layout": self.layout(layer),
+        common = {"inputs": layer.fan_in, "bits": self.bm_bits, "log_bits": self.log_bits,
+                  "log_fraction": self.log_fraction, "layout": self.layout(layer),
                   "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
                   "sums": self.sums, "maximum_bits": maximum_bits}
         linear = BmFormat(**common)

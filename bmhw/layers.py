@@ -72,6 +72,8 @@ def parser() -> Parser:
     result.add_argument("--log-bits", type=number, metavar="B",
                         help="BM layers: width of the log codes of activations and weights (default: --bm-bits, which "
                              "is half that of a linear result)")
+    result.add_argument("--log-fraction", type=number, metavar="F",
+                        help="BM layers: their bits behind the point (default: what spans the linear numbers)")
     result.add_argument("--branches", "--layout", choices=("relu", "signed", "wired"), default="relu",
                         help="BM layout: relu where the inputs allow it, else bipolar; signed; or wired where the "
                              "inputs allow it, else signed (default: relu)")
@@ -102,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     neurons = Neurons(mac_bits=args.bits if args.mac_bits is None else args.mac_bits,
                       mac_weight_bits=args.mac_weight_bits,
                       bm_bits=args.bits if args.bm_bits is None else args.bm_bits,
-                      log_bits=args.log_bits, branches=args.branches, objective=args.objective,
-                      requantize=args.requantize,
+                      log_bits=args.log_bits, log_fraction=args.log_fraction, branches=args.branches,
+                      objective=args.objective, requantize=args.requantize,
                       sums=args.sums, maximum_bits=args.maximum_bits, linear_maximum_bits=args.linear_maximum_bits,
                       combine=args.combine)
     try:
@@ -125,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "command": stated_command("bmhw.layers", sys.argv[1:] if argv is None else argv),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "network": args.network, "mac_bits": neurons.mac_bits, "mac_weight_bits": neurons.mac_weight_bits,
-        "bm_bits": neurons.bm_bits, "log_bits": neurons.log_bits,
+        "bm_bits": neurons.bm_bits, "log_bits": neurons.log_bits, "log_fraction": neurons.log_fraction,
         "branches": neurons.branches, "objective": neurons.objective, "requantize": neurons.requantize,
         "sums": neurons.sums, "maximum_bits": neurons.maximum_bits,
         "linear_maximum_bits": neurons.linear_maximum_bits, "combine": neurons.combine,
@@ -164,7 +166,10 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
 
 def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
-    codes = f", log codes {result['log_bits']}" if result["log_bits"] else ""
+    fraction = result["log_fraction"]
+    codes = "" if result["log_bits"] is fraction is None else f", log codes {result['log_bits'] or result['bm_bits']}"
+    if fraction is not None:
+        codes += f".{fraction}"
     weights = f" x {result['mac_weight_bits']}" if result["mac_weight_bits"] else ""
     title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, "
              f"against BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}; objective "

@@ -92,7 +92,8 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
                 continue
             layout, mac_bits, bm_bits = kind(result)
             weights = f" x {result['mac_weight_bits']}" if result.get("mac_weight_bits") else ""
-            cells = [f"`{layout}` {bm_bits} bits against {mac_bits}{weights}", _sums(result, output),
+            fraction = "" if result.get("log_fraction") is None else f".{result['log_fraction']}"
+            cells = [f"`{layout}` {bm_bits}{fraction} bits against {mac_bits}{weights}", _sums(result, output),
                      result["objective"], result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
                      _goal(result, output, found)]
             lines.append("| " + " | ".join(cells) + " |")

@@ -55,10 +55,12 @@ def pipeline(neuron: dict[str, Any]) -> str:
 
 
 def widths(row: Mapping[str, Any]) -> str:
-    """The widths of a network's codes (a row of ``models.cards``): ``5``, or ``3 x 2`` for a MAC network whose weights
-    have others than its inputs."""
+    """The widths of a network's codes (a row of ``models.cards``): ``5``, ``5.3`` with another number of bits behind
+    the point than usual, or ``3 x 2`` for a MAC network whose weights have others than its inputs."""
     bits, weights = (", ".join(map(str, row[key])) for key in ("bits", "mac_weight_bits"))
-    return bits if row["maximum_bits"] or weights == bits else f"{bits} x {weights}"
+    if row["maximum_bits"]:
+        return bits if row["log_fraction"] is None else f"{bits}.{row['log_fraction']}"
+    return bits if weights == bits else f"{bits} x {weights}"
 
 
 def plain_table() -> Table:

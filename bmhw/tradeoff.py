@@ -56,14 +56,14 @@ def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> 
     """The neurons of a network that was trained with these settings (``training`` of its card); what a card of an older
     version lacks has its default. RunError for formats that ``Neurons`` can't say."""
     chosen = training["quantisation"]
-    for name in ("log_fraction", "log2", "exp2"):
+    for name in ("log2", "exp2"):
         if chosen.get(name) is not None:
             raise RunError(f"Only networks with the usual {name} can be measured, not with {chosen[name]!r}")
     if training["layout"] == "mac":
         return Neurons(mac_bits=chosen["bits"], mac_weight_bits=chosen.get("mac_weight_bits"), objective=objective,
                        requantize=requantize)
     return Neurons(
-        bm_bits=chosen["bits"], log_bits=chosen["log_bits"],
+        bm_bits=chosen["bits"], log_bits=chosen["log_bits"], log_fraction=chosen.get("log_fraction"),
         branches="relu" if training["layout"] == "auto" else training["layout"], objective=objective,
         sums=chosen.get("sums", "full"), maximum_bits=chosen.get("maximum_bits"),
         linear_maximum_bits=chosen.get("linear_maximum_bits"), combine=chosen.get("combine", "linear"))
@@ -170,7 +170,8 @@ def _row(
     layout = None if training["layout"] == "mac" else measured["code"]["design"]["layout"]
     return {"name": network["name"], "accuracy": network["bm_integer_accuracy"], "neuron": _neuron(training),
             "layout": layout,
-            **{key: network[key] for key in ("bits", "mac_weight_bits", "maximum_bits", "sums", "ends")},
+            **{key: network[key]
+               for key in ("bits", "log_fraction", "mac_weight_bits", "maximum_bits", "sums", "ends")},
             **{output: {key: figures[key] for key in (*FIGURES, "architecture", "script")}
                for output, figures in measured.items()}}
 

@@ -79,6 +79,9 @@ def parser() -> Parser:
     result.add_argument(
         "--log-bits", type=number, metavar="B", help="width of the log codes (default: --bits)"
     )
+    result.add_argument("--log-fraction", type=number, metavar="F",
+                        help="their bits behind the point, below their width: more are finer steps over fewer octaves "
+                             "(default: what spans the linear numbers)")
     result.add_argument(
         "--maximum-bits",
         type=number,
@@ -185,6 +188,7 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
     quantisation = Quantisation(
         bits=args.bits,
         log_bits=args.log_bits,
+        log_fraction=args.log_fraction,
         log2=args.log,
         exp2=args.exp,
         sums=args.sums,

@@ -13,9 +13,10 @@ __all__ = ["card_paths", "entries", "entry"]
 
 def entry(path: Path) -> dict[str, Any]:
     """What a card says in one row: accuracies in per cent on the held-out images; ``bits``: widths of the log codes (of
-    the inputs, for multiply-accumulate networks); ``mac_weight_bits``: of the weights of multiply-accumulate layers;
-    ``maximum_bits``: of the sums that the maxima see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers
-    that can hand on log codes do, else ``linear`` (see ``BmFormat``)."""
+    the inputs, for multiply-accumulate networks); ``log_fraction``: bits behind their point, None for the usual number;
+    ``mac_weight_bits``: of the weights of multiply-accumulate layers; ``maximum_bits``: of the sums that the maxima
+    see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers that can hand on log codes do, else ``linear``
+    (see ``BmFormat``)."""
     card = read_card(path)
     try:
         formats, training = list(card["layers"].values()), card["training"]
@@ -26,6 +27,7 @@ def entry(path: Path) -> dict[str, Any]:
             "architecture": training["architecture"],
             "layouts": sorted({fmt.get("layout", "mac") for fmt in formats}),
             "bits": sorted({fmt["log_bits"] for fmt in bm} or {fmt["bits"] for fmt in formats}),
+            "log_fraction": training["quantisation"].get("log_fraction"),
             "mac_weight_bits": sorted({fmt["weight_bits"] for fmt in formats if fmt["neuron"] == "mac"}),
             "maximum_bits": sorted({fmt["maximum_bits"] for fmt in bm}),
             "sums": sorted({fmt.get("sums", "full") for fmt in bm}),

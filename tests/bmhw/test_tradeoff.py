@@ -131,9 +131,9 @@ def test_the_plot_shows_errors_against_gates_and_path(monkeypatch):
     figures = []
     monkeypatch.setattr(plots, "_svg", lambda figure, pyplot: figures.append(figure) or b"")
     networks = [{**row("a", 99.0, 100, 10), "neuron": "mac", "on_frontier": True, "bits": [3],
-                 "mac_weight_bits": [2], "maximum_bits": []},
+                 "log_fraction": None, "mac_weight_bits": [2], "maximum_bits": []},
                 {**row("b", 98.0, 200, 20), "neuron": "bm", "layout": "wired", "on_frontier": False, "bits": [5],
-                 "mac_weight_bits": [], "maximum_bits": [4]}]
+                 "log_fraction": 2, "mac_weight_bits": [], "maximum_bits": [4]}]
     plots.accuracy_cost({"networks": networks, "architecture": "x", "dataset": "y", "inputs": 4})
     shown = [[(*line.get_xydata()[0], line.get_fillstyle()) for line in panel.lines if len(line.get_xydata())]
              for panel in figures[0].axes]

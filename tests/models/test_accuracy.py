@@ -60,6 +60,7 @@ def row(name, neuron, bits, accuracy, architecture="lenet", weight_bits=None):
         "name": name,
         "neuron": neuron,
         "bits": [bits],
+        "log_fraction": None,
         "mac_weight_bits": [weight_bits or bits] if neuron == "mac" else [],
         "maximum_bits": [bits + 1] if neuron == "bm" else [],
         "integer_accuracy": accuracy,
@@ -73,7 +74,7 @@ def test_the_narrowest_network_that_is_at_least_as_accurate():
     macs += [row("mac3x2", "mac", 3, 98.5, weight_bits=2)]
     other = row("wide", "bm", 8, 99.0, "resnet20")
     bms = [row("better", "bm", 8, 99.6), row("between", "bm", 6, 99.2), row("less", "bm", 5, 98.9)]
-    bms.append(row("least", "bm", 4, 98.0))
+    bms.append({**row("least", "bm", 4, 98.0), "log_fraction": 2})
     found = equals([*macs, *bms, other])
     # one of another architecture has no rival to be compared with
     assert {entry["bm"]: (entry["mac"], entry["mac_bits"], entry["mac_weight_bits"]) for entry in found} == {
@@ -82,7 +83,7 @@ def test_the_narrowest_network_that_is_at_least_as_accurate():
     shown = tables({"networks": [*macs, *bms, other], "equal_accuracy": found, "repeats": []})
     _, (*_, equal) = zip(*shown.values(), strict=True)
     assert [cells[2] for cells in equal] == ["none", "4", "3", "3 x 2 or fewer"]
-    assert [cells[1] for cells in next(iter(shown.values()))[1]][:4] == ["8", "4", "3", "3 x 2"]
+    assert [cells[1] for cells in next(iter(shown.values()))[1]] == ["8", "4", "3", "3 x 2", "8", "6", "5", "4.2", "8"]
 
 
 def test_spread_over_seeds():
