@@ -277,6 +277,17 @@ def test_log_codes_may_have_fewer_bits_than_linear_inputs(unmapped, capsys):
     assert "BM 4 bits, log codes 3" in capsys.readouterr().out
 
 
+def test_log_codes_may_span_fewer_octaves(unmapped, capsys):
+    arguments = ("--bits", "4", "--layers", "stem,stage0_block0_conv3", "--log-fraction", "3")
+    found = figures(capsys, *arguments)
+    assert found["log_fraction"] == 3
+    for row in found["layers"]:
+        assert {key: row["bm"]["design"][key] for key in ("log_bits", "log_fraction")} == {
+            "log_bits": 4, "log_fraction": 3}
+    assert layers.main(arguments) == 0
+    assert "BM 4 bits, log codes 4.3" in capsys.readouterr().out
+
+
 def test_the_macs_weights_may_have_a_width_of_their_own(unmapped, capsys):
     arguments = ("--bits", "4", "--layers", "stem", "--mac-weight-bits", "3")
     found = figures(capsys, *arguments)
@@ -342,6 +353,7 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     (["--bits", "x"], ["2 to 16", "x"]),
     (["--bm-bits", "1"], ["2 to 16", "1"]),
     (["--maximum-bits", "10"], ["1 to 9", "10"]),
+    (["--log-fraction", "8"], ["0 to 7", "8"]),
     (["--sums", "clamped", "--maximum-bits", "9"], ["1 to 8", "9"]),
     (["--combine", "linar"], ["linear, logarithmic", "linar", "did you mean linear?"]),
     (["--network", "resnet21"], ["resnet20v2", "resnet21"]),

@@ -73,9 +73,23 @@ def test_the_neuron_has_the_formats_of_the_networks_own_layers(path):
 def test_multipliers_have_the_networks_width_and_old_cards_defaults():
     mac = tradeoff.neurons_of({"layout": "mac", "quantisation": {"bits": 3}}, "area", "shift")
     assert (mac.mac_bits, mac.mac_weight_bits, mac.objective, mac.requantize) == (3, None, "area", "shift")
+    uneven = {"layout": "mac", "quantisation": {"bits": 3, "mac_weight_bits": 2}}
+    assert tradeoff.neurons_of(uneven, "area", "shift").mac_weight_bits == 2
     bm = tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 5}}, "area", "shift")
     assert (bm.bm_bits, bm.log_bits, bm.branches, bm.sums, bm.maximum_bits, bm.combine) == (
         8, 5, "relu", "full", None, "linear")
+
+
+def test_log_codes_of_fewer_octaves():
+    """Fraction bits are a part of what is measured, and of how the neuron is called."""
+    few = tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 4, "log_fraction": 2}}, "area",
+                              "scale")
+    [fmt] = few.bm(Layer(name="x", kernel=1, inputs=4, outputs=1, stride=1, nonnegative=True, output="code"))
+    assert (fmt.log_bits, fmt.log_fraction) == (4, 2)
+    shown = {"neuron": "bm", "layout": "relu", "bits": [4], "log_fraction": 2, "mac_weight_bits": [],
+             "maximum_bits": [5], "sums": ["full"], "ends": ["linear"]}
+    assert tradeoff.label(shown) == "BM relu 4.2:5 bits, full sums, linear ends"
+    assert tradeoff.label({**shown, "log_fraction": None}) == "BM relu 4:5 bits, full sums, linear ends"
 
 
 def test_formats_that_would_be_measured_wrongly_are_refused():

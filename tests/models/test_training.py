@@ -190,6 +190,8 @@ class TestCommands:
             "signed",
             "--log-bits",
             "6",
+            "--log-fraction",
+            "4",
         )
         assert trained.returncode == 0, trained.stderr
         assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -204,6 +206,7 @@ class TestCommands:
         assert measured.returncode == 0, measured.stderr
         figures = json.loads(measured.stdout)
         assert {key: figures[key] for key in card["accuracy"]} == pytest.approx(card["accuracy"])
+        assert {layer.format.log_fraction for layer in load(tmp_path / "small.json").layers.values()} == {4}
         assert figures["log_bits"] == [6] and set(card["accuracy"]) == {
             "classical_accuracy",
             "bm_float_accuracy",
@@ -297,6 +300,7 @@ class TestCommands:
             (["bmhw.evaluate", "--maximum-bits", "0"], 2, "from 1 to 17, not 0"),
             (["bmhw.train", "--bits", "17"], 2, "from 2 to 16, not 17"),
             (["bmhw.train", "--layout", "mac", "--mac-weight-bits", "1"], 2, "from 2 to 16, not 1"),
+            (["bmhw.train", "--log-bits", "4", "--log-fraction", "4"], 2, "from 0 to 3, not 4"),
             (["bmhw.train", "--mac-weight-bits", "4"], 2, "needs --layout mac or --mac-layers"),
             (["bmhw.train", "--log-bits", "x"], 2, "not 'x'"),
             (["bmhw.train", "--bm-epochs", "-1"], 2, "--bm-epochs must be an integer of 0 or more, not -1"),
