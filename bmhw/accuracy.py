@@ -140,11 +140,18 @@ def _width(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
 
 
 def repeats(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Networks that differ in nothing but the seed, two or more: the mean of each accuracy and its sample standard
-    deviation. The most accurate first."""
-    alike: dict[str, list[Mapping[str, Any]]] = {}
+    """Networks that differ in nothing but the seed, two or more, or were trained on from such ones: the mean of each
+    accuracy and its sample standard deviation. The most accurate first."""
+    by_name = {row["name"]: row for row in rows}
+
+    def settings(row: Mapping[str, Any]) -> tuple[str, ...]:
+        own = re.sub(r"--(name|seed) \S+ ?", "", row["command"])
+        before = by_name.get(row.get("continues", ""))
+        return (own,) if before is None else (re.sub(r"--init-from \S+", "", own), *settings(before))
+
+    alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        alike.setdefault(re.sub(r"--(name|seed) \S+ ?", "", row["command"]), []).append(row)
+        alike.setdefault(settings(row), []).append(row)
     result = []
     for same in alike.values():
         if len({row["seed"] for row in same}) < 2:

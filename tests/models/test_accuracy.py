@@ -98,6 +98,13 @@ def test_spread_over_seeds():
     assert found["integer_accuracy"] == pytest.approx({"mean": 98.0, "standard_deviation": 1.0})
     assert found["bm_float_accuracy"] == pytest.approx({"mean": 99.0, "standard_deviation": 1.0})
     assert repeats(rows[:2]) == []  # other settings, one seed each
+    # each trained on from the network of its own seed; the third from one of other settings
+    more = [{**one(f"{name}-5", seed, value), "continues": name}
+            for name, seed, value in (("a", 0, 96.0), ("b", 1, 98.0), ("longer", 2, 90.0))]
+    for later in more:
+        later["command"] += later["name"]
+    _, found = repeats([*rows, *more])
+    assert found["networks"] == ["a-5", "b-5"] and found["integer_accuracy"]["mean"] == pytest.approx(97.0)
 
 
 def trained(name, neuron, bits, accuracy, layouts, *epochs, continues=None):
