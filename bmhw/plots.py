@@ -194,7 +194,8 @@ def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
         for panel in (above, below):
             _plain_numbers(panel.yaxis)
             panel.grid(alpha=0.3, which="both")
-            panel.legend()
+            if panel.get_legend_handles_labels()[0]:  # cards need not tell epochs
+                panel.legend()
     panels[0][0].set(ylabel="test images classified wrong, %")
     panels[1][0].set(ylabel="validation images classified wrong, %")
     return _svg(figure, pyplot)

@@ -159,6 +159,19 @@ def test_only_networks_with_a_rival_can_be_drawn(folder, tmp_path):
     assert not list(tmp_path.glob("out.*"))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_plot_is_shown_by_the_page_beside_it(folder, tmp_path):
+    card = json.loads((folder / "digits.json").read_text())
+    card["name"], card["training"]["layout"] = "twin", "mac"
+    card["layers"] = {name: {"neuron": "mac", "bits": 4, "weight_bits": 3} for name in card["layers"]}
+    (folder / "twin.json").write_text(json.dumps(card))
+    (tmp_path / "plots").mkdir()
+    page, plot = tmp_path / "out.md", tmp_path / "plots" / "out.svg"
+    assert main([str(folder), "--plot", str(plot), "--markdown", str(page)]) == 0
+    assert "(plots/out.svg)" in page.read_text() and "| twin | 4 x 3 |" in page.read_text()
+    assert plot.read_text().count("<svg") == 1
+
+
 def test_what_a_network_was_trained_on_from(folder):
     card = json.loads((folder / "digits.json").read_text())
     card["name"], card["training"]["initial"] = "later", card["float_weights"]["files"][0]["sha256"]
