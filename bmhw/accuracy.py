@@ -77,7 +77,7 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
         part["sha256"]: card["name"]
         for card in cards.values()
         for part in card.get("float_weights", {}).get("files", ())[:1]
-        if any(card["training"]["epochs"][:2])
+        if any(card["training"]["epochs"][:2]) and card["training"]["initial"] != part["sha256"]
     }
     rows = []
     for path, card in cards.items():

@@ -36,7 +36,7 @@ def tables(figures: Mapping[str, Any]) -> Tables:
     equal = []
     for row in figures["equal_accuracy"]:
         mac_bits = "none" if row["mac"] is None else widths(by_name[row["mac"]])
-        if row["mac"] == row["narrowest_mac"]:
+        if mac_bits == widths(by_name[row["narrowest_mac"]]):
             mac_bits += " or fewer"
         equal.append([row["bm"], _cell(row["bm_accuracy"]), mac_bits, _cell(row["mac_accuracy"])])
     if equal:

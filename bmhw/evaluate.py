@@ -96,6 +96,7 @@ def evaluate(
         "test_images": len(data.test_images),
         **{field: widths(network, field) for field in WIDTHS},
         **trained,
+        "log_fraction": widths(network, "log_fraction"),
         "sums": widths(network, "sums"),
         "float_measured": measured,
         **{
@@ -122,7 +123,7 @@ def widths(network, field: str) -> list[Any]:
 def table(figures: dict[str, Any]) -> Table:
     result = Table("network")
     result.add_column("accuracy in %", justify="right")
-    log_bits = ", ".join(map(str, figures["log_bits"]))
+    log_bits, behind = (", ".join(map(str, figures[key])) for key in ("log_bits", "log_fraction"))
     seen = ", ".join(map(str, figures["maximum_bits"]))
     as_trained = all(figures[key] == figures[f"trained_{key}"] for key in WIDTHS)
     how = "trained at this width" if as_trained else "rounded, not trained again"
@@ -134,7 +135,8 @@ def table(figures: dict[str, Any]) -> Table:
     rows = [
         (f"classical, floating point{source}", "classical"),
         (f"BM, floating point{source}", "bm_float"),
-        (f"BM, integer, log codes of {log_bits} bits, {clamped}maxima of {seen} bits, {results}{how}", "bm_integer"),
+        (f"BM, integer, log codes of {log_bits} bits, {behind} behind the point, {clamped}maxima of {seen} bits, "
+         f"{results}{how}", "bm_integer"),
     ]
     if not figures["log_bits"]:
         rows = [rows[0], ("classical, integer", "bm_integer")]

@@ -35,7 +35,7 @@ from .measurement import tools
 from .networks import NETWORKS, Layer
 from .progress import shares
 from .selection import AUTO
-from .tables import plain_table, print_whole
+from .tables import code_width, plain_table, print_whole
 
 __all__ = ["main"]
 
@@ -167,9 +167,8 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
 def _print(result: dict[str, Any]) -> None:
     cells = "liberty" in result
     fraction = result["log_fraction"]
-    codes = "" if result["log_bits"] is fraction is None else f", log codes {result['log_bits'] or result['bm_bits']}"
-    if fraction is not None:
-        codes += f".{fraction}"
+    usual = result["log_bits"] is None and fraction is None
+    codes = "" if usual else f", log codes {code_width(result['log_bits'] or result['bm_bits'], fraction)}"
     weights = f" x {result['mac_weight_bits']}" if result["mac_weight_bits"] else ""
     title = (f"{result['network']}: MAC {result['mac_bits']}{weights} bits, requantised by {result['requantize']}, "
              f"against BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}; objective "

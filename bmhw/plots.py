@@ -181,12 +181,14 @@ def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
             longest = max((_lineage(row, by_name) for row in members), key=len)
             if all(event["phase"] == "quantised" for event in longest):
                 continue
+            # a BM network's classical epochs may be those of the MAC network, which stays to be seen below them
+            thick = 4 if family == "MAC" else 1.2
             for phase, line in _PHASES.items():
                 # a phase begins where the one before ended
                 ran = [n for n, event in enumerate(longest) if event["phase"] == phase]
                 shown = [n for n in range(len(longest)) if n in ran or n + 1 in ran]
                 below.plot([n + 1 for n in shown], [100 - longest[n]["validation_accuracy"] for n in shown], line,
-                           color=color, linewidth=1.2)
+                           color=color, linewidth=thick, alpha=0.4 if family == "MAC" else 1)
             below.plot([], [], color=color, label=f"{family}, {len(longest)} epoch{'s' * (len(longest) > 1)}")
         above.set(title=f"{key[0]} on {key[1]}", xlabel="bits of the codes", yscale="log",
                   xticks=sorted({int(_width(row)) for row in group}))

@@ -17,6 +17,7 @@ from .command_line import Parser, RunError, run, write_atomically
 from .frontier import frontier
 from .layer_measurement import CLAIM
 from .plots import accuracy_cost, by_shape, gates_depth
+from .tables import code_width
 from .tradeoff import HEADINGS, cells
 
 __all__ = ["main", "ranges"]
@@ -92,8 +93,8 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
                 continue
             layout, mac_bits, bm_bits = kind(result)
             weights = f" x {result['mac_weight_bits']}" if result.get("mac_weight_bits") else ""
-            fraction = "" if result.get("log_fraction") is None else f".{result['log_fraction']}"
-            cells = [f"`{layout}` {bm_bits}{fraction} bits against {mac_bits}{weights}", _sums(result, output),
+            codes = code_width(bm_bits, result.get("log_fraction"))
+            cells = [f"`{layout}` {codes} bits against {mac_bits}{weights}", _sums(result, output),
                      result["objective"], result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
                      _goal(result, output, found)]
             lines.append("| " + " | ".join(cells) + " |")

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "print_whole",
+__all__ = ["code_width", "pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "print_whole",
            "title", "widths"]
 
 
@@ -54,12 +54,17 @@ def pipeline(neuron: dict[str, Any]) -> str:
             f"{', '.join(places) if places else 'every part'}")
 
 
+def code_width(bits: object, fraction: int | None) -> str:
+    """The width of log codes: ``5``, or ``5.3`` with another number of bits behind the point than usual."""
+    return f"{bits}" if fraction is None else f"{bits}.{fraction}"
+
+
 def widths(row: Mapping[str, Any]) -> str:
-    """The widths of a network's codes (a row of ``models.cards``): ``5``, ``5.3`` with another number of bits behind
-    the point than usual, or ``3 x 2`` for a MAC network whose weights have others than its inputs."""
+    """The widths of a network's codes (a row of ``models.cards``): those of log codes as :func:`code_width` has them,
+    or ``3 x 2`` for a MAC network whose weights have others than its inputs."""
     bits, weights = (", ".join(map(str, row[key])) for key in ("bits", "mac_weight_bits"))
     if row["maximum_bits"]:
-        return bits if row["log_fraction"] is None else f"{bits}.{row['log_fraction']}"
+        return code_width(bits, row["log_fraction"])
     return bits if weights == bits else f"{bits} x {weights}"
 
 

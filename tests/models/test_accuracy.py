@@ -40,6 +40,7 @@ def test_rows_say_what_the_cards_say(folder):
     assert "--dataset digits --architecture resnet-small --layout auto" in row["command"]
     assert "--log-bits 6 --sums clamped" in row["command"]
     assert row["command"].endswith("--init-from digits-float.safetensors")
+    assert "continues" not in row  # not from itself
 
 
 def test_measuring_again(folder):
@@ -71,7 +72,7 @@ def row(name, neuron, bits, accuracy, architecture="lenet", weight_bits=None):
 
 def test_the_narrowest_network_that_is_at_least_as_accurate():
     macs = [row(f"mac{bits}", "mac", bits, accuracy) for bits, accuracy in ((8, 99.5), (4, 99.4), (3, 98.9))]
-    macs += [row("mac3x2", "mac", 3, 98.5, weight_bits=2)]
+    macs += [row("mac3x2-worse", "mac", 3, 97.0, weight_bits=2), row("mac3x2", "mac", 3, 98.5, weight_bits=2)]
     other = row("wide", "bm", 8, 99.0, "resnet20")
     bms = [row("better", "bm", 8, 99.6), row("between", "bm", 6, 99.2), row("less", "bm", 5, 98.9)]
     bms.append({**row("least", "bm", 4, 98.0), "log_fraction": 2})
@@ -83,7 +84,8 @@ def test_the_narrowest_network_that_is_at_least_as_accurate():
     shown = tables({"networks": [*macs, *bms, other], "equal_accuracy": found, "repeats": []})
     _, (*_, equal) = zip(*shown.values(), strict=True)
     assert [cells[2] for cells in equal] == ["none", "4", "3", "3 x 2 or fewer"]
-    assert [cells[1] for cells in next(iter(shown.values()))[1]] == ["8", "4", "3", "3 x 2", "8", "6", "5", "4.2", "8"]
+    assert [cells[1] for cells in next(iter(shown.values()))[1]] == [
+        "8", "4", "3", "3 x 2", "3 x 2", "8", "6", "5", "4.2", "8"]
 
 
 def test_spread_over_seeds():

@@ -219,6 +219,7 @@ class TestCommands:
         figures = json.loads(result.stdout)
         assert result.returncode == 0 and figures["log_bits"] == [6] and figures["trained_log_bits"] == [8]
         assert figures["out_fraction"] == [9] and figures["trained_out_fraction"] == [14]
+        assert figures["log_fraction"] == [3]
         assert figures["classical_accuracy"] > 99 and figures["bm_float_accuracy"] > 97
 
     def test_evaluate_without_the_floating_point_weights(self, tmp_path):
