@@ -15,11 +15,12 @@ from typing import Any
 
 from rich.console import Console
 
-from . import __version__
-from .accuracy_tables import HISTORY, curves, drawn, markdown, tables
+from bmhw import __version__
+from bmhw.show.accuracy_tables import HISTORY, curves, drawn, markdown, tables
+from bmhw.show.plots import accuracy_width
+from bmhw.show.tables import print_whole
+
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, run, write_atomically
-from .plots import accuracy_width
-from .tables import print_whole
 
 # Option of bmhw.train -> where a card's training settings hold its value; those that recipes set are left out.
 OPTIONS = {
@@ -66,8 +67,8 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method, command and the epochs'
     losses and validation accuracies."""
-    from .models.cards import card_paths, entry
-    from .models.store import read_card
+    from bmhw.models.files.cards import card_paths, entry
+    from bmhw.models.files.store import read_card
 
     cards = {path: read_card(path) for path in card_paths(folders)}
     parts = [part for card in cards.values() for part in card.get("float_weights", {}).get("files", ())]
@@ -171,8 +172,8 @@ def measure(rows: Sequence[dict[str, Any]], folders: Sequence[Path], data: Path 
 
     Sets ``measured``: whether the weights were there.
     """
-    from .models import load
-    from .models.datasets import load_dataset
+    from bmhw.models import load
+    from bmhw.models.training.datasets import load_dataset
 
     datasets: dict[str, Any] = {}
     for row in rows:
@@ -218,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if file is not None:
             check_writable(str(file))
     try:
-        from .models.store import WEIGHTS
+        from bmhw.models.files.store import WEIGHTS
 
         folders = args.folders or [WEIGHTS]
         rows = collect(folders)

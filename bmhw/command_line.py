@@ -27,19 +27,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from bmhw.flow.engine import ENGINES, TIME_LIMIT
+from bmhw.flow.scripts import OBJECTIVES
+from bmhw.flow.synthesis import processors
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.checks import nearest, not_one_of
+from bmhw.hdl.formats.codes import EXP2_METHODS, LOG2_METHODS
+from bmhw.hdl.formats.neurons import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS, BmFormat, MacFormat
+from bmhw.hdl.neurons.design import FORMS, Design
+from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.measure.selection import AUTO, choose
+
 from .errors import BmhwError, RunError, UsageError
-from .flow.engine import ENGINES, TIME_LIMIT
-from .flow.scripts import OBJECTIVES
-from .flow.synthesis import processors
-from .hdl.adders import ADDERS
-from .hdl.checks import nearest, not_one_of
-from .hdl.design import FORMS, Design
-from .hdl.formats import EXP2_METHODS, LOG2_METHODS
-from .hdl.log_ends import LOG_ENDS
-from .hdl.maxima import MAXIMA
-from .hdl.multipliers import MULTIPLIERS
-from .hdl.neuron_formats import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS, BmFormat, MacFormat
-from .selection import AUTO, choose
 
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",

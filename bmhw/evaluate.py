@@ -32,8 +32,8 @@ TRACE_COLUMNS = {
 
 def choose(model: str, bits: int | None, rounded: bool) -> str:
     """The name or path of the network to load: the one trained at this width, if there is one."""
-    from .models import ModelError
-    from .models.store import card_path
+    from bmhw.models import ModelError
+    from bmhw.models.files.store import card_path
 
     if bits is None or rounded:
         return model
@@ -65,11 +65,11 @@ def evaluate(
     try:
         import torch
 
-        from .models import load
-        from .models.datasets import load_dataset
-        from .models.float_weights import float_files, load_float
-        from .models.layer_errors import layer_errors
-        from .models.training import accuracy
+        from bmhw.models import load
+        from bmhw.models.files.float_weights import float_files, load_float
+        from bmhw.models.integer.layer_errors import layer_errors
+        from bmhw.models.training.datasets import load_dataset
+        from bmhw.models.training.trainer import accuracy
     except ImportError as error:
         raise RunError(f"evaluation needs {error.name}: pip install 'bmhw[models]'") from None
     torch.set_num_threads(threads)

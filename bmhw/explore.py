@@ -13,6 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bmhw.flow.cache import Cache, cache_folder
+from bmhw.flow.engine import ENGINES, Engine
+from bmhw.flow.synthesis import in_parallel, map_design
+from bmhw.hdl.formats.neurons import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.measure.generation import generate
+from bmhw.measure.selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
+
 from .command_line import (
     Parser,
     RunError,
@@ -25,20 +34,12 @@ from .command_line import (
     run,
     write_atomically,
 )
-from .flow.cache import Cache, cache_folder
-from .flow.engine import ENGINES, Engine
-from .flow.generation import generate
-from .flow.synthesis import in_parallel, map_design
-from .hdl.design import Design
-from .hdl.log_ends import LOG_ENDS
-from .hdl.neuron_formats import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
-from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 
 __all__ = ["designs", "explore", "main"]
 
 # MAC neurons and BM layouts; the bipolar one has the maxima of relu, twice.
 FAMILIES = ("mac", "relu", "signed", "wired")
-TABLE = Path(__file__).parent / "data" / "architectures.json"
+TABLE = Path(__file__).parent / "measure" / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
 SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
 # What the maxima see of clamped sums where it isn't three of four bits: trained networks show what that costs

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bmhw.deliver.export_files import VERILOG_WORDS, export_files, write_together
+from bmhw.hdl.checks import check_range
+from bmhw.sim.stimulus import vectors
+from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
+
 from .command_line import Parser, UsageError, design_from, design_options, number, registers_from, run
-from .export_files import VERILOG_WORDS, export_files, write_together
-from .hdl.checks import check_range
-from .sim.stimulus import vectors
-from .sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
 
 __all__ = ["main"]
 

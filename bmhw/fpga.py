@@ -15,6 +15,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from bmhw.flow.cache import Cache, cache_folder
+from bmhw.flow.engine import Engine
+from bmhw.flow.fpga import DEVICES, NextPnr
+from bmhw.hdl.checks import check_range
+from bmhw.hdl.neurons.design import Design
+from bmhw.measure.fpga import Fpga, compare
+from bmhw.measure.pipelining import pipeline_options, pipelined
+from bmhw.measure.selection import AUTO
+from bmhw.show.tables import pipeline, plain_table, title
+
 from .command_line import (
     Parser,
     RunError,
@@ -30,15 +40,6 @@ from .command_line import (
     time_limit_from,
     write_atomically,
 )
-from .flow.cache import Cache, cache_folder
-from .flow.engine import Engine
-from .flow.fpga import DEVICES, NextPnr
-from .fpga_measurement import Fpga, compare
-from .hdl.checks import check_range
-from .hdl.design import Design
-from .pipelining import pipeline_options, pipelined
-from .selection import AUTO
-from .tables import pipeline, plain_table, title
 
 __all__ = ["main"]
 

@@ -10,6 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from bmhw.flow.blocks import BlockMapper
+from bmhw.flow.cache import Cache, cache_folder
+from bmhw.flow.engine import Engine
+from bmhw.flow.liberty import load_library
+from bmhw.flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
+from bmhw.hdl.checks import not_one_of
+from bmhw.hdl.formats.neurons import COMBINES, REQUANTIZATIONS, SUMS
+from bmhw.measure.layers import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
+from bmhw.measure.networks import NETWORKS, Layer
+from bmhw.measure.neurons import tools
+from bmhw.measure.selection import AUTO
+from bmhw.show.progress import shares
+from bmhw.show.tables import code_width, plain_table, print_whole
+
 from .command_line import (
     Parser,
     UsageError,
@@ -23,19 +37,6 @@ from .command_line import (
     stated_command,
     time_limit_from,
 )
-from .flow.blocks import BlockMapper
-from .flow.cache import Cache, cache_folder
-from .flow.engine import Engine
-from .flow.liberty import load_library
-from .flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
-from .hdl.checks import not_one_of
-from .hdl.neuron_formats import COMBINES, REQUANTIZATIONS, SUMS
-from .layer_measurement import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
-from .measurement import tools
-from .networks import NETWORKS, Layer
-from .progress import shares
-from .selection import AUTO
-from .tables import code_width, plain_table, print_whole
 
 __all__ = ["main"]
 

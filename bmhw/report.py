@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bmhw.measure.frontier import frontier
+from bmhw.measure.layers import CLAIM
+from bmhw.show.plots import accuracy_cost, by_shape, gates_depth
+from bmhw.show.tables import code_width
+
 from .command_line import Parser, RunError, run, write_atomically
-from .frontier import frontier
-from .layer_measurement import CLAIM
-from .plots import accuracy_cost, by_shape, gates_depth
-from .tables import code_width
 from .tradeoff import HEADINGS, cells
 
 __all__ = ["main", "ranges"]
@@ -163,7 +164,7 @@ def _tradeoff(result: dict[str, Any]) -> list[str]:
 
 def _frontiers() -> list[str]:
     lines = ["## Every architecture tried", "",
-             "Gates / depth of those that no other one beats in both, from `bmhw/data/architectures.json` "
+             "Gates / depth of those that no other one beats in both, from `bmhw/measure/data/architectures.json` "
              "(`python -m bmhw.explore`): one neuron, from activation code to activation code (MAC requantised by a "
              "scale) or, where it says so, to a linear result.", "", "![Gates against depth](gates-depth.svg)", "",
              "| inputs | bits | neuron | tried | frontier |", "| --- | --- | --- | --- | --- |"]

@@ -10,6 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
+from bmhw.flow.cache import Cache, cache_folder
+from bmhw.flow.engine import Engine
+from bmhw.flow.liberty import load_library
+from bmhw.measure.neurons import compare, figures, measure
+from bmhw.measure.pipelining import pipeline_options, pipelined
+from bmhw.show.tables import print_comparison, print_neuron, print_versions
+
 from .command_line import (
     Parser,
     check_writable,
@@ -21,12 +28,6 @@ from .command_line import (
     run_options,
     time_limit_from,
 )
-from .flow.cache import Cache, cache_folder
-from .flow.engine import Engine
-from .flow.liberty import load_library
-from .measurement import compare, figures, measure
-from .pipelining import pipeline_options, pipelined
-from .tables import print_comparison, print_neuron, print_versions
 
 __all__ = ["main"]
 

@@ -17,6 +17,19 @@ from typing import Any
 
 from rich.console import Console
 
+from bmhw.flow.blocks import BlockMapper
+from bmhw.flow.cache import Cache, cache_folder
+from bmhw.flow.engine import Engine
+from bmhw.flow.scripts import OBJECTIVES
+from bmhw.flow.synthesis import in_parallel
+from bmhw.hdl.formats.neurons import REQUANTIZATIONS
+from bmhw.measure.frontier import unbeaten
+from bmhw.measure.layers import FLAT_INPUTS, LayerMeasurement, Neurons
+from bmhw.measure.networks import Layer
+from bmhw.measure.neurons import tools
+from bmhw.show.progress import shares
+from bmhw.show.tables import plain_table, print_whole, widths
+
 from .command_line import (
     Parser,
     RunError,
@@ -32,18 +45,6 @@ from .command_line import (
     time_limit_from,
 )
 from .errors import TimeLimitError
-from .flow.blocks import BlockMapper
-from .flow.cache import Cache, cache_folder
-from .flow.engine import Engine
-from .flow.scripts import OBJECTIVES
-from .flow.synthesis import in_parallel
-from .frontier import unbeaten
-from .hdl.neuron_formats import REQUANTIZATIONS
-from .layer_measurement import FLAT_INPUTS, LayerMeasurement, Neurons
-from .measurement import tools
-from .networks import Layer
-from .progress import shares
-from .tables import plain_table, print_whole, widths
 
 __all__ = ["HEADINGS", "cells", "label", "main", "neurons_of", "on_frontier"]
 
@@ -78,8 +79,8 @@ def networks(
     folders: Sequence[Path], dataset: str, architecture: str
 ) -> list[tuple[dict[str, Any], Mapping[str, Any]]]:
     """(what ``cards.entry`` says, training settings) of each network of that kind; UsageError where there is none."""
-    from .models.cards import card_paths, entry
-    from .models.store import read_card
+    from bmhw.models.files.cards import card_paths, entry
+    from bmhw.models.files.store import read_card
 
     found = [(entry(path), read_card(path)["training"]) for path in card_paths(folders)]
     kinds = sorted({(row["data"], row["architecture"]) for row, _ in found})
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         check_writable(args.json)
     try:
-        from .models.store import WEIGHTS
+        from bmhw.models.files.store import WEIGHTS
 
         found = networks(args.folders or [WEIGHTS], args.dataset, args.architecture)
     except ImportError as error:

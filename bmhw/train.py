@@ -18,9 +18,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from . import __version__
+from bmhw import __version__
+from bmhw.hdl.checks import not_one_of
+
 from .command_line import Parser, RunError, UsageError, number, run
-from .hdl.checks import not_one_of
 
 PHASES = ("classical", "bm", "quantised")
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
@@ -120,10 +121,10 @@ def parser() -> Parser:
 
 def recipe_from(args) -> Any:
     """The settings of the data set and architecture; UsageError for unknown ones."""
-    from .models.architecture import ARCHITECTURES
-    from .models.datasets import DATASETS
-    from .models.methods import METHODS
-    from .models.recipes import recipe
+    from bmhw.models.networks.architecture import ARCHITECTURES
+    from bmhw.models.training.datasets import DATASETS
+    from bmhw.models.training.methods import METHODS
+    from bmhw.models.training.recipes import recipe
 
     for what, value, valid in (
         ("--dataset", args.dataset, DATASETS),
@@ -150,9 +151,9 @@ def recipe_from(args) -> Any:
 
 def initial_from(path: Path, recipe, data) -> tuple[dict[str, Any], str]:
     """The state_dicts in a file by phase, and its SHA-256; errors of ``initial_states``."""
-    from .models.architecture import ARCHITECTURES
-    from .models.files import sha256
-    from .models.initial import initial_states
+    from bmhw.models.files.initial import initial_states
+    from bmhw.models.files.writing import sha256
+    from bmhw.models.networks.architecture import ARCHITECTURES
 
     architecture = ARCHITECTURES[recipe.architecture](*data.train_images.shape[1:3])
     states = initial_states(path, architecture, architecture.layouts(recipe.layout, recipe.mac_layers))
@@ -164,7 +165,7 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
 
     ``initial``: the phases whose networks come from a file with SHA-256 ``checksum``.
     """
-    from .models.quantise import Quantisation
+    from bmhw.models.integer.quantise import Quantisation
 
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
     usual_epochs = [
@@ -276,10 +277,10 @@ def write(
     """
     import torch
 
-    from .models import load
-    from .models.float_weights import half_precision, save_float
-    from .models.store import save
-    from .models.training import accuracy
+    from bmhw.models import load
+    from bmhw.models.files.float_weights import half_precision, save_float
+    from bmhw.models.files.store import save
+    from bmhw.models.training.trainer import accuracy
 
     floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
     network = trainer.models["quantised"].cpu().to_integer(name, data.test_images[:64])
@@ -322,8 +323,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import torch
 
-        from .models.datasets import load_dataset
-        from .models.training import Stopped, Trainer
+        from bmhw.models.training.datasets import load_dataset
+        from bmhw.models.training.trainer import Stopped, Trainer
     except ImportError as error:
         raise RunError(f"training needs {error.name}: pip install 'bmhw[models]'") from None
     recipe = recipe_from(args)

@@ -4,8 +4,9 @@
 ``load("digits")`` gives an :class:`IntegerNetwork`; neither that nor its vectors need PyTorch.
 """
 
+from bmhw.models.files.store import list_models, load
+from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, NeuronVectors
+
 from .errors import ModelError
-from .integer import IntegerLayer, IntegerNetwork, NeuronVectors
-from .store import list_models, load
 
 __all__ = ["IntegerLayer", "IntegerNetwork", "ModelError", "NeuronVectors", "list_models", "load"]

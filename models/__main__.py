@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bmhw.command_line import Parser, check_writable, deliver_json, run
-from bmhw.tables import plain_table, widths
-
-from .cards import entries
-from .store import WEIGHTS
+from bmhw.models.files.cards import entries
+from bmhw.models.files.store import WEIGHTS
+from bmhw.show.tables import plain_table, widths
 
 COLUMNS = {
     "name": "name",

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
-from ..flow.scripts import OBJECTIVES
-from ..hdl.adders import ADDERS
-from ..hdl.checks import check_range
-from ..hdl.design import FORMS, Design
-from ..hdl.log_ends import LOG_ENDS
-from ..hdl.maxima import MAXIMA
-from ..hdl.multipliers import MULTIPLIERS
-from ..selection import AUTO
+from bmhw.command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+from bmhw.flow.scripts import OBJECTIVES
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.checks import check_range
+from bmhw.hdl.neurons.design import FORMS, Design
+from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.measure.selection import AUTO
+
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator
 from .trained import MOST_VECTORS, TrainedNeuron, load_neuron

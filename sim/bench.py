@@ -14,9 +14,10 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from bmhw.hdl.neuron_formats import SCALARS
-from bmhw.sim.job import JOB_VARIABLE, Job, Observation
-from bmhw.sim.vectors import port_values
+from bmhw.hdl.formats.neurons import SCALARS
+
+from .job import JOB_VARIABLE, Job, Observation
+from .vectors import port_values
 
 HALF_PERIOD = Timer(5, "ns")
 

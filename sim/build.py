@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..errors import RunError
-from ..flow.cache import Cache, cache_folder, digest
+from bmhw.errors import RunError
+from bmhw.flow.cache import Cache, cache_folder, digest
+
 from .simulators import Simulator
 
 __all__ = ["build", "run"]

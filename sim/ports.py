@@ -4,11 +4,12 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..hdl.neuron_formats import SCALARS, BmFormat, MacFormat
+from bmhw.hdl.formats.neurons import SCALARS, BmFormat, MacFormat
+
 from .vectors import value_range
 
 if TYPE_CHECKING:
-    from ..hdl.design import Design
+    from bmhw.hdl.neurons.design import Design
 
 __all__ = ["CONTROLS", "Port", "ports_of"]
 

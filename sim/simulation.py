@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import RunError
-from ..hdl.neuron_formats import SCALARS
+from bmhw.errors import RunError
+from bmhw.hdl.formats.neurons import SCALARS
+
 from . import build
 from .job import JOB_VARIABLE, Job, Observation
 from .ports import CONTROLS
@@ -23,7 +24,7 @@ from .simulators import Simulator, find_simulator
 from .vectors import bit_strings, broadcast_inputs, integers, pack
 
 if TYPE_CHECKING:
-    from ..hdl.design import Design
+    from bmhw.hdl.neurons.design import Design
 
 __all__ = ["WAVEFORM_SUFFIXES", "Mismatch", "Report", "simulate", "verify"]
 
@@ -213,7 +214,7 @@ def _run(
         raise ValueError("There must be 1 vector or more to simulate, not 0")
     found = find_simulator(simulator)
     if verilog is None:
-        from ..hdl.verilog import to_verilog
+        from bmhw.hdl.verilog.convert import to_verilog
 
         verilog = to_verilog(design)
     with contextlib.ExitStack() as stack:

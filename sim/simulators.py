@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import RunError, UsageError
-from ..hdl.checks import not_one_of
+from bmhw.errors import RunError, UsageError
+from bmhw.hdl.checks import not_one_of
 
 __all__ = ["SIMULATORS", "Simulator", "find_simulator", "usable_simulators"]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hdl.neuron_formats import SCALARS
+from bmhw.hdl.formats.neurons import SCALARS
+
 from .vectors import value_range
 
 if TYPE_CHECKING:
-    from ..hdl.neuron_formats import BmFormat, MacFormat
+    from bmhw.hdl.formats.neurons import BmFormat, MacFormat
 
 __all__ = ["corner_vectors", "random_vectors", "vectors"]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError, UsageError
-from ..selection import AUTO, choose
+from bmhw.errors import RunError, UsageError
+from bmhw.measure.selection import AUTO, choose
 
 if TYPE_CHECKING:
-    from ..hdl.design import Design
-    from ..hdl.neuron_formats import BmFormat, MacFormat
+    from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+    from bmhw.hdl.neurons.design import Design
 
 __all__ = ["MOST_VECTORS", "TrainedNeuron", "load_neuron"]
 
@@ -53,7 +53,7 @@ class TrainedNeuron:
 
         :class:`UsageError` for an architecture of the other kind of neuron, and for registers where none can be.
         """
-        from ..hdl.design import Design
+        from bmhw.hdl.neurons.design import Design
 
         given = {name: value for name, value in architecture.items() if value not in (None, AUTO)}
         chosen: dict[str, Any] = choose(self.format, objective, given)
@@ -77,7 +77,7 @@ def load_neuron(model: str, layer: str, channel: int, count: int, seed: int = 0)
     loaded; each names what is valid.
     """
     try:
-        from .. import models
+        from bmhw import models
     except ImportError as error:
         raise RunError(
             f"trained networks need {error.name or 'more packages'}; "

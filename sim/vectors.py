@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..hdl.neuron_formats import SCALARS, BmFormat
+from bmhw.hdl.formats.neurons import SCALARS, BmFormat
 
 if TYPE_CHECKING:
-    from ..hdl.formats import LinearCode
-    from ..hdl.neuron_formats import MacFormat
+    from bmhw.hdl.formats.codes import LinearCode
+    from bmhw.hdl.formats.neurons import MacFormat
 
 __all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values", "value_range"]
 

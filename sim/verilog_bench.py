@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from ..hdl.neuron_formats import SCALARS
+from bmhw.hdl.formats.neurons import SCALARS
+
 from .ports import ports_of
 from .vectors import broadcast_inputs, pack, port_values
 
 if TYPE_CHECKING:
-    from ..hdl.design import Design
+    from bmhw.hdl.neurons.design import Design
 
 __all__ = ["verilog_bench"]
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..errors import TimeLimitError
+from bmhw.errors import TimeLimitError
+
 from .cache import Cache, digest
 from .engine import Engine
 from .liberty import Library

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RunError, TimeLimitError
+from bmhw.errors import RunError, TimeLimitError
 
 __all__ = ["Children"]
 

@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import RunError, UsageError
-from ..hdl.checks import not_one_of
+from bmhw.errors import RunError, UsageError
+from bmhw.hdl.checks import not_one_of
+
 from .children import Children
 
 __all__ = ["ENGINES", "TIME_LIMIT", "Engine"]

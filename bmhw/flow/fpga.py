@@ -18,7 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from bmhw.errors import RunError
+
 from .children import Children
 from .netlist import Cell, join, read_blocks
 from .paths import Stage, pipeline_stages

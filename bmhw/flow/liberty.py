@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from bmhw.errors import RunError
+
 from .cache import Cache, digest
 from .engine import Engine
 from .liberty_timing import CellTiming, read_timing

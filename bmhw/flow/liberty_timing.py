@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from bmhw.errors import RunError
 
 __all__ = ["Arc", "CellTiming", "Table", "read_timing"]
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from bmhw.errors import RunError
 
 __all__ = ["Block", "Cell", "Netlist", "join", "read_blocks"]
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from bmhw.errors import RunError
+
 from .netlist import Netlist
 
 __all__ = ["Path", "PathStep", "Stage", "Topology", "gather", "longest_path", "pipeline_stages"]

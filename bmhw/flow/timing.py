@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from bmhw.errors import RunError
+
 from .liberty_timing import Arc, CellTiming, Table
 from .netlist import Netlist
 from .paths import Path, Topology, describe, gather, trace

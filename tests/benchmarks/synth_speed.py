@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.flow.generation import generate
 from bmhw.flow.scripts import ABC_GATES, abc_files, yosys_script
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.hdl.formats.neurons import BmFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.measure.generation import generate
 
 RUNS = 3  # the best of so many: what else the machine does only makes a run slower
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.functional import conv2d, unfold
 
-from bmhw.models import native
-from bmhw.models.architecture import resnet_v2
-from bmhw.models.layers import combine_layout
+from bmhw.models.networks.architecture import resnet_v2
+from bmhw.models.networks.layers import combine_layout
+from bmhw.models.operators import native
 
 
 def broadcast(x, w, stride, padding):

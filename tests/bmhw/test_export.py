@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bmhw.deliver.export_files import write_together
 from bmhw.errors import RunError, UsageError
 from bmhw.export import main
-from bmhw.export_files import write_together
 from bmhw.sim import find_simulator, usable_simulators
 
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
@@ -223,7 +223,7 @@ class TestTrained:
     @pytest.fixture
     def network(self, monkeypatch):
         import bmhw.models
-        from bmhw.hdl.neuron_formats import BmFormat
+        from bmhw.hdl.formats.neurons import BmFormat
         from bmhw.models import ModelError, NeuronVectors
         from bmhw.sim import vectors
 

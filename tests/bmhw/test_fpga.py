@@ -19,10 +19,10 @@ from bmhw.flow import fpga as flow
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.fpga import DEVICES, DoesNotFitError, NextPnr
-from bmhw.fpga_measurement import Fpga
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-from bmhw.hdl.shift_wrapper import ShiftWrapper
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.verilog.shift_wrapper import ShiftWrapper
+from bmhw.measure.fpga import Fpga
 
 SEED = 20090719
 figures, command = figures_of(fpga), command_of(fpga)

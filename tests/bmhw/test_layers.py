@@ -7,20 +7,21 @@ import pytest
 from calls import assert_one_line, command_of, figures_of, map_blocks_without_yosys
 from liberty_text import liberty_text
 
-from bmhw import layer_measurement, layers
+from bmhw import layers
 from bmhw.errors import TimeLimitError
 from bmhw.flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper, Modules
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.flow.generation import generate
 from bmhw.flow.synthesis import map_design
-from bmhw.hdl.design import Design
-from bmhw.hdl.multipliers import Multiplier
-from bmhw.hdl.neuron_formats import COMBINES, BmFormat, MacFormat
-from bmhw.hdl.verilog import block_to_verilog
-from bmhw.layer_measurement import Neurons, totals
-from bmhw.networks import NETWORKS
-from bmhw.selection import ranking
+from bmhw.hdl.arithmetic.multipliers import Multiplier
+from bmhw.hdl.formats.neurons import COMBINES, BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.verilog.convert import block_to_verilog
+from bmhw.measure import layers as layer_measurement
+from bmhw.measure.generation import generate
+from bmhw.measure.layers import Neurons, totals
+from bmhw.measure.networks import NETWORKS
+from bmhw.measure.selection import ranking
 
 figures, command = figures_of(layers), command_of(layers)
 SMALL = ("--bits", "3", "--layers", "stem,stage0_block0_conv1,stage0_block0_conv3,stage0_block1_conv3")

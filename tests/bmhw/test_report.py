@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from calls import figures_without_yosys, map_blocks_without_yosys
 
-from bmhw import explore, layer_measurement, layers, plots, report
+from bmhw import explore, layers, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.frontier import frontier
-from bmhw.hdl.neuron_formats import COMBINES, SUMS, BmFormat
-from bmhw.selection import SCRIPT_OF, cost, ranking, rows
+from bmhw.hdl.formats.neurons import COMBINES, SUMS, BmFormat
+from bmhw.measure import layers as layer_measurement
+from bmhw.measure.frontier import frontier
+from bmhw.measure.selection import SCRIPT_OF, cost, ranking, rows
+from bmhw.show import plots
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from bmhw.errors import RunError, TimeLimitError
 from bmhw.flow.blocks import FLAT, BlockMapper, Modules
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.flow.generation import generate
 from bmhw.flow.liberty import load_library
 from bmhw.flow.scripts import ABC_MAPPING, abc_files, yosys_script
 from bmhw.flow.sizing import size_netlist
 from bmhw.flow.synthesis import map_design, measure_netlist
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.measure.generation import generate
 
 # Two copies of a block, one with a constant input; a block with a register; an output that nothing takes; registers
 # behind gates; outputs that are an input, constants, or twice the same.

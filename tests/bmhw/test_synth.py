@@ -9,17 +9,18 @@ import pytest
 from calls import assert_one_line, command_of, figures_of
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
-from bmhw import layer_measurement, layers, synth
+from bmhw import layers, synth
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.flow.generation import generate
 from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, abc_files, yosys_script
 from bmhw.flow.synthesis import instances, measure_netlist
-from bmhw.hdl.design import FORMS, Design
-from bmhw.hdl.maxima import MAXIMA
-from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import LAYOUTS, BmFormat, MacFormat
-from bmhw.measurement import measure
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.formats.neurons import LAYOUTS, BmFormat, MacFormat
+from bmhw.hdl.neurons.design import FORMS, Design
+from bmhw.measure import layers as layer_measurement
+from bmhw.measure.generation import generate
+from bmhw.measure.neurons import measure
 
 figures, command = figures_of(synth), command_of(synth)
 SMALL = ("--bits", "3", "--inputs", "2")

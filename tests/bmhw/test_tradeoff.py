@@ -8,15 +8,17 @@ import sys
 
 import pytest
 
-from bmhw import layer_measurement, layers, plots, report, synth, tradeoff
+from bmhw import layers, report, synth, tradeoff
 from bmhw.command_line import RunError
 from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
-from bmhw.hdl.neuron_formats import BmFormat
-from bmhw.layer_measurement import LayerMeasurement, Neurons
-from bmhw.models.store import WEIGHTS, read_card
-from bmhw.networks import Layer
+from bmhw.hdl.formats.neurons import BmFormat
+from bmhw.measure import layers as layer_measurement
+from bmhw.measure.layers import LayerMeasurement, Neurons
+from bmhw.measure.networks import Layer
+from bmhw.models.files.store import WEIGHTS, read_card
+from bmhw.show import plots
 
 NETWORKS = sorted(path for path in WEIGHTS.glob("*.json"))
 # What of a neuron's format its gates depend on, beside the number of inputs and the boundary.

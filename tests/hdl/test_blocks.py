@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from simulation import pack, simulate
 
-from bmhw.hdl.adders import ADDERS
-from bmhw.hdl.comparators import Comparator, CompareSelect
-from bmhw.hdl.compressors import COMPRESSIONS, Compressor, MultiOperandAdder
-from bmhw.hdl.exponential import Exp2Block
-from bmhw.hdl.formats import EXP2_METHODS, LOG2_METHODS, Exp2, Log2, LogCode
-from bmhw.hdl.logarithm import LeadingOne, Log2Block, Normalizer
-from bmhw.hdl.lookup import Lookup
-from bmhw.hdl.maxima import MAXIMA
-from bmhw.hdl.multipliers import MULTIPLIERS, Multiplier
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.comparators import Comparator, CompareSelect
+from bmhw.hdl.arithmetic.compressors import COMPRESSIONS, Compressor, MultiOperandAdder
+from bmhw.hdl.arithmetic.exponential import Exp2Block
+from bmhw.hdl.arithmetic.logarithm import LeadingOne, Log2Block, Normalizer
+from bmhw.hdl.arithmetic.lookup import Lookup
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
+from bmhw.hdl.formats.codes import EXP2_METHODS, LOG2_METHODS, Exp2, Log2, LogCode
 
 SEED = 1234567
 

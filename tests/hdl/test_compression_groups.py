@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from simulation import pack, random_vectors, simulate
 
-from bmhw.hdl.mac_parts import Compression, CompressionGroup, Products
-from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import MacFormat
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.formats.neurons import MacFormat
+from bmhw.hdl.neurons.mac_parts import Compression, CompressionGroup, Products
 
 SEED = 20090719
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bmhw.hdl.formats import (
+from bmhw.hdl.formats.codes import (
     Exp2,
     LinearCode,
     Log2,
@@ -15,7 +15,7 @@ from bmhw.hdl.formats import (
     exp2_rounded,
     log2_rounded,
 )
-from bmhw.hdl.neuron_formats import LogSubtract, MacFormat
+from bmhw.hdl.formats.neurons import LogSubtract, MacFormat
 
 
 def at_least_power(value: Fraction, numerator: int, denominator: int) -> bool:

@@ -9,12 +9,12 @@ import pytest
 from amaranth.sim import Simulator
 from simulation import packed_vectors, random_vectors, simulate
 
-from bmhw.hdl.adders import ADDERS
-from bmhw.hdl.design import Design
-from bmhw.hdl.log_ends import LOG_ENDS
-from bmhw.hdl.maxima import MAXIMA
-from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA, BmFormat, MacFormat
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.formats.neurons import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA, BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.log_ends import LOG_ENDS
 
 SEED = 20090719
 

@@ -16,10 +16,10 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.netlist import Cell, join, read_blocks
 from bmhw.flow.paths import Stage, pipeline_stages
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-from bmhw.measurement import figures
-from bmhw.pipelining import balance, with_latency, with_stage_depth
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.measure.neurons import figures
+from bmhw.measure.pipelining import balance, with_latency, with_stage_depth
 from bmhw.sim import verify
 
 SEED = 20090719

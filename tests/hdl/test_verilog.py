@@ -8,15 +8,15 @@ import sys
 import pytest
 from proof import equivalent, plain_rtlil
 
-from bmhw.hdl.adders import ADDERS
-from bmhw.hdl.comparators import Comparator
-from bmhw.hdl.design import Design
-from bmhw.hdl.log_ends import LOG_ENDS
-from bmhw.hdl.logarithm import Normalizer
-from bmhw.hdl.maxima import MAXIMA
-from bmhw.hdl.multipliers import MULTIPLIERS, Multiplier
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-from bmhw.hdl.verilog import block_to_verilog, to_verilog
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.comparators import Comparator
+from bmhw.hdl.arithmetic.logarithm import Normalizer
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.verilog.convert import block_to_verilog, to_verilog
 
 
 def neurons():

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from bmhw.models.architecture import Builder
-from bmhw.models.datasets import load_dataset
+from bmhw.models.networks.architecture import Builder
+from bmhw.models.training.datasets import load_dataset
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def random_network(architecture, layouts, seed=0):
     """A network with random normalisations, of both signs of gamma."""
     import torch
 
-    from bmhw.models.network import Network, estimate_statistics
+    from bmhw.models.networks.network import Network, estimate_statistics
 
     torch.manual_seed(seed)
     network = Network(architecture, layouts)

@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 
-from bmhw import plots
 from bmhw.accuracy import collect, equals, main, measure, repeats
-from bmhw.accuracy_tables import tables
 from bmhw.errors import RunError, UsageError
 from bmhw.models import ModelError
-from bmhw.models.store import WEIGHTS
+from bmhw.models.files.store import WEIGHTS
+from bmhw.show import plots
+from bmhw.show.accuracy_tables import tables
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from bmhw.models.architecture import ARCHITECTURES, Architecture, Builder, lenet, resnet_v2
 from bmhw.models.errors import ModelError
+from bmhw.models.networks.architecture import ARCHITECTURES, Architecture, Builder, lenet, resnet_v2
 
 
 def test_resnet20_is_the_papers_network():

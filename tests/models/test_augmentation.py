@@ -4,7 +4,7 @@
 import numpy as np
 import torch
 
-from bmhw.models.augmentation import mirrored, translated
+from bmhw.models.training.augmentation import mirrored, translated
 
 
 def test_translated_images_are_moved_not_changed():

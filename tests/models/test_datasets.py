@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bmhw.models import ModelError, image_files
-from bmhw.models.datasets import load_dataset
-from bmhw.models.files import sha256
+from bmhw.models import ModelError
+from bmhw.models.files import image_files
+from bmhw.models.files.writing import sha256
+from bmhw.models.training.datasets import load_dataset
 
 
 def checksums(arrays):

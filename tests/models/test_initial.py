@@ -6,12 +6,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bmhw.models import ModelError, float_weights, load
-from bmhw.models.architecture import lenet, resnet_small, resnet_v2
-from bmhw.models.float_weights import load_float, save_float
-from bmhw.models.initial import initial_states
-from bmhw.models.network import Network
-from bmhw.models.store import WEIGHTS, save
+from bmhw.models import ModelError, load
+from bmhw.models.files import float_weights
+from bmhw.models.files.float_weights import load_float, save_float
+from bmhw.models.files.initial import initial_states
+from bmhw.models.files.store import WEIGHTS, save
+from bmhw.models.networks.architecture import lenet, resnet_small, resnet_v2
+from bmhw.models.networks.network import Network
 
 
 def users_lenet():

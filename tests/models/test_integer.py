@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from bmhw.hdl.neuron_formats import MacFormat
+from bmhw.hdl.formats.neurons import MacFormat
 from bmhw.models import ModelError, load
-from bmhw.models.datasets import load_dataset
-from bmhw.models.float_weights import load_float
-from bmhw.models.fold import fold
-from bmhw.models.layer_errors import layer_errors
-from bmhw.models.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows
-from bmhw.models.native_build import library
-from bmhw.models.quantise import FoldedNorm, Quantisation
-from bmhw.models.store import save
+from bmhw.models.files.float_weights import load_float
+from bmhw.models.files.store import save
+from bmhw.models.integer.fold import fold
+from bmhw.models.integer.layer_errors import layer_errors
+from bmhw.models.integer.quantise import FoldedNorm, Quantisation
+from bmhw.models.operators.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows
+from bmhw.models.operators.native_build import library
+from bmhw.models.training.datasets import load_dataset
 
 from .conftest import random_network
 

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from bmhw.models import native
-from bmhw.models.layers import BmConv2d, BmLinear
-from bmhw.models.operators import IMPLEMENTATIONS, max_product, max_product_difference
+from bmhw.models.networks.layers import BmConv2d, BmLinear
+from bmhw.models.operators import native
+from bmhw.models.operators.max_product import IMPLEMENTATIONS, max_product, max_product_difference
 
 # batch, channels, height, width, outputs, kernel, stride, padding
 SHAPES = [

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from bmhw.models.datasets import Dataset
-from bmhw.models.methods import METHODS, Method, layer_distance
-from bmhw.models.network import Network, with_classical_weights
-from bmhw.models.operators import max_product_difference, straight_through
-from bmhw.models.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
-from bmhw.models.training import Settings, Trainer, accuracy
+from bmhw.models.networks.network import Network, with_classical_weights
+from bmhw.models.operators.max_product import max_product_difference, straight_through
+from bmhw.models.operators.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
+from bmhw.models.training.datasets import Dataset
+from bmhw.models.training.methods import METHODS, Method, layer_distance
+from bmhw.models.training.trainer import Settings, Trainer, accuracy
 
 SIGNS = {"nonnegative": False, "signed": True}
 

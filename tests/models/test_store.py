@@ -11,8 +11,8 @@ from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
 from bmhw.models import ModelError, list_models, load
-from bmhw.models.files import sha256
-from bmhw.models.store import WEIGHTS, save
+from bmhw.models.files.store import WEIGHTS, save
+from bmhw.models.files.writing import sha256
 
 
 @pytest.fixture

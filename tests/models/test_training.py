@@ -14,10 +14,10 @@ import torch
 
 from bmhw import train
 from bmhw.models import ModelError, load
-from bmhw.models.architecture import ARCHITECTURES, resnet_small
-from bmhw.models.network import Network, convert
-from bmhw.models.store import WEIGHTS
-from bmhw.models.training import Settings, Stopped, Trainer, accuracy
+from bmhw.models.files.store import WEIGHTS
+from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
+from bmhw.models.networks.network import Network, convert
+from bmhw.models.training.trainer import Settings, Stopped, Trainer, accuracy
 
 SETTINGS = Settings(
     dataset="digits", architecture="tiny", epochs=(12, 8, 1), batch=32, calibration=200, translate=0

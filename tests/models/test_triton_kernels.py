@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bmhw.models import operators, smoothed
+from bmhw.models.operators import max_product as operators
+from bmhw.models.operators import smoothed
 
 HAS_WHEELS = sys.platform == "linux" and platform.machine() == "x86_64"  # as the extra "test" in pyproject.toml
 

@@ -10,12 +10,12 @@ from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
 from bmhw.models import ModelError, load
-from bmhw.models.architecture import ARCHITECTURES, resnet_small
-from bmhw.models.files import sha256
-from bmhw.models.layers import EPSILON, wired_signs, with_signs
-from bmhw.models.quantise import Quantisation
-from bmhw.models.store import save
-from bmhw.models.training import Settings, Trainer
+from bmhw.models.files.store import save
+from bmhw.models.files.writing import sha256
+from bmhw.models.integer.quantise import Quantisation
+from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
+from bmhw.models.networks.layers import EPSILON, wired_signs, with_signs
+from bmhw.models.training.trainer import Settings, Trainer
 from bmhw.sim import usable_simulators, verify
 from bmhw.sim.trained import load_neuron
 

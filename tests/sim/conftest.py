@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
 
 
 @pytest.fixture(scope="session", autouse=True)

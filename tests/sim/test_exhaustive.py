@@ -4,9 +4,9 @@
 import numpy as np
 import pytest
 
-from bmhw.hdl.design import Design
-from bmhw.hdl.multipliers import MULTIPLIERS
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
 from bmhw.sim import simulate
 
 A, B = (grid.reshape(-1, 1) for grid in np.meshgrid(np.arange(256), np.arange(256)))

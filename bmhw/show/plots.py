@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plots of measured architectures, of trained networks and of their neurons, as SVG: the same bytes for the same
+figures."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bmhw.command_line import RunError
+from bmhw.measure.frontier import frontier
+from bmhw.measure.selection import rows as architectures
+
+from .tables import widths
+
+__all__ = ["accuracy_cost", "accuracy_width", "by_shape", "gates_depth"]
+
+# family -> color, marker
+_STYLES = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
+           "BM wired": ("tab:purple", "v")}
+
+
+def by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
+    """(inputs, width) -> neuron -> its rows in the table of architectures."""
+    found: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = {}
+    for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
+        label = "MAC" if row["neuron"] == "mac" else (
+            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits"
+            + (", linear result" if row["result"] == "linear" else ""))
+        found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
+    return found
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise RunError(f"the plot needs {error.name}: pip install 'bmhw[report]'") from None
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams.update({"svg.hashsalt": "bmhw", "font.size": 9})
+    return pyplot
+
+
+def _svg(figure: Any, pyplot: Any) -> bytes:
+    figure.tight_layout()
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return out.getvalue()
+
+
+def _plain_numbers(axis: Any) -> None:
+    """A logarithmic axis with 1, 2 and 5 of each power of ten, written out."""
+    from matplotlib import ticker
+
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def gates_depth() -> bytes:
+    """Gates against depth of all architectures, MAC and BM, one panel a fan-in."""
+    pyplot = _pyplot()
+    shapes = by_shape()
+    fan_ins = sorted({inputs for inputs, _ in shapes})
+    figure, panels = pyplot.subplots(1, len(fan_ins), figsize=(6.2 * len(fan_ins), 5), squeeze=False)
+    for inputs, panel in zip(fan_ins, panels[0], strict=True):
+        named = set()
+        for (n, width), neurons in shapes.items():
+            if n != inputs:
+                continue
+            for label, points in neurons.items():
+                family = label.split(",")[0]
+                if "full sums" in label or "linear result" in label:
+                    continue  # the plot shows codes, as the networks are trained for; the table shows all
+                color, marker = _STYLES[family]
+                panel.plot([p["depth"] for p in points], [p["gates"] for p in points], marker, color=color, alpha=0.15,
+                           markersize=3, linestyle="none")
+                best = frontier(points)
+                panel.plot([p["depth"] for p in best], [p["gates"] for p in best], color=color, marker=marker,
+                           markersize=4, linewidth=1, label=None if family in named else family)
+                bits = f"{width}" if label == "MAC" else f"{width}:{best[0]['maximum_bits']}"
+                panel.annotate(bits, (best[0]["depth"], best[0]["gates"]), textcoords="offset points",
+                               xytext=(-4, 3), ha="right", color=color)
+                named.add(family)
+        panel.set(xlabel="depth (gates on the longest path)", ylabel="gates", yscale="log",
+                  title=f"{inputs} inputs, code to code; numbers: bits, of BM with those of the maxima")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    return _svg(figure, pyplot)
+
+
+def _family(row: Mapping[str, Any]) -> str:
+    return "MAC" if row["neuron"] == "mac" else f"BM {row['layout']}"
+
+
+def accuracy_cost(result: Mapping[str, Any]) -> bytes:
+    """Test error of trained networks against the gates and the path of their neuron (a result of ``bmhw.tradeoff``);
+    those on the frontier filled and labelled with their widths, of BM codes with those of the maxima."""
+    pyplot = _pyplot()
+    figure, panels = pyplot.subplots(1, 2, figsize=(12.4, 5), sharey=True)
+    for panel, (name, unit) in zip(panels, (("gates", "gates"), ("depth", "path (gates)")), strict=True):
+        present = {_family(row) for row in result["networks"]}
+        for family, (color, marker) in _STYLES.items():
+            if family in present:
+                panel.plot([], [], marker, color=color, linestyle="none", label=family)
+        for row in result["networks"]:
+            color, marker = _STYLES[_family(row)]
+            best, at = row["on_frontier"], (row["code"][name], 100 - row["accuracy"])
+            panel.plot(*at, marker, color=color, markersize=7 if best else 5, linestyle="none",
+                       fillstyle="full" if best else "none")
+            if best:
+                maxima = ",".join(map(str, row["maximum_bits"]))
+                panel.annotate(f"{widths(row)}:{maxima}" if maxima else widths(row), at, textcoords="offset points",
+                               xytext=(5, 4), color=color)
+        panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
+        panel.grid(alpha=0.3, which="both")
+        panel.legend()
+        for axis in (panel.xaxis, panel.yaxis)[0 if name == "gates" else 1:]:
+            _plain_numbers(axis)
+    panels[0].set(ylabel="images classified wrong, %")
+    figure.suptitle(f"{result['architecture']} on {result['dataset']}; neurons of {result['inputs']} inputs, code to "
+                    "code; filled: no other network is as accurate with as few gates on as short a path")
+    return _svg(figure, pyplot)
+
+
+# phase of a training -> line
+_PHASES = {"classical": ":", "bm": "-", "quantised": "--"}
+
+
+def _layout_family(row: Mapping[str, Any]) -> str:
+    """``MAC``, or ``BM`` and the layout that was asked for: others are in single layers, where that one can't be."""
+    if row["neuron"] == "mac":
+        return "MAC"
+    return f"BM {next(layout for layout in ('wired', 'relu', 'signed') if layout in row['layouts'])}"
+
+
+def _width(row: Mapping[str, Any]) -> float:
+    """The mean of a MAC network's two widths; the width of a BM network's codes."""
+    return min(row["bits"]) if row["neuron"] == "bm" else (min(row["bits"]) + min(row["mac_weight_bits"])) / 2
+
+
+def _lineage(row: Mapping[str, Any], by_name: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The epochs of a network and, before them, of those that it was trained on from; of a MAC network the classical
+    ones, as it starts from the classical half of what a BM network's file holds."""
+    before = by_name.get(row.get("continues", ""))
+    epochs = [] if before is None else _lineage(before, by_name)
+    if row["neuron"] == "mac":
+        epochs = [event for event in epochs if event["phase"] == "classical"]
+    return [*epochs, *row["history"]]
+
+
+def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows of ``bmhw.accuracy``. For each data set and architecture with MAC and BM networks: above, test error against
+    the width of the codes, the best of each width joined, with its standard error; below, validation error after each
+    epoch of the longest training of each kind. RunError if there is no such pair."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["architecture"], row["data"]), []).append(row)
+    groups = {key: group for key, group in groups.items() if {row["neuron"] for row in group} == {"mac", "bm"}}
+    if not groups:
+        raise RunError("A plot needs a MAC and a BM network of the same architecture and data, there is no such pair")
+    pyplot = _pyplot()
+    by_name = {row["name"]: row for row in rows}
+    figure, panels = pyplot.subplots(2, len(groups), figsize=(5 * len(groups), 8), squeeze=False)
+    for (key, group), above, below in zip(groups.items(), *panels, strict=True):
+        for family, (color, marker) in _STYLES.items():
+            members = [row for row in group if _layout_family(row) == family]
+            if not members:
+                continue
+            errors = [(_width(row), 100 - row["integer_accuracy"], row["test_images"]) for row in members]
+            above.plot(*zip(*(error[:2] for error in errors), strict=True), marker, color=color, alpha=0.3,
+                       linestyle="none", markersize=4)
+            best = sorted({bits: min(e for e in errors if e[0] == bits) for bits, *_ in errors}.values())
+            above.errorbar([bits for bits, *_ in best], [error for _, error, _ in best],
+                           [math.sqrt(error * (100 - error) / images) for _, error, images in best],
+                           color=color, marker=marker, markersize=5, linewidth=1, capsize=2, label=family)
+            # the longest training, of equally long ones that of the best network
+            members.sort(key=lambda row: -row["integer_accuracy"])
+            longest = max((_lineage(row, by_name) for row in members), key=len)
+            if all(event["phase"] == "quantised" for event in longest):
+                continue
+            # a BM network's classical epochs may be those of the MAC network, which stays to be seen below them
+            thick = 4 if family == "MAC" else 1.2
+            for phase, line in _PHASES.items():
+                # a phase begins where the one before ended
+                ran = [n for n, event in enumerate(longest) if event["phase"] == phase]
+                shown = [n for n in range(len(longest)) if n in ran or n + 1 in ran]
+                below.plot([n + 1 for n in shown], [100 - longest[n]["validation_accuracy"] for n in shown], line,
+                           color=color, linewidth=thick, alpha=0.4 if family == "MAC" else 1)
+            below.plot([], [], color=color, label=f"{family}, {len(longest)} epoch{'s' * (len(longest) > 1)}")
+        above.set(title=f"{key[0]} on {key[1]}", xlabel="bits of the codes", yscale="log",
+                  xticks=sorted({int(_width(row)) for row in group}))
+        below.set(xlabel="epoch; dotted: classical, solid: BM, dashed: codes", yscale="log")
+        for panel in (above, below):
+            _plain_numbers(panel.yaxis)
+            panel.grid(alpha=0.3, which="both")
+            if panel.get_legend_handles_labels()[0]:  # cards need not tell epochs
+                panel.legend()
+    panels[0][0].set(ylabel="test images classified wrong, %")
+    panels[1][0].set(ylabel="validation images classified wrong, %")
+    return _svg(figure, pyplot)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of arithmetic: adders, comparators, compressors, multipliers, maxima, logarithm, exponential, tables."""

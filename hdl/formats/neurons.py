@@ -1,0 +1,474 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a neuron computes, in integers: the one definition that hardware, integer model and benches share.
+
+``compute`` takes NumPy arrays whose last axis is the neuron's inputs; leading axes broadcast.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bmhw.hdl.checks import check_choice, check_range
+
+from .codes import (
+    EXACT_EXP2_FRACTION,
+    EXACT_LIMIT,
+    Exp2,
+    Integers,
+    LinearCode,
+    Log2,
+    LogCode,
+    default_fraction,
+    default_method,
+)
+
+__all__ = [
+    "BOUNDARIES", "COMBINES", "LAYOUTS", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA",
+    "BmFormat", "LogSubtract", "MacFormat",
+]
+
+Booleans = NDArray[np.bool_]
+
+LAYOUTS = ("bipolar", "relu", "signed", "wired")
+ONE_SUM = ("signed", "wired")
+"""Layouts with one weight, and one sum, an input."""
+TWO_MAXIMA = ("relu", "signed", "wired")
+"""Layouts whose linear result is the difference of two terms: those that can have a logarithmic end."""
+COMBINES = ("linear", "logarithmic")
+LOG_SUBTRACT_FRACTION = 8
+BOUNDARIES = ("neuron", "layer")
+SCALARS = ("bias", "bias1", "bias2", "scale")
+"""Input ports with one value a neuron, and no axis of inputs in ``compute``."""
+RESULTS = ("linear", "code")
+SUMS = ("full", "clamped")
+REQUANTIZATIONS = ("scale", "shift")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacFormat:
+    """Multiply-accumulate neuron ``y = sum_i x_i * w_i + bias``.
+
+    Parameters: ``inputs`` n >= 1; ``bits`` of each input (2..16); ``signed_inputs``; ``weight_bits`` of each
+    signed weight (default ``bits``); ``bias_bits`` of the signed bias (default ``bits + weight_bits``).
+    Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows).
+
+    ``boundary="layer"``: from activation code to activation code. With ``result="code"`` (the default there) ReLU
+    and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^bits - 1)`` with a port
+    ``scale`` (``scale_bits`` wide, unsigned) for ``requantize="scale"`` and without it (scale 1) for ``"shift"``;
+    half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
+    independent products grows with the square root of n, and what exceeds it saturates.
+    """
+
+    inputs: int
+    bits: int
+    signed_inputs: bool = False
+    weight_bits: int | None = None
+    bias_bits: int | None = None
+    boundary: str = "neuron"
+    result: str | None = None
+    requantize: str = "scale"
+    scale_bits: int = 8
+    requantize_shift: int | None = None
+
+    def __post_init__(self):
+        check_choice("Boundary", self.boundary, BOUNDARIES)
+        _default(self, "result", "code" if self.boundary == "layer" else "linear")
+        check_choice("Result", self.result, RESULTS)
+        if self.boundary == "neuron" and self.result == "code":
+            raise ValueError("A multiply-accumulate neuron gives a linear result; a code needs boundary layer")
+        check_choice("Requantisation", self.requantize, REQUANTIZATIONS)
+        check_range("Scale width in bits", self.scale_bits, 2, 32)
+        check_range("Number of inputs", self.inputs, 1)
+        check_range("Width in bits", self.bits, 2, 16)
+        _default(self, "weight_bits", self.bits)
+        check_range("Weight width in bits", self.weight_bits, 2, 16)
+        _default(self, "bias_bits", self.bits + self.weight_bits)
+        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        scale = self.scale_bits if self.requantize == "scale" else 0
+        headroom = math.ceil(math.log2(self.inputs) / 2)
+        _default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
+        check_range("Requantisation shift", self.requantize_shift, 1, self.y.bits + scale)
+
+    @property
+    def x(self) -> LinearCode:
+        return LinearCode(bits=self.bits, signed=self.signed_inputs)
+
+    @property
+    def scale(self) -> LinearCode:
+        return LinearCode(bits=self.scale_bits)
+
+    @property
+    def z(self) -> LinearCode:
+        """The requantised result: the next layer's input."""
+        return LinearCode(bits=self.bits)
+
+    @property
+    def w(self) -> LinearCode:
+        return LinearCode(bits=self.weight_bits, signed=True)
+
+    @property
+    def bias(self) -> LinearCode:
+        return LinearCode(bits=self.bias_bits, signed=True)
+
+    @cached_property
+    def y(self) -> LinearCode:
+        """The narrowest signed code that holds every possible result."""
+        products = [a * b for a in (self.x.minimum, self.x.maximum) for b in (self.w.minimum, self.w.maximum)]
+        return LinearCode.covering(self.inputs * min(products) + self.bias.minimum,
+                                   self.inputs * max(products) + self.bias.maximum)
+
+    @property
+    def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
+        """Input ports in order: name -> (code of one element, number of elements)."""
+        ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+        return ports | ({"scale": (self.scale, 1)} if self.has_scale else {})
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether a multiplication by a port ``scale`` is part of the requantisation."""
+        return self.result == "code" and self.requantize == "scale"
+
+    @property
+    def output(self) -> tuple[str, LinearCode]:
+        return ("z", self.z) if self.result == "code" else ("y", self.y)
+
+    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1) -> Integers:
+        """The output for x and w of shape (..., n), bias and scale of shape (...)."""
+        x, w = self.x.check("x", x), self.w.check("w", w)
+        y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
+        if self.result == "linear":
+            return y
+        scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)
+        return np.minimum((scaled + (1 << self.requantize_shift >> 1)) >> self.requantize_shift, self.z.maximum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSubtract:
+    """The logarithmic end: ``log2(relu(2^a - 2^b))`` of two sums into an activation's log code.
+
+    ``z = 0`` if a <= b, else ``clamp(a - phi(a - b) - origin + offset, 0, 2^B - 1)`` with
+    ``phi(d) = floor(1/2 - 2^F * log2(1 - 2^(-d / 2^F)))``.
+    ``full_scale`` is the largest sum, ``log`` the code of z, ``origin`` the sum that becomes code 0 (``2^B - 1``;
+    0 for clamped sums), ``offset`` a constant of the layer.
+    """
+
+    full_scale: int
+    log: LogCode
+    origin: int
+    offset: int = 0
+
+    @cached_property
+    def phi(self) -> Integers:
+        """phi(d) for d = 0..full_scale; entry 0 is not used (a <= b gives 0)."""
+        # -log2(1 - 2^(-d / 2^F)) is irrational for d > 0 except d = 2^F (1/2), where float64 is exact; the
+        # argument is at most 2^16 * 16, so that float64 is off by less than 2^-30.
+        d = np.arange(1, self.full_scale + 1) / (1 << self.log.fraction)
+        phi = np.floor(0.5 - (1 << self.log.fraction) * np.log2(-np.expm1(-d * np.log(2.0))))
+        return np.concatenate([[0], phi.astype(np.int64)])
+
+    def compute(self, a: ArrayLike, b: ArrayLike) -> Integers:
+        """Codes z of sums a, b from 0 to full_scale, any shapes that broadcast."""
+        a, b = np.broadcast_arrays(np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64))
+        z = a - self.phi[np.maximum(a - b, 0)] - self.origin + self.offset
+        return np.where(a > b, np.clip(z, 0, self.log.maximum), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BmFormat:
+    """Bipolar morphological neuron (arXiv 2009.07190, equation 3), in base 2 and integers.
+
+    Layouts and their ports beside ``x`` (n * bits) and ``bias``:
+
+    - ``relu``: unsigned inputs; ``k1``, ``k2`` (n * weight_bits): ``y = 2^m1 - 2^m2 + bias`` with
+      ``m1 = max_i(log2 x_i + k1_i)``, ``m2 = max_i(log2 x_i + k2_i)``.
+    - ``bipolar``: signed inputs; ``k1``, ``k2``: ``y = 2^m1 - 2^m2 - 2^m3 + 2^m4 + bias``, m3 and m4 being m1
+      and m2 of the negative parts of the inputs.
+    - ``signed``: one magnitude ``k`` (n * weight_bits) and one ``sign`` (n; 1 = negative) an input; the sign of
+      ``x_i * w_i`` chooses the maximum that ``log2 |x_i| + k_i`` enters; into the other one it enters as 0.
+    - ``wired``: unsigned inputs; one magnitude ``k`` (n * weight_bits) an input. The first half of the inputs
+      (:attr:`positive_inputs`) has positive weights and enters the first maximum, the second half negative ones and the
+      second maximum: a weight's sign is which input it is wired to, not a bit.
+
+    ``sums``: ``full``: ``c + k``, one bit more than the codes, so that nothing is lost; ``clamped``: the product as a
+    log code of the activations' own B bits, ``max(0, c + k - (2^B - 1))``: what is below the smallest code counts
+    as 0, as in any log code, and a zero input gives 0 whatever its weight (needs weight_bits = log_bits).
+
+    With ``combine="logarithmic"`` (all but ``bipolar``): ports ``bias1``, ``bias2`` (one more candidate of
+    each maximum) for ``bias``, and the log code ``z`` for ``y``; see :class:`LogSubtract`.
+
+    ``boundary="layer"``: from activation code to activation code. Port ``c`` (n * log_bits; and ``negative``, n, for
+    signed inputs) for ``x``; with ``result="code"`` (the default there) a linear ``combine`` is followed by ReLU and
+    log2: ``z = 0`` if y <= 0, else ``clamp(log2 y + offset, 0, 2^B - 1)``, where y saturates at 1 and its bits
+    below the 12 highest are dropped.
+
+    Parameters: ``inputs`` n >= 1; ``bits`` of each linear input (2..16); ``log_bits`` B of the activations'
+    log code (default ``bits``, 2..16) and ``log_fraction`` F (default ``B - ceil(log2(bits))``);
+    ``weight_bits`` of the weights' log code (default B); ``out_fraction`` of y (default ``2 * bits - 2``);
+    ``log2`` and ``exp2`` method (default ``exact`` up to 12 bits, ``piecewise`` above); ``maximum_bits``: how
+    many high bits of each sum the maximum sees (default all; the dropped ones read as 0 behind it);
+    ``bias_bits`` (default ``out_fraction + 2``: -2 to 2).
+    """
+
+    inputs: int
+    bits: int
+    layout: str = "relu"
+    signed_inputs: bool | None = None
+    log_bits: int | None = None
+    log_fraction: int | None = None
+    weight_bits: int | None = None
+    out_fraction: int | None = None
+    log2: str | None = None
+    exp2: str | None = None
+    maximum_bits: int | None = None
+    bias_bits: int | None = None
+    combine: str = "linear"
+    offset: int = 0
+    boundary: str = "neuron"
+    result: str | None = None
+    sums: str = "full"
+
+    def __post_init__(self):
+        check_range("Number of inputs", self.inputs, 1)
+        check_range("Width in bits", self.bits, 2, 16)
+        check_choice("Layout", self.layout, LAYOUTS)
+        _default(self, "signed_inputs", self.layout == "bipolar")
+        if self.layout in ("relu", "wired") and self.signed_inputs:
+            raise ValueError(f"Layout {self.layout} needs unsigned inputs; take bipolar or signed for signed ones")
+        if self.layout == "wired":
+            check_range("Number of inputs of layout wired", self.inputs, 2)
+        if self.layout == "bipolar" and not self.signed_inputs:
+            raise ValueError("Layout bipolar needs signed inputs; take relu, signed or wired for unsigned ones")
+        _default(self, "log_bits", self.bits)
+        check_range("Log code width in bits", self.log_bits, 2, 16)
+        _default(self, "log_fraction", default_fraction(self.log_bits, self.bits))
+        check_range("Log code fraction", self.log_fraction, 0, self.log_bits - 1)
+        _default(self, "weight_bits", self.log_bits)
+        check_range("Weight width in bits", self.weight_bits, 2, 16)
+        check_range("Log code fraction", self.log_fraction, 0, self.weight_bits - 1)
+        check_choice("Sums", self.sums, SUMS)
+        if self.sums == "clamped" and self.weight_bits != self.log_bits:
+            raise ValueError(f"Clamped sums need weights as wide as the activations' log codes ({self.log_bits} bits), "
+                             f"not {self.weight_bits}")
+        _default(self, "out_fraction", 2 * self.bits - 2)
+        check_range("Fraction bits of the output", self.out_fraction, 0, 40)
+        _default(self, "log2", default_method(self.bits))
+        # an exact exp2 is a table of 2^F entries: small fractions stay exact at any width
+        _default(self, "exp2", "exact" if self.log_fraction <= EXACT_EXP2_FRACTION else default_method(self.bits))
+        _default(self, "maximum_bits", self.sum_bits)
+        check_range("Bits that the maximum sees", self.maximum_bits, 1, self.sum_bits)
+        _default(self, "bias_bits", self.out_fraction + 2)
+        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        check_choice("Combine", self.combine, COMBINES)
+        check_choice("Boundary", self.boundary, BOUNDARIES)
+        code = self.boundary == "layer" or self.combine == "logarithmic"
+        _default(self, "result", "code" if code else "linear")
+        check_choice("Result", self.result, RESULTS)
+        if self.combine == "logarithmic" and self.result == "linear":
+            raise ValueError("A logarithmic end gives a code, not a linear result")
+        if not code and self.result == "code":
+            raise ValueError("A neuron with a linear end gives a linear result; a code needs boundary layer")
+        if self.combine == "logarithmic" and self.layout not in TWO_MAXIMA:
+            raise ValueError(f"A logarithmic end needs layout {', '.join(TWO_MAXIMA)}, not {self.layout}: it subtracts "
+                             "two terms only")
+        if self.combine == "logarithmic":
+            # its table phi has about 2^F * (F + 2) entries
+            check_range("Log code fraction of a logarithmic end", self.log_fraction, 0, LOG_SUBTRACT_FRACTION)
+        _ = self.log2_unit, self.exp2_unit  # their own checks
+
+    # -- formats
+
+    @property
+    def x(self) -> LinearCode:
+        return LinearCode(bits=self.bits, signed=self.signed_inputs)
+
+    @property
+    def activation(self) -> LogCode:
+        """The log code c of an input's magnitude."""
+        return LogCode(bits=self.log_bits, fraction=self.log_fraction)
+
+    @property
+    def weight(self) -> LogCode:
+        """The log code k of a weight's magnitude."""
+        return LogCode(bits=self.weight_bits, fraction=self.log_fraction)
+
+    @property
+    def full_scale(self) -> int:
+        """The largest sum; stands for 1."""
+        return self.activation.maximum + self.weight.maximum - self.sum_origin
+
+    @property
+    def sum_origin(self) -> int:
+        """What is subtracted from ``c + k``: 0, or for clamped sums the largest weight code."""
+        return self.weight.maximum if self.sums == "clamped" else 0
+
+    @property
+    def sum_bits(self) -> int:
+        return self.full_scale.bit_length()
+
+    @property
+    def masked(self) -> bool:
+        """Whether not every candidate enters its maximum: those of the other sign, or below the smallest code."""
+        return self.layout == "signed" or self.sums == "clamped"
+
+    @property
+    def positive_inputs(self) -> int:
+        """Of layout ``wired``: how many inputs have positive weights, the first ones."""
+        return (self.inputs + 1) // 2
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """How many inputs each maximum has."""
+        if self.layout == "wired":
+            return self.positive_inputs, self.inputs - self.positive_inputs
+        return (self.inputs,) * len(self.branches)
+
+    @property
+    def dropped_bits(self) -> int:
+        """Low bits of the sums that the maxima don't see."""
+        return self.sum_bits - self.maximum_bits
+
+    @property
+    def half_step(self) -> int:
+        """What belongs in the codes of weights and of biases so that maxima that drop bits round the sums half up
+        instead of down: half of the maxima's step, at no cost in hardware."""
+        return 1 << self.dropped_bits >> 1
+
+    @property
+    def sum(self) -> LinearCode:
+        return LinearCode(bits=self.sum_bits)
+
+    @cached_property
+    def log2_unit(self) -> Log2:
+        return Log2(bits=self.x.magnitude_bits, log=self.activation, method=self.log2)
+
+    @cached_property
+    def exp2_unit(self) -> Exp2:
+        return Exp2(full_scale=self.full_scale, fraction=self.log_fraction, out_fraction=self.out_fraction,
+                    method=self.exp2)
+
+    @cached_property
+    def log_subtract(self) -> LogSubtract:
+        return LogSubtract(full_scale=self.full_scale, log=self.activation,
+                           origin=self.weight.maximum - self.sum_origin, offset=self.offset)
+
+    @property
+    def end_shift(self) -> int:
+        """Low bits of y that a linear end's log2 doesn't see: an exact one is a table of its high bits."""
+        return max(0, self.out_fraction - EXACT_LIMIT)
+
+    @cached_property
+    def end_log2(self) -> Log2:
+        """log2 of the (saturated, shifted) y of a linear end."""
+        return Log2(bits=self.out_fraction - self.end_shift, log=self.activation, method=self.log2)
+
+    @property
+    def bias(self) -> LinearCode:
+        return LinearCode(bits=self.bias_bits, signed=True)
+
+    @property
+    def branches(self) -> tuple[int, ...]:
+        """The sign with which each maximum's exponential enters y."""
+        return (1, -1, -1, 1) if self.layout == "bipolar" else (1, -1)
+
+    @cached_property
+    def y(self) -> LinearCode:
+        """The narrowest signed code that holds every possible result."""
+        # the zero code stands for 0 only where exp2 rounds it to 0: the extremes are still 0..2^out_fraction
+        largest = self.branches.count(1) << self.out_fraction
+        return LinearCode.covering(-largest + self.bias.minimum, largest + self.bias.maximum)
+
+    @property
+    def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
+        """Input ports in order: name -> (code of one element, number of elements)."""
+        weight = LinearCode(bits=self.weight_bits)
+        if self.boundary == "neuron":
+            ports = {"x": (self.x, self.inputs)}
+        else:
+            ports = {"c": (LinearCode(bits=self.log_bits), self.inputs)}
+            if self.signed_inputs:
+                ports["negative"] = (LinearCode(bits=1), self.inputs)
+        if self.layout == "signed":
+            ports |= {"k": (weight, self.inputs), "sign": (LinearCode(bits=1), self.inputs)}
+        elif self.layout == "wired":
+            ports |= {"k": (weight, self.inputs)}
+        else:
+            ports |= {"k1": (weight, self.inputs), "k2": (weight, self.inputs)}
+        if self.combine == "logarithmic":
+            return ports | {"bias1": (self.sum, 1), "bias2": (self.sum, 1)}
+        return ports | {"bias": (self.bias, 1)}
+
+    @property
+    def output(self) -> tuple[str, LinearCode]:
+        if self.result == "code":
+            return "z", LinearCode(bits=self.log_bits)
+        return "y", self.y
+
+    # -- arithmetic, stage by stage
+
+    def log_codes(self, x: ArrayLike) -> tuple[Integers, Booleans]:
+        """The log codes of the inputs' magnitudes, and which inputs are negative."""
+        x = self.x.check("x", x)
+        return self.log2_unit.compute(np.abs(x)), x < 0
+
+    def maxima(self, codes: Integers, negative: Booleans, *, k1=None, k2=None, k=None, sign=None,
+               ) -> list[Integers]:
+        """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared."""
+        def add(codes: Integers, weights: Integers) -> Integers:
+            return np.maximum(codes + weights - self.sum_origin, 0)
+
+        def maximum(sums: Integers) -> Integers:
+            return (sums >> self.dropped_bits).max(axis=-1) << self.dropped_bits
+
+        if self.layout == "wired":
+            sums = add(codes, self.weight.check("k", k))
+            return [maximum(sums[..., :self.positive_inputs]), maximum(sums[..., self.positive_inputs:])]
+        if self.layout == "signed":
+            sums = add(codes, self.weight.check("k", k))
+            minus = negative ^ (LinearCode(bits=1).check("sign", sign) == 1)
+            return [maximum(np.where(minus, 0, sums)), maximum(np.where(minus, sums, 0))]
+        k1, k2 = self.weight.check("k1", k1), self.weight.check("k2", k2)
+        positive = np.where(negative, 0, codes)
+        result = [maximum(add(positive, k1)), maximum(add(positive, k2))]
+        if self.layout == "bipolar":
+            opposite = np.where(negative, codes, 0)
+            result += [maximum(add(opposite, k1)), maximum(add(opposite, k2))]
+        return result
+
+    def combined(self, maxima: list[Integers], *, bias: ArrayLike = 0, bias1: ArrayLike = 0, bias2: ArrayLike = 0,
+                 ) -> Integers:
+        """The output of the maxima and the bias: y, or z of a logarithmic end."""
+        if self.combine == "logarithmic":
+            biases = self.sum.check("bias1", bias1), self.sum.check("bias2", bias2)
+            for name, value in zip(("bias1", "bias2"), biases, strict=True):
+                if (value > self.full_scale).any():
+                    raise ValueError(f"{name} must be from 0 to {self.full_scale}, not {value.max()}")
+            a, b = (np.maximum(m, (v >> self.dropped_bits) << self.dropped_bits)
+                    for m, v in zip(maxima, biases, strict=True))
+            return self.log_subtract.compute(a, b)
+        terms = (s * self.exp2_unit.compute(m) for s, m in zip(self.branches, maxima, strict=True))
+        y = sum(terms, start=self.bias.check("bias", bias))
+        if self.result == "linear":
+            return y
+        codes = self.end_log2.compute(np.clip(y, 0, 1 << self.out_fraction) >> self.end_shift)
+        return np.where(y > 0, np.clip(codes + self.offset, 0, self.activation.maximum), 0)
+
+    def compute(self, *, x: ArrayLike = 0, c: ArrayLike = 0, negative: ArrayLike = 0, bias: ArrayLike = 0,
+                bias1: ArrayLike = 0, bias2: ArrayLike = 0, **weights: Any) -> Integers:
+        """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), biases of shape (...)."""
+        if self.boundary == "neuron":
+            codes, minus = self.log_codes(x)
+        else:
+            codes, minus = self.activation.check("c", c), LinearCode(bits=1).check("negative", negative) == 1
+        return self.combined(self.maxima(codes, minus, **weights), bias=bias, bias1=bias1, bias2=bias2)
+
+
+
+
+
+def _default(instance: object, name: str, value: object) -> None:
+    if getattr(instance, name) is None:
+        object.__setattr__(instance, name, value)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neurons: their design, their parts and ends, and whole neurons in every form."""

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One complete, hashable description of a neuron: its format and how it is built."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from bmhw.hdl.checks import check_choice
+from bmhw.hdl.formats.codes import default_fraction
+from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+
+__all__ = ["FORMS", "Design"]
+
+FORMS = ("parallel", "pipelined", "serial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A neuron to be generated.
+
+    Parameters
+    ----------
+    format: :class:`MacFormat` or :class:`BmFormat`; what is computed (any architecture gives the same integers).
+    form: ``parallel`` (combinational), ``pipelined`` (registers after the stages named in ``registers``) or
+        ``serial`` (one input a cycle, valid/ready).
+    adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
+        ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
+    end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS``: with a linear output that of its
+        exponentials.
+    registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
+        ``PART.LEVEL`` for a level inside a part; None means every part.
+    """
+
+    format: MacFormat | BmFormat
+    form: str = "parallel"
+    adder: str = "sklansky"
+    maximum: str = "tree"
+    multiplier: str = "dadda"
+    end: str = "subtract"
+    registers: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        from bmhw.hdl.arithmetic.adders import ADDERS
+        from bmhw.hdl.arithmetic.maxima import MAXIMA
+        from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+
+        from .log_ends import LOG_ENDS
+
+        check_choice("Form", self.form, FORMS)
+        if self.form == "serial" and self.format.boundary == "layer":
+            raise ValueError("Form serial is for boundary neuron, not layer")
+        if self.form == "serial" and getattr(self.format, "layout", None) == "wired":
+            raise ValueError("Form serial is for layouts whose inputs may come in any order, not wired")
+        check_choice("Adder", self.adder, ADDERS)
+        check_choice("Maximum", self.maximum, MAXIMA)
+        check_choice("Multiplier", self.multiplier, MULTIPLIERS)
+        check_choice("End", self.end, LOG_ENDS)
+        if isinstance(self.format, BmFormat):
+            bits, most = self.format.maximum_bits, LOG_ENDS[self.end].most_bits
+            if bits > most:
+                raise ValueError(f"End {self.end} is for maxima of {most} bits or fewer, not {bits}")
+        if self.registers is not None:
+            if self.form != "pipelined":
+                raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
+            if not self.registers:
+                raise ValueError("Form pipelined needs registers after one part at least, not after none")
+            if not set(self.registers) <= set(self.parts):  # levels are counted in the blocks themselves
+                for place in self.registers:
+                    check_choice("Place of registers", place, self.places)
+            if len(set(self.registers)) < len(self.registers):
+                raise ValueError(f"Registers must be named once each, not as {', '.join(self.registers)}")
+
+    @property
+    def neuron(self) -> str:
+        """``mac`` or ``bm``."""
+        return "mac" if isinstance(self.format, MacFormat) else "bm"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts in the order of the data: the neuron's submodules, pipeline stages and table rows."""
+        if self.neuron == "mac":
+            end = ("requantize",) if self.format.result == "code" else ()
+            return ("products", "compression", "final_adder", *end)
+        start = ("log2",) if self.format.boundary == "neuron" else ()
+        end = ("log_subtract",)
+        if self.format.combine == "linear":
+            end = ("exp2", "combine", "relu_log2") if self.format.result == "code" else ("exp2", "combine")
+        return (*start, "sums", "maxima", *end)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where a pipelined neuron may have registers, in the order of the data: ``maxima.1``, ``maxima``, ..."""
+        neuron = dataclasses.replace(self, form="parallel", registers=None).create()
+        return tuple(place for name, part in neuron.create_parts().items()
+                     for place in (*(f"{name}.{level}" for level in range(1, part.levels)), name))
+
+    def levels_with_registers(self, part: str) -> tuple[int, ...]:
+        """Levels inside a part with registers behind them."""
+        inside = (place.split(".") for place in self.registers or () if "." in place)
+        return tuple(sorted(int(level) for name, level in inside if name == part))
+
+    @property
+    def name(self) -> str:
+        """A Verilog module name, such as ``bm_relu_8bit_9in``: what it computes where that isn't the default."""
+        fmt, words = self.format, [self.neuron]
+        if isinstance(fmt, BmFormat):
+            words.append(fmt.layout)
+        if fmt.boundary == "layer":
+            words.append("layer")
+        words += [f"{fmt.bits}bit", f"{fmt.inputs}in"]
+        if isinstance(fmt, BmFormat):
+            if (fmt.log_bits, fmt.log_fraction) != (fmt.bits, default_fraction(fmt.bits, fmt.bits)):
+                words.append(f"log{fmt.log_bits}_{fmt.log_fraction}")
+            words += [word for word in (fmt.sums, fmt.combine) if word in ("clamped", "logarithmic")]
+        if fmt.signed_inputs and not (isinstance(fmt, BmFormat) and fmt.layout == "bipolar"):
+            words.append("signed_inputs")
+        if self.form != "parallel":
+            words.append(self.form)
+        return "_".join(words)
+
+    def create(self) -> Any:
+        """The neuron as an Amaranth component (see :mod:`bmhw.hdl.neurons.neuron`)."""
+        from .neuron import create_neuron
+
+        return create_neuron(self)
+
+    @property
+    def architecture(self) -> dict[str, str]:
+        """How it is built: the architectures that count for it, by parameter."""
+        names = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder", "end")
+        return {name: getattr(self, name) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All parameters as plain values, for JSON and for cache keys."""
+        return {
+            "neuron": self.neuron,
+            **dataclasses.asdict(self.format),
+            "form": self.form,
+            **self.architecture,
+            **({"registers": list(self.registers)} if self.registers is not None else {}),
+        }

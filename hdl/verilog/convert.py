@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verilog of a block: one module for each kind of block, in a form that a person can read."""
+
+import os
+import re
+
+from amaranth._toolchain.yosys import find_yosys
+
+from bmhw.hdl.block import Block, Hierarchy
+from bmhw.hdl.neurons.design import Design
+
+from .tidy import tidy
+
+__all__ = ["block_to_verilog", "converter", "to_verilog"]
+
+# Amaranth's own back end does the same and keeps attributes that serve only Amaranth.
+_SCRIPT = """
+read_rtlil <<rtlil
+{rtlil}
+rtlil
+proc -nomux -norom
+write_verilog -norename -noattr
+"""
+
+
+def to_verilog(design: Design, name: str | None = None) -> str:
+    """Self-contained Verilog-2001 of a neuron, its top module called ``name`` (default: the design's name)."""
+    return block_to_verilog(design.create(), name or design.name)
+
+
+def converter():
+    """The Yosys that writes the Verilog: Amaranth's own, unless the variable AMARANTH_USE_YOSYS says otherwise.
+
+    One that happens to be installed on a machine would write other bytes.
+    """
+    os.environ.setdefault("AMARANTH_USE_YOSYS", "builtin")
+    return find_yosys(lambda version: version >= (0, 40))
+
+
+def block_to_verilog(block: Block, name: str) -> str:
+    """Self-contained Verilog-2001 of a block, its top module called ``name``.
+
+    The same block and parameters give the same text. Each module comes after the modules that it uses, with one
+    line that says what it is.
+    """
+    hierarchy = Hierarchy(name)
+    hierarchy.add(block, name)
+    script = _SCRIPT.format(rtlil="\n".join(hierarchy.modules.values()))
+    # write_verilog warns on every process, though these ones are of the kind that it can write
+    text = converter().run(["-q", "-"], script, ignore_warnings=True)
+    modules = {match[1]: match[0] for match in re.finditer(r"^module (\S+?)\s*\(.*?^endmodule\n", text, re.M | re.S)}
+    missing = hierarchy.modules.keys() - modules.keys()
+    if missing:
+        raise RuntimeError(f"Yosys wrote no module {', '.join(sorted(missing))}")
+    return "\n".join(f"// {hierarchy.descriptions[module]}\n{tidy(modules[module], hierarchy.ports[module])}"
+                     for module in hierarchy.modules)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The floating-point networks behind an integer one, classical and BM, in half precision.
+
+Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in as many files as it takes,
+``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
+``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
+constants of the normalisations stay float32.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bmhw.models.errors import ModelError
+from bmhw.models.networks.architecture import Architecture
+from bmhw.models.networks.network import Network
+
+from .store import card_path, read_card, read_checked
+from .writing import sha256, write_atomically
+
+__all__ = ["float_files", "half_precision", "load_float", "parts", "save_float"]
+
+NETWORKS = ("classical", "bm")
+SUFFIX = "-float.safetensors"
+
+LARGEST_FILE = 1_500_000
+"""Bytes; what is larger is split, so that a repository holds no large file."""
+
+
+def half_precision(network: Network) -> Network:
+    """The network with its weights rounded to what the file holds: figures are measured on that."""
+    copy = Network(network.architecture, network.layouts)
+    copy.load_state_dict(
+        {
+            key: value.half().float() if value.ndim > 1 else value
+            for key, value in network.state_dict().items()
+        }
+    )
+    return copy.eval()
+
+
+def save_float(
+    name: str, folder: Path, networks: dict[str, Network], known: Path | None = None
+) -> dict[str, Any]:
+    """Write the networks' files into a folder; returns their entry for the card.
+
+    If ``known`` is the ``-float.safetensors`` file of the very same networks, its name is kept, so that
+    networks of several code widths share their files.
+    """
+    files = _serialised(name, networks)
+    if known is not None:
+        same = _serialised(known.name.removesuffix(SUFFIX), networks)
+        if all(_holds(known.with_name(file), data) for file, data in same.items()):
+            files = same
+    for file, data in files.items():
+        write_atomically(folder / file, lambda path, data=data: path.write_bytes(data))
+    entries = [{"file": file, "bytes": len(data), "sha256": sha256(data)} for file, data in files.items()]
+    return {"files": entries, "layouts": networks["bm"].layouts}
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
+
+
+def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
+    """File name -> content."""
+    from safetensors.numpy import save as serialise
+
+    tensors: dict[str, dict[str, np.ndarray]] = {}
+    for kind in NETWORKS:
+        tensors[kind] = {}
+        for key, value in networks[kind].state_dict().items():
+            if value.is_floating_point():
+                array = value.cpu().numpy()
+                tensors[kind][f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
+    files = _packed(tensors["classical"] | tensors["bm"])
+    if len(files) > 1:
+        files = [*_packed(tensors["bm"]), tensors["classical"]]
+    return {path.name: serialise(part) for path, part in zip(_names(name, len(files)), files, strict=True)}
+
+
+def _packed(tensors: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The tensors, in their order, in as few files of ``LARGEST_FILE`` as that allows."""
+    from safetensors.numpy import save as serialise
+
+    files: list[dict[str, np.ndarray]] = [{}]
+    for key, value in tensors.items():
+        if files[-1] and len(serialise(files[-1] | {key: value})) > LARGEST_FILE:
+            files.append({})
+        files[-1][key] = value
+    return files
+
+
+def _names(name: str | Path, count: int) -> list[Path]:
+    """Of ``count`` files of a name."""
+    middle = ["", *(f"-{number}" for number in range(2, count)), *["-classical"] * (count > 1)]
+    return [Path(f"{name}{part}{SUFFIX}") for part in middle]
+
+
+def parts(first: Path) -> list[Path]:
+    """The files beside ``NAME-float.safetensors`` that hold the rest of its networks, in order."""
+    name = str(first).removesuffix(SUFFIX)
+    numbers = itertools.takewhile(Path.is_file, (Path(f"{name}-{n}{SUFFIX}") for n in itertools.count(2)))
+    return [*numbers, Path(f"{name}-classical{SUFFIX}")]
+
+
+def float_files(name: str | Path) -> list[Path]:
+    """The files that hold a model's floating-point networks, whether they are there or not."""
+    path = card_path(name)
+    try:
+        return [path.parent / Path(part["file"]).name for part in read_card(path)["float_weights"]["files"]]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"Model card {path.name} lacks {error}") from None
+
+
+def load_float(name: str | Path) -> dict[str, Network]:
+    """The networks ``classical`` and ``bm`` of a model, for evaluation; errors as of ``store.load``."""
+    path = card_path(name)
+    card = read_card(path)
+    try:
+        entry, nodes = card["float_weights"], card["architecture"]
+        files = {path.parent / Path(part["file"]).name: part["sha256"] for part in entry["files"]}
+        layouts = entry["layouts"]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"Model card {path.name} lacks {error}") from None
+    architecture, tensors = Architecture.from_list(nodes), {}
+    for file, checksum in files.items():
+        tensors |= read_checked(file, checksum)
+    networks = {}
+    for kind in NETWORKS:
+        network = Network(architecture, layouts if kind == "bm" else architecture.layouts("mac"))
+        state = {
+            key.removeprefix(f"{kind}."): torch.tensor(value, dtype=torch.float32)
+            for key, value in tensors.items()
+            if key.startswith(f"{kind}.")
+        }
+        counters = {
+            key: value for key, value in network.state_dict().items() if not value.is_floating_point()
+        }
+        try:
+            network.load_state_dict(state | counters)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            names = ", ".join(file.name for file in files)
+            raise ModelError(f"Weights in {names} don't fit the architecture: {reason}") from None
+        networks[kind] = network.eval()
+    return networks

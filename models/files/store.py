@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer networks as files: ``NAME.safetensors`` (codes and constants) and its card ``NAME.json``.
+
+The card holds the architecture, each layer's format, the checksum of the weights, and how they were trained
+and how well they do. Needs no PyTorch.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmhw.hdl.checks import not_one_of
+from bmhw.hdl.formats.neurons import SCALARS, BmFormat, MacFormat
+from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, Threshold
+from bmhw.models.networks.architecture import Architecture, Node
+
+from .writing import sha256, write_atomically
+
+__all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "save"]
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+"""The folder of the networks that come with the package."""
+
+CARD_VERSION = 1
+FORMATS = {"bm": BmFormat, "mac": MacFormat}
+LARGEST_SHIFT = 40
+
+
+def list_models(folder: Path = WEIGHTS) -> list[str]:
+    """Names of the networks in a folder, sorted."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def card_path(name: str | Path) -> Path:
+    """The card of a model of the package, or of a .json or .safetensors path; ModelError if absent."""
+    text = str(name)
+    if text.endswith((".json", ".safetensors")):
+        path = Path(text).with_suffix(".json")
+        if not path.is_file():
+            raise ModelError(f"Model card {path} doesn't exist")
+        return path
+    if text not in list_models():
+        raise ModelUsageError(not_one_of("Model, if not a path ending in .json,", list_models(), text))
+    return WEIGHTS / f"{text}.json"
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card as plain values; ModelError if it is none of this version."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Model card {path.name} can't be read: {error}") from None
+    if not isinstance(card, dict) or card.get("card_version") != CARD_VERSION:
+        found = card.get("card_version") if isinstance(card, dict) else None
+        raise ModelError(f"Model card {path.name} must have card_version {CARD_VERSION}, not {found!r}")
+    return card
+
+
+def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
+    """The tensors of a safetensors file whose SHA-256 must be ``checksum``."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load as parse
+    except ImportError:
+        raise ModelError("Weights files need safetensors: pip install 'bmhw[models]'") from None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"Weights file {path.name} can't be read: {error.strerror}") from None
+    try:
+        tensors = parse(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f"Weights file {path.name} is no whole safetensors file: {error}") from None
+    if sha256(data) != checksum:
+        raise ModelError(
+            f"Weights file {path.name} has SHA-256 {sha256(data)[:16]}..., its card says "
+            f"{str(checksum)[:16]}...: it was altered or belongs to another card"
+        )
+    return tensors
+
+
+def load(name: str | Path) -> IntegerNetwork:
+    """The network ``name`` that comes with the package, or the one at a path to its .json or .safetensors
+    file.
+
+    Raises ModelError, in one line, for an unknown name and for files that are truncated, altered or foreign.
+    """
+    path = card_path(name)
+    card = read_card(path)
+    try:
+        nodes, formats, weights = card["architecture"], card["layers"], card["weights"]
+        file, checksum = path.parent / Path(weights["file"]).name, weights["sha256"]
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"Model card {path.name} lacks {error}") from None
+    architecture = Architecture.from_list(nodes)
+    tensors = _Tensors(file.name, read_checked(file, checksum))
+    layers = {}
+    for node in architecture.layers:
+        fmt = _format(path.name, node.name, formats)
+        if fmt.inputs != architecture.fan_in(node):
+            raise ModelError(
+                f"Format of layer {node.name} must have {architecture.fan_in(node)} inputs, not {fmt.inputs}"
+            )
+        layers[node.name] = _layer(tensors, architecture, node, fmt)
+    thresholds = {}
+    for node in architecture.nodes:
+        if node.is_layer and layers[node.name].takes_codes != _reads_codes(node, architecture, layers):
+            raise ModelError(
+                f"Format of layer {node.name} in {path.name} doesn't fit that of the layer before it: one of "
+                "the two is about log codes, the other isn't"
+            )
+        if node.operation == "norm" and not _gives_codes(node.inputs[0], layers):
+            threshold = tensors.take(f"{node.name}.threshold", (node.channels,), -(1 << 62), 1 << 62)
+            negative = tensors.take(f"{node.name}.negative", (node.channels,), 0, 1)
+            thresholds[node.name] = Threshold(threshold, negative.astype(bool))
+    samples = tensors.take("samples", (None, *architecture.image.shape), 0, 255).astype(np.uint8)
+    tensors.check_all_taken()
+    return IntegerNetwork(
+        name=path.stem,
+        architecture=architecture,
+        layers=layers,
+        thresholds=thresholds,
+        samples=samples,
+        card=card,
+    )
+
+
+def _gives_codes(name: str, layers: Mapping[str, IntegerLayer]) -> bool:
+    return name in layers and layers[name].gives_codes
+
+
+def _reads_codes(node: Node, architecture: Architecture, layers: Mapping[str, IntegerLayer]) -> bool:
+    """Whether what a node reads are log codes: those of a layer, behind its normalisation."""
+    source = architecture[node.inputs[0]]
+    return source.operation == "norm" and _gives_codes(source.inputs[0], layers)
+
+
+class _Tensors:
+    """The tensors of a file, taken one by one with their shapes and ranges checked."""
+
+    def __init__(self, file: str, tensors: dict[str, NDArray]):
+        self.file, self.tensors = file, tensors
+
+    def take(self, name: str, shape: tuple[int | None, ...], low: int, high: int) -> NDArray[np.int64]:
+        if name not in self.tensors:
+            raise ModelError(f"Weights file {self.file} lacks the tensor {name}")
+        tensor = self.tensors.pop(name)
+        if (
+            tensor.dtype.kind not in "iub"
+            or tensor.ndim != len(shape)
+            or any(expected not in (None, found) for expected, found in zip(shape, tensor.shape, strict=True))
+        ):
+            raise ModelError(
+                f"Tensor {name} in {self.file} must hold integers of shape {shape}, "
+                f"not {tensor.dtype} of shape {tensor.shape}"
+            )
+        values = tensor.astype(np.int64)
+        outside = (values < low) | (values > high)
+        if outside.any():
+            raise ModelError(
+                f"Tensor {name} in {self.file} must be from {low} to {high}, not {values[outside].flat[0]}"
+            )
+        return values
+
+    def check_all_taken(self) -> None:
+        if self.tensors:
+            raise ModelError(f"Weights file {self.file} holds the unknown tensor {min(self.tensors)}")
+
+
+def _format(card_name: str, layer: str, formats: Mapping[str, Any]) -> BmFormat | MacFormat:
+    try:
+        entry = dict(formats[layer])
+        return FORMATS[entry.pop("neuron")](**entry)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"Model card {card_name} has no usable format of layer {layer}: {error}") from None
+    except ValueError as error:
+        raise ModelError(f"Format of layer {layer} in {card_name}: {error}") from None
+
+
+def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | MacFormat) -> IntegerLayer:
+    weights = {}
+    for port, (code, _elements) in fmt.inputs_of.items():
+        if port not in ("x", "c", *SCALARS):
+            weights[port] = tensors.take(
+                f"{node.name}.{port}", (node.channels, fmt.inputs), code.minimum, code.maximum
+            )
+    if isinstance(fmt, BmFormat) and fmt.layout == "wired":
+        sign = tensors.take(f"{node.name}.sign", (node.channels, fmt.inputs), 0, 1)
+        negative, wanted = sign.sum(axis=1), fmt.inputs - fmt.positive_inputs
+        if (negative != wanted).any():
+            raise ModelError(
+                f"Tensor {node.name}.sign in {tensors.file} must have {wanted} ones an output, "
+                f"not {negative[negative != wanted][0]}"
+            )
+        weights["sign"] = sign
+    biases = {}
+    for port in (port for port in SCALARS if port in fmt.inputs_of):
+        code = fmt.inputs_of[port][0]
+        most = code.maximum if port == "bias" else fmt.full_scale
+        biases[port] = tensors.take(f"{node.name}.{port}", (node.channels,), code.minimum, most)
+    in_channels = architecture[node.inputs[0]].channels
+    shift = tensors.take(f"{node.name}.shift", (in_channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
+    exponent = tensors.take(f"{node.name}.exponent", (node.channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
+    return IntegerLayer(node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent)
+
+
+def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path:
+    """Write ``folder/NAME.safetensors`` and its card, each in one step; returns the card's path.
+
+    ``card``: the entries on data, training and accuracy; architecture, formats and checksum are added.
+    """
+    from safetensors.numpy import save as serialise
+
+    tensors: dict[str, NDArray] = {"samples": network.samples}
+    for name, layer in network.layers.items():
+        for part, values in (
+            *layer.weights.items(),
+            *layer.biases.items(),
+            ("shift", layer.shift),
+            ("exponent", layer.exponent),
+        ):
+            tensors[f"{name}.{part}"] = _narrowest(values)
+    for name, threshold in network.thresholds.items():
+        tensors[f"{name}.threshold"] = _narrowest(threshold.threshold)
+        tensors[f"{name}.negative"] = threshold.negative.astype(np.uint8)
+    data = serialise(tensors)
+    layers = {
+        name: {
+            "neuron": "bm" if isinstance(layer.format, BmFormat) else "mac",
+            **dataclasses.asdict(layer.format),
+        }
+        for name, layer in network.layers.items()
+    }
+    file = f"{network.name}.safetensors"
+    whole = {
+        "card_version": CARD_VERSION,
+        "name": network.name,
+        **card,
+        "weights": {"file": file, "bytes": len(data), "sha256": sha256(data)},
+        "layers": layers,
+        "architecture": network.architecture.to_list(),
+    }
+    write_atomically(folder / file, lambda path: path.write_bytes(data))
+    text = json.dumps(whole, indent=1) + "\n"
+    write_atomically(folder / f"{network.name}.json", lambda path: path.write_text(text, encoding="utf-8"))
+    return folder / f"{network.name}.json"
+
+
+def _narrowest(values: NDArray) -> NDArray:
+    """The same integers in the smallest type that holds them."""
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    for dtype in (np.uint8, np.int8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.ascontiguousarray(values, dtype=dtype)
+    return np.ascontiguousarray(values, dtype=np.int64)

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The integer network: what the hardware computes, from the pixels to the class, in NumPy integers only.
+
+Each layer's arithmetic is that of its format object (``bmhw.hdl.formats.neurons``). Between the layers there
+are constants, shifts, additions and comparisons, no multiplier: a batch normalisation is a threshold (its
+scale lies in the next layer's weight codes, its sign in a negation), a residual sum and a pool are sums.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat, MacFormat
+from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.networks.architecture import Architecture, Node
+from bmhw.models.operators.maximum_of_sums import Rows, candidate_maps, layer_rows, maxima_of_rows
+
+__all__ = ["IntegerLayer", "IntegerNetwork", "NeuronVectors", "Threshold", "round_shift"]
+
+Integers = NDArray[np.int64]
+
+
+def round_shift(values: Integers, shift: Integers) -> Integers:
+    """``values / 2^shift`` to the nearest integer, halves up; a shift below 0 goes left."""
+    right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
+    return ((values << left) + ((1 << right) >> 1)) >> right
+
+
+def per_channel(values: Integers) -> Integers:
+    """Channel constants in a shape that broadcasts with (batch, channels, height, width)."""
+    return values.reshape(1, -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class NeuronVectors:
+    """One neuron's inputs on real images, for a bench.
+
+    ``inputs``: port name -> int64; ``x`` (or ``c``) of shape (count, n), weights (n,), biases ().
+    ``expected``: the integers of the output, (count,). ``real``: the same neuron in floating point (the
+    values of the weight codes, no log2, no rounding), in units of the output's integers, (count,); of a log
+    code, -inf stands for 0. ``slots``: which of the layer's inputs each element is, see :meth:`IntegerLayer.slots`.
+    """
+
+    format: BmFormat | MacFormat
+    inputs: dict[str, Integers]
+    expected: Integers
+    real: NDArray[np.float64]
+    slots: Integers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IntegerLayer:
+    """One layer: every output channel is the neuron ``format`` with weights of its own.
+
+    ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order; of layout
+    ``wired`` too, where ``sign`` is no port but says which maximum an input is wired to (:meth:`slots`);
+    ``biases``: port name -> (channels,). ``shift``: (input channels,), the right shift that makes ``bits``
+    bits of what comes in. ``exponent``: (channels,); an output integer y stands for the real number
+    ``y * 2^exponent``.
+    """
+
+    node: Node
+    format: BmFormat | MacFormat
+    weights: dict[str, Integers]
+    biases: dict[str, Integers]
+    shift: Integers
+    exponent: Integers
+
+    @property
+    def channels(self) -> int:
+        return self.node.channels
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether the inputs are log codes already."""
+        return isinstance(self.format, BmFormat) and self.format.boundary == "layer"
+
+    @property
+    def gives_codes(self) -> bool:
+        """Whether the outputs are log codes (a logarithmic end)."""
+        return self.format.result == "code"
+
+    def slots(self, channel: int) -> Integers:
+        """The inputs of a neuron in the order of its ports: of layout ``wired`` those with positive weights first."""
+        if getattr(self.format, "layout", None) == "wired":
+            return np.argsort(self.weights["sign"][channel], kind="stable")
+        return np.arange(self.format.inputs)
+
+    def inputs(self, values: Integers) -> Integers:
+        """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated.
+
+        Of a layer that takes log codes (port ``c``): the values as they are.
+        """
+        if self.takes_codes:
+            return values
+        code = self.format.x
+        return np.clip(round_shift(values, per_channel(self.shift)), code.minimum, code.maximum)
+
+    def patches(self, x: NDArray) -> NDArray:
+        """The inputs of every neuron: (n, batch * out height * out width).
+
+        x: (batch, channels, height, width), zeros around it if the layer pads; n = channels * kernel size.
+        """
+        node, batch = self.node, x.shape[0]
+        s, (kernel_height, kernel_width) = node.stride, node.kernel
+        x = x.transpose(1, 0, 2, 3)
+        taps = np.empty(
+            (x.shape[0], kernel_height, kernel_width, batch, node.height, node.width), dtype=x.dtype
+        )
+        for row in range(kernel_height):
+            for column in range(kernel_width):
+                taps[:, row, column] = x[
+                    :,
+                    :,
+                    row : row + s * (node.height - 1) + 1 : s,
+                    column : column + s * (node.width - 1) + 1 : s,
+                ]
+        return taps.reshape(x.shape[0] * kernel_height * kernel_width, -1)
+
+    def padded(self, x: Integers) -> Integers:
+        """Input codes with the layer's zeros around them."""
+        p = self.node.padding
+        return np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
+
+    def compute(self, x: Integers, threads: int = 1) -> Integers:
+        """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""
+        if isinstance(self.format, MacFormat):
+            # products of at most 16 + 16 bits: sums are exact in float64, whose matrix product is a fast one
+            patches = self.patches(self.padded(x)).astype(np.float64)
+            sums = (self.weights["w"].astype(np.float64) @ patches).astype(np.int64)
+            outputs = sums + self.biases["bias"][:, None]
+        else:
+            candidates = self.patches(candidate_maps(self.format, self.padded(x)))
+            maxima = maxima_of_rows(candidates, self._rows, threads)
+            terms = maxima.reshape(len(self.format.branches), self.channels, -1)
+            outputs = self._end(list(terms))
+        shape = (self.channels, x.shape[0], self.node.height, self.node.width)
+        return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
+
+    def _end(self, maxima: list[NDArray]) -> Integers:
+        """``BmFormat.combined`` of maxima whose low bits aren't cleared yet: (channels, columns)."""
+        fmt, biases = self.format, {port: values[:, None] for port, values in self.biases.items()}
+        if self.gives_codes:
+            return fmt.combined([(m >> fmt.dropped_bits) << fmt.dropped_bits for m in maxima], **biases)
+        terms = (sign * self._exp2_table[m] for sign, m in zip(fmt.branches, maxima, strict=True))
+        return sum(terms) + biases["bias"]
+
+    @cached_property
+    def _rows(self) -> Rows:
+        return layer_rows(self.format, self.weights)
+
+    @cached_property
+    def _exp2_table(self) -> Integers:
+        """exp2 of every sum; bits that the maxima don't see are dropped here (a floor keeps the order)."""
+        sums = np.arange(self.format.full_scale + 1)
+        return self.format.exp2_unit.compute((sums >> self.format.dropped_bits) << self.format.dropped_bits)
+
+    def real(self, channel: int, x: Integers) -> NDArray[np.float64]:
+        """The floating-point neuron on inputs of shape (..., n), in units of the output's integers.
+
+        Where these are log codes: the logarithm that the code would be, had it no upper limit and no steps; 0, as the
+        code, for what is smaller than the smallest code or not positive.
+        """
+        fmt = self.format
+        if isinstance(fmt, MacFormat):
+            return x @ self.weights["w"][channel].astype(np.float64) + float(self.biases["bias"][channel])
+        values = fmt.activation.value(x) if self.takes_codes else x * 2.0**-fmt.x.magnitude_bits
+        if self.gives_codes:
+            return self._real_code(channel, values)
+        bias = float(self.biases["bias"][channel])
+        scaled = values * 2.0**fmt.out_fraction
+
+        def value(port: str) -> NDArray[np.float64]:
+            return fmt.weight.value(self.weights[port][channel])
+
+        if fmt.layout in ONE_SUM:
+            products = scaled * value("k") * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
+            return products.max(axis=-1).clip(min=0) + products.min(axis=-1).clip(max=0) + bias
+        result = np.full(x.shape[:-1], bias)
+        for half, side in ((scaled, 1), (-scaled, -1))[: len(fmt.branches) // 2]:
+            half = half.clip(min=0)
+            result += side * ((half * value("k1")).max(axis=-1) - (half * value("k2")).max(axis=-1))
+        return result
+
+    def _real_code(self, channel: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        fmt, ports = self.format, [port for port in ("k", "k1", "k2") if port in self.weights]
+        products = [values * fmt.weight.value(self.weights[port][channel]) for port in ports]
+        if fmt.layout in ONE_SUM:
+            products[0] = products[0] * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
+            products.append(-products[0])
+        steps = 1 << fmt.log_fraction
+        first, second = (
+            np.maximum(
+                product.max(axis=-1), 2.0 ** ((int(self.biases[port][channel]) - fmt.full_scale) / steps)
+            )
+            for product, port in zip(products, ("bias1", "bias2"), strict=True)
+        )
+        with np.errstate(divide="ignore"):
+            codes = steps * np.log2(np.maximum(first - second, 0)) + fmt.activation.maximum + fmt.offset
+        return codes.clip(min=0)
+
+    def with_log_bits(self, log_bits: int) -> "IntegerLayer":
+        """The same layer with activation and weight codes of ``log_bits`` bits: its weight codes rounded."""
+        if isinstance(self.format, MacFormat) or log_bits == self.format.log_bits:
+            return self
+        layer = self.with_maximum_bits(self.format.sum_bits)  # the coarse layer's maxima drop nothing
+        fmt = layer.format
+        try:
+            coarse = dataclasses.replace(
+                fmt, log_bits=log_bits, weight_bits=log_bits, log_fraction=None, maximum_bits=None, offset=0
+            )
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
+        step = fmt.log_fraction - coarse.log_fraction
+        coarse = dataclasses.replace(coarse, offset=int(round_shift(np.int64(fmt.offset), np.int64(step))))
+
+        def rounded(codes: Integers, top: int, coarse_top: int) -> Integers:
+            return np.maximum(round_shift(codes - top, np.int64(step)) + coarse_top, 0)
+
+        weights, biases = dict(layer.weights), dict(layer.biases)
+        for port in set(weights) & {"k", "k1", "k2"}:
+            weights[port] = rounded(weights[port], fmt.weight.maximum, coarse.weight.maximum)
+        for port in set(biases) & {"bias1", "bias2"}:
+            biases[port] = rounded(biases[port], fmt.full_scale, coarse.full_scale)
+        return dataclasses.replace(self, format=coarse, weights=weights, biases=biases)
+
+    def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
+        """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums, rounded."""
+        if isinstance(self.format, MacFormat):
+            return self
+        try:
+            fmt = dataclasses.replace(self.format, maximum_bits=maximum_bits)
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
+
+        def rounded(codes: Integers, largest: int) -> Integers:
+            return np.clip(codes + fmt.half_step - self.format.half_step, 0, largest)
+
+        weights, biases = dict(self.weights), dict(self.biases)
+        for port in set(weights) & {"k", "k1", "k2"}:
+            weights[port] = rounded(weights[port], fmt.weight.maximum)
+        for port in set(biases) & {"bias1", "bias2"}:
+            biases[port] = rounded(biases[port], fmt.full_scale)
+        return dataclasses.replace(self, format=fmt, weights=weights, biases=biases)
+
+    def with_out_fraction(self, out_fraction: int) -> "IntegerLayer":
+        """The same layer with a linear result of so many fraction bits, its bias rounded; layers that give codes and
+        MAC layers as they are. What reads it counts in other units then (:meth:`IntegerNetwork.with_out_fraction`)."""
+        if isinstance(self.format, MacFormat) or self.gives_codes:
+            return self
+        try:
+            fmt = dataclasses.replace(self.format, out_fraction=out_fraction)
+        except ValueError as error:
+            raise ModelUsageError(str(error)) from None
+        dropped = self.format.out_fraction - out_fraction
+        biases = {"bias": round_shift(self.biases["bias"], np.int64(dropped))}
+        return dataclasses.replace(self, format=fmt, biases=biases, exponent=self.exponent + dropped)
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """A batch normalisation with its ReLU: ``max(0, y - threshold)``, or ``max(0, threshold - y)`` where
+    negative.
+
+    Both arrays have shape (channels,). Its scale is part of the next layer's weight codes.
+    """
+
+    threshold: Integers
+    negative: NDArray[np.bool_]
+
+    def compute(self, values: Integers) -> Integers:
+        difference = values - per_channel(self.threshold)
+        return np.maximum(np.where(per_channel(self.negative), -difference, difference), 0)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """A whole network in integers; ``card`` says where it comes from, ``samples`` are held-out images.
+
+    ``layers``: in the order of the data. Images: uint8, (batch, channels, height, width) or without channels.
+    """
+
+    name: str
+    architecture: Architecture
+    layers: dict[str, IntegerLayer]
+    thresholds: dict[str, Threshold]
+    samples: NDArray[np.uint8]
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def exponents(self) -> dict[str, Integers]:
+        """Of each node's integers, by channel: the power of two that they count, up to the folded scales."""
+        result: dict[str, Integers] = {}
+        for node in self.architecture.nodes:
+            sources = [result[name] for name in node.inputs]
+            if node.is_layer:
+                result[node.name] = self.layers[node.name].exponent
+            else:
+                result[node.name] = np.min(sources, axis=0) if sources else np.full(node.channels, -8)
+        return result
+
+    def images(self, images: ArrayLike) -> Integers:
+        """Images as int64 (batch, channels, height, width); ModelError for other shapes and types."""
+        array, expected = np.asarray(images), self.architecture.image.shape
+        if array.ndim == 3 and expected[0] == 1:
+            array = array[:, None]
+        if array.dtype != np.uint8 or array.shape[1:] != expected:
+            raise ModelError(
+                f"Images must be uint8 of shape (batch, {', '.join(map(str, expected))}), "
+                f"not {array.dtype} of shape {np.asarray(images).shape}"
+            )
+        return array.astype(np.int64)
+
+    def trace(
+        self, images: ArrayLike, until: str | None = None, threads: int = 1
+    ) -> Iterator[tuple[Node, Integers]]:
+        """Each node with its value, in order; ends behind the node ``until``."""
+        values: dict[str, Integers] = {}
+        for node in self.architecture.nodes:
+            inputs = [values[name] for name in node.inputs]
+            if node.operation == "image":
+                value = self.images(images)
+            elif node.is_layer:
+                layer = self.layers[node.name]
+                value = layer.compute(layer.inputs(*inputs), threads)
+            elif node.operation == "norm":
+                # behind a layer that gives codes, it is part of these
+                threshold = self.thresholds.get(node.name)
+                value = inputs[0] if threshold is None else threshold.compute(*inputs)
+            elif node.operation == "relu":
+                value = np.maximum(inputs[0], 0)
+            elif node.operation == "add":
+                common = self.exponents[node.name]
+                value = sum(
+                    v << per_channel(self.exponents[name] - common)
+                    for name, v in zip(node.inputs, inputs, strict=True)
+                )
+            else:  # pool: the division by the window is part of the next layer's shift and weight codes
+                batch, (kernel_height, kernel_width) = inputs[0].shape[0], node.kernel
+                cut = inputs[0][:, :, : node.height * kernel_height, : node.width * kernel_width]
+                value = cut.reshape(
+                    batch, node.channels, node.height, kernel_height, node.width, kernel_width
+                ).sum(axis=(3, 5))
+            values[node.name] = value
+            yield node, value
+            if node.name == until:
+                return
+
+    def logits(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
+        """One integer a class, all of the same scale: (images, classes)."""
+        images = np.asarray(images)
+        last = self.architecture.nodes[-1].name
+        shift = self.exponents[last] - self.exponents[last].min()
+        parts = []
+        for start in range(0, len(images), batch):
+            *_, (_node, value) = self.trace(images[start : start + batch], threads=threads)
+            parts.append(value.reshape(len(value), -1) << shift)
+        return np.concatenate(parts) if parts else np.empty((0, self.architecture.classes), dtype=np.int64)
+
+    def classify(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
+        """The class of each image: (images,)."""
+        return self.logits(images, batch, threads).argmax(axis=1)
+
+    def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
+        """The same network with log codes of ``log_bits`` bits: rounded, not trained again."""
+        layers = {name: layer.with_log_bits(log_bits) for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers)
+
+    def with_maximum_bits(self, maximum_bits: int) -> "IntegerNetwork":
+        """The same network with maxima that see only the ``maximum_bits`` high bits of the sums."""
+        layers = {name: layer.with_maximum_bits(maximum_bits) for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers)
+
+    def with_out_fraction(self, out_fraction: int) -> "IntegerNetwork":
+        """The same network with linear results of so many fraction bits; thresholds and biases rounded."""
+        layers = {name: layer.with_out_fraction(out_fraction) for name, layer in self.layers.items()}
+        coarse = dataclasses.replace(self, layers=layers)
+
+        def dropped(node: str) -> Integers:
+            source = self.architecture[node].inputs[0]
+            return coarse.exponents[source] - self.exponents[source]
+
+        return dataclasses.replace(
+            self,
+            layers={
+                name: layer if layer.takes_codes else dataclasses.replace(layer, shift=layer.shift - dropped(name))
+                for name, layer in layers.items()
+            },
+            thresholds={
+                name: dataclasses.replace(norm, threshold=round_shift(norm.threshold, dropped(name)))
+                for name, norm in self.thresholds.items()
+            },
+        )
+
+    def neuron_vectors(self, layer: str, channel: int, count: int, seed: int = 0) -> NeuronVectors:
+        """``count`` real inputs of one neuron, drawn from the held-out images in ``samples``, and its
+        outputs.
+
+        Positions are drawn without repetition while there are enough. ModelError for an unknown layer,
+        channel or a count below 1.
+        """
+        self.architecture.check_layer(layer)
+        chosen = self.layers[layer]
+        for what, value, low, high in (
+            ("Channel", channel, 0, chosen.channels - 1),
+            ("Count", count, 1, None),
+        ):
+            if value < low or (high is not None and value > high):
+                valid = f"{low} or more" if high is None else f"from {low} to {high}"
+                raise ModelUsageError(f"{what} must be {valid}, not {value}")
+        x, outputs = self._sampled_layer(layer)
+        available = x.shape[1]
+        positions = np.random.default_rng(seed).choice(available, size=count, replace=count > available)
+        slots = chosen.slots(channel)
+        inputs = {"c" if chosen.takes_codes else "x": np.ascontiguousarray(x[:, positions].T[:, slots])}
+        inputs |= {port: codes[channel, slots] for port, codes in chosen.weights.items()
+                   if port in chosen.format.inputs_of}
+        inputs |= {port: values[channel] for port, values in chosen.biases.items()}
+        expected = outputs[channel, positions]
+        if not np.array_equal(expected, chosen.format.compute(**inputs)):
+            raise RuntimeError(f"The integer layer {layer} and its format disagree: this is a bug")
+        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, x[:, positions].T), slots)
+
+    @cached_property
+    def _sampled(self) -> dict[str, tuple[Integers, Integers]]:
+        return {}
+
+    def _sampled_layer(self, name: str) -> tuple[Integers, Integers]:
+        """Inputs (n, positions) and outputs (channels, positions) of a layer on the samples, once."""
+        if name not in self._sampled:
+            layer, values = self.layers[name], {}
+            for node, value in self.trace(self.samples, until=name):
+                values[node.name] = value
+            x = layer.inputs(values[layer.node.inputs[0]])
+            outputs = values[name].transpose(1, 0, 2, 3).reshape(layer.channels, -1)
+            self._sampled[name] = layer.patches(layer.padded(x)), outputs
+        return self._sampled[name]

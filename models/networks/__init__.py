@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Architectures as data, and PyTorch modules of them."""

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bipolar morphological layers in PyTorch, for the three layouts (arXiv 2009.07190)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bmhw.hdl.checks import check_choice
+from bmhw.hdl.formats.neurons import LAYOUTS, ONE_SUM
+from bmhw.models.operators.max_product import max_product_difference
+
+__all__ = ["EPSILON", "BmConv2d", "BmLinear", "combine_layout", "split_weight", "wired_signs", "with_signs"]
+
+EPSILON = 1e-6
+"""What the paper writes as eps: the smallest magnitude of a converted weight."""
+
+
+def combine_layout(
+    layout: str,
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+    difference=max_product_difference,
+    encode: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """The output of a layer without its bias.
+
+    x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed`` and ``wired``: (outputs, channels, kernel
+    height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
+    ``difference``: a function like :func:`.operators.max_product_difference`; ``encode``: applied to what
+    enters the maxima.
+    """
+    if layout in ONE_SUM:
+        # The sign of each product chooses its maximum: the largest and the negated smallest product.
+        return difference(encode(x), torch.stack([weight, -weight]), stride, padding)
+    if layout == "relu":
+        return difference(encode(x), weight, stride, padding)
+    halves = encode(torch.cat([x.clamp(min=0), (-x).clamp(min=0)]))
+    positive, negative = difference(halves, weight, stride, padding).chunk(2)
+    return positive - negative
+
+
+def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """A classical weight in a layout: itself for ``signed``, the nearest one with :func:`wired_signs` for ``wired``,
+    else ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``."""
+    if layout == "signed":
+        return weight.clone()
+    if layout == "wired":
+        return with_signs(weight, wired_signs(weight), epsilon)
+    return torch.stack([weight.clamp(min=epsilon), (-weight).clamp(min=epsilon)])
+
+
+def wired_signs(weight: Tensor) -> Tensor:
+    """Which maximum each input is wired to: 1 for the larger half of each output's weights, -1 for the smaller half.
+
+    weight: (outputs, ...), an even number of weights an output. Signs that are half and half stay as they are; of
+    weights drawn at random it is a random wiring.
+    """
+    order = weight.detach().flatten(1).argsort(dim=1, stable=True)
+    signs = torch.ones_like(order, dtype=weight.dtype)
+    signs.scatter_(1, order[:, : order.shape[1] // 2], -1.0)
+    return signs.view(weight.shape)
+
+
+def with_signs(weight: Tensor, signs: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """The nearest weight of these signs: one of the other sign gets the magnitude ``epsilon``."""
+    return (weight * signs).clamp(min=epsilon) * signs
+
+
+class BmConv2d(nn.Module):
+    """Bipolar morphological 2-D convolution.
+
+    Input (batch, in_channels, height, width), output (batch, out_channels, ...), zero padding. ``weight``:
+    (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only
+    magnitudes count. ``training_difference``: what stands for the difference of two maxima while training (a function
+    like :func:`.operators.max_product_difference`, which it is unless set otherwise).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        layout: str = "relu",
+    ):
+        super().__init__()
+        self.layout = check_choice("Layout", layout, LAYOUTS)
+        self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.stride, self.padding = stride, padding
+        shape = (out_channels, in_channels, *self.kernel_size)
+        classical = torch.empty(shape)
+        nn.init.kaiming_uniform_(classical, a=math.sqrt(5))
+        self.weight = nn.Parameter(split_weight(layout, classical))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.training_difference = max_product_difference
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """The weight as it is used: signed, or magnitudes."""
+        return self.weight if self.layout in ONE_SUM else self.weight.abs()
+
+    def forward(self, x: Tensor) -> Tensor:
+        difference = self.training_difference if self.training else max_product_difference
+        y = combine_layout(self.layout, x, self.effective_weight, self.stride, self.padding, difference)
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+    @torch.no_grad()
+    def load_classical(self, weight: Tensor, bias: Tensor | None = None, epsilon: float = EPSILON) -> None:
+        """Take the weights of a classical convolution of the same shape (conversion, arXiv 1911.01971)."""
+        self.weight.copy_(split_weight(self.layout, weight, epsilon))
+        if self.bias is not None:
+            self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.layout}, weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
+        )
+
+
+class BmLinear(BmConv2d):
+    """Bipolar morphological dense layer: input (..., in_features), output (..., out_features)."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu"):
+        super().__init__(in_features, out_features, 1, bias=bias, layout=layout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x.reshape(-1, x.shape[-1], 1, 1))
+        return y.reshape(*x.shape[:-1], -1)
+
+    def load_classical(self, weight: Tensor, bias: Tensor | None = None, epsilon: float = EPSILON) -> None:
+        """Take a classical dense layer's weight of shape (out_features, in_features)."""
+        super().load_classical(weight[..., None, None], bias, epsilon)

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A smoothed maximum of products for training: the p-norm of the products of each window.
+
+``(sum_i (x_i w_i)^p)^(1/p)`` for x, w >= 0 is a convolution of x^p with w^p, so that it costs little more than
+a classical layer. At p = 1 it is the classical neuron's sum; from above it nears the maximum M of the n
+products that are above 0: ``M <= norm <= n^(1/p) M``. Its gradient reaches every product, the larger ones more.
+"""
+
+import ctypes
+import functools
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from .max_product import max_product_difference, straight_through, triton_suits
+from .native_build import library
+
+__all__ = ["norm_difference", "smoothed_gradient_difference"]
+
+SMALLEST = {torch.float32: 1e-36, torch.float64: 1e-300}
+"""Powers below this count as 0, and it is added to each sum of powers, whose root has no slope at 0."""
+
+SMALLEST_SCALE = 1e-15
+"""What is 0 everywhere has this scale."""
+
+
+def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
+    """As :func:`.operators.max_product_difference` with the p-norm in the place of the maximum; the result's channels
+    lie last in memory.
+
+    Differentiable in x and w once, for x and w other than 0. What is below ``SMALLEST^(1/p)`` of the largest x
+    of its image or the largest w of its output counts as 0 (at p = 16 in float32: 0.6 %).
+    """
+    w = w.flatten(0, 1)
+    if float(x.detach().amin()) < 0:
+        # of x+ w+ and x- w- one is the product where it is above 0, and the other is 0
+        x = torch.cat([x.clamp(min=0), (-x).clamp(min=0)], dim=1)
+        w = torch.cat([w.clamp(min=0), (-w).clamp(min=0)], dim=1)
+    else:
+        w = w.clamp(min=0)
+    return _NormDifference.apply(x, w, stride, padding, p, _steps(x, w))
+
+
+def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
+    """The exact value of :func:`.operators.max_product_difference`, with the gradient of the p-norms."""
+    smooth = norm_difference(x, w, stride, padding, p=p)
+    with torch.no_grad():
+        exact = max_product_difference(x, w, stride, padding)
+    return straight_through(smooth, exact)
+
+
+def _steps(x: Tensor, w: Tensor) -> type:
+    """The fastest steps for these tensors."""
+    if x.dtype == w.dtype == torch.float32:
+        if x.device.type == "cpu" and _Compiled.available():
+            return _Compiled
+        if triton_suits(x):
+            from .triton_kernels import TritonNorm
+
+            return TritonNorm
+    return _Plain
+
+
+class _Plain:
+    """The steps around the convolution, in PyTorch."""
+
+    @staticmethod
+    def powers(values: Tensor, p: float) -> tuple[Tensor, Tensor]:
+        """Scale (the largest value of each index of axis 0), p-th powers of values / scale."""
+        scale = values.flatten(1).amax(dim=1).clamp(min=SMALLEST_SCALE)
+        powers = (values / scale.view(-1, 1, 1, 1)).pow_(p)
+        return scale, functional.threshold_(powers, SMALLEST[values.dtype], 0)
+
+    @staticmethod
+    def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Differences of the first and the second half of the norms, quotients norms / sums of all."""
+        quotients = (sums + SMALLEST[sums.dtype]).pow_(1 / p - 1)
+        first, second = (sums * quotients * w_scale.view(1, -1, 1, 1)).chunk(2, dim=1)
+        return (first - second) * x_scale.view(-1, 1, 1, 1), quotients
+
+    @staticmethod
+    def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
+        """d norm / d sum = norm / (p sum); the factor p cancels below."""
+        gradient = gradient * x_scale.view(-1, 1, 1, 1)
+        return torch.cat([gradient, -gradient], dim=1).mul_(quotients).mul_(w_scale.view(1, -1, 1, 1))
+
+    @staticmethod
+    def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
+        """d power / d value = p power / value; 0 at 0, where no product is above 0."""
+        return gradient.mul_(powers).div_(values.clamp(min=SMALLEST_SCALE**2))
+
+
+class _Compiled:
+    """The same in C++ (``p_norm.cpp``), for float32 on the CPU, with powers, sums and their gradients in
+    bfloat16 where the processor has instructions for it: twice as fast, each rounded by at most 1/256.
+    """
+
+    @staticmethod
+    def available() -> bool:
+        return not isinstance(library("p_norm"), str)
+
+    @staticmethod
+    @functools.cache
+    def dtype() -> torch.dtype:
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+    @classmethod
+    def powers(cls, values: Tensor, p: float) -> tuple[Tensor, Tensor]:
+        scale, powers = values.new_empty(len(values)), torch.empty_like(values, dtype=cls.dtype())
+        _call("powers", powers.dtype, len(values), values[0].numel(), values, p, scale, powers)
+        return scale, powers
+
+    @staticmethod
+    def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
+        batch, outputs, height, width = sums.shape
+        values = torch.empty(batch, outputs // 2, height, width, memory_format=torch.channels_last)
+        _call("difference", sums.dtype, batch, height * width, outputs // 2, sums, p, x_scale, w_scale, values)
+        return values, sums
+
+    @staticmethod
+    def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
+        batch, half, height, width = gradient.shape
+        result = torch.empty_like(quotients)
+        tensors = gradient, quotients, x_scale, w_scale, result
+        _call("sums_gradient", result.dtype, batch, height * width, half, *tensors)
+        return result
+
+    @staticmethod
+    def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
+        result = torch.empty_like(values)
+        _call("values_gradient", powers.dtype, values.numel(), gradient, powers, values, result)
+        return result
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: int | float | Tensor) -> None:
+    kinds = {int: ctypes.c_int64, float: ctypes.c_float}
+    getattr(library("p_norm"), f"p_norm_{name}_{str(dtype).removeprefix('torch.')}")(
+        *(
+            ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else kinds[type(value)](value)
+            for value in arguments
+        ),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """The layout in memory in which all steps work, the one in which a CPU convolves fastest."""
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def _is_matrix_product(w_powers: Tensor, stride: int, padding: int) -> bool:
+    """Whether a convolution is taken as a product of matrices: PyTorch's 1x1 convolutions in bfloat16 take up to 15
+    times as long (those in float32 don't)."""
+    return w_powers.dtype == torch.bfloat16 and w_powers.shape[2:] == (1, 1) and stride == 1 and padding == 0
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(batch, channels, height, width) as (batch * height * width, channels), the same memory."""
+    return values.permute(0, 2, 3, 1).reshape(-1, values.shape[1])
+
+
+def _images(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of :func:`_rows`, with the batch, height and width of ``like``."""
+    batch, _, height, width = like.shape
+    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int) -> Tensor:
+    if _is_matrix_product(w_powers, stride, padding):
+        return _channels_last(_images(_rows(x_powers) @ w_powers.flatten(1).t(), x_powers))
+    return _channels_last(functional.conv2d(x_powers, w_powers, stride=stride, padding=padding))
+
+
+def _powers_gradients(
+    gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, needed: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x_powers and w_powers from that of their sums."""
+    if not _is_matrix_product(w_powers, stride, padding):
+        return torch.ops.aten.convolution_backward(
+            *(gradient, x_powers, w_powers, None, [stride, stride], [padding, padding], [1, 1]),
+            *(False, [0, 0], 1, [*needed, False]),
+        )[:2]
+    rows = _rows(gradient)
+    x_gradient = _images(rows @ w_powers.flatten(1), x_powers) if needed[0] else None
+    w_gradient = (rows.t() @ _rows(x_powers)).view_as(w_powers) if needed[1] else None
+    return x_gradient, w_gradient
+
+
+class _NormDifference(torch.autograd.Function):
+    """x, w >= 0: the norms of the first half of the outputs minus those of the second."""
+
+    @staticmethod
+    def forward(ctx, x, w, stride, padding, p, steps):
+        x, w = _channels_last(x), _channels_last(w)
+        x_scale, x_powers = steps.powers(x, float(p))
+        w_scale, w_powers = steps.powers(w, float(p))
+        sums = _sums(x_powers, w_powers, stride, padding)
+        values, quotients = steps.difference(sums, float(p), x_scale, w_scale)
+        ctx.save_for_backward(x, x_scale, x_powers, w, w_scale, w_powers, quotients)
+        ctx.settings = stride, padding, steps
+        return values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        x, x_scale, x_powers, w, w_scale, w_powers, quotients = ctx.saved_tensors
+        stride, padding, steps = ctx.settings
+        gradient = steps.sums_gradient(_channels_last(gradient), quotients, x_scale, w_scale)
+        needed = ctx.needs_input_grad[:2]
+        x_gradient, w_gradient = _powers_gradients(gradient, x_powers, w_powers, stride, padding, needed)
+        if x_gradient is not None:
+            x_gradient = steps.values_gradient(_channels_last(x_gradient), x_powers, x)
+        if w_gradient is not None:
+            w_gradient = steps.values_gradient(_channels_last(w_gradient), w_powers, w)
+        return x_gradient, w_gradient, None, None, None, None
