@@ -30,7 +30,6 @@ from .command_line import (
     jobs_from,
     jobs_option,
     number,
-    program_name,
     run,
     write_atomically,
 )
@@ -143,20 +142,24 @@ def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]],
     return {**table, "rows": kept + table["rows"]}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = Parser(prog=program_name(), description="Measure every architecture of both neurons and write the table "
-                    "that `auto` chooses from. Hours from nothing; goes on where it was stopped.")
+def parser() -> Parser:
+    result = Parser(description="Measure every architecture of both neurons and write the table that `auto` chooses\n"
+                                "from. Hours from nothing; goes on where it was stopped.")
     usual = "; ".join(f"{', '.join(map(str, bits))} at {n} inputs" for n, bits in SHAPES.items())
-    parser.add_argument("--bits", type=number, nargs="+", metavar="B",
+    result.add_argument("--bits", type=number, nargs="+", metavar="B",
                         help=f"only these widths; the table keeps its rows of others (default: {usual})")
-    parser.add_argument("--inputs", type=number, nargs="+", metavar="N", help="only these fan-ins (default: the same)")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="F",
+    result.add_argument("--inputs", type=number, nargs="+", metavar="N", help="only these fan-ins (default: the same)")
+    result.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES, metavar="F",
                         help=f"only these neurons: {', '.join(FAMILIES)} (default: all)")
-    parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE",
+    result.add_argument("--out", type=Path, default=TABLE, metavar="FILE",
                         help="the table (default: the package's own)")
-    parser.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
-    jobs_option(parser, "runs")
-    args = parser.parse_args(arguments)
+    result.add_argument("--engine", choices=ENGINES, default="auto", help="which Yosys (default: auto)")
+    jobs_option(result, "runs")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
     shapes = [(width, n) for n in args.inputs or SHAPES
               for width in args.bits or SHAPES.get(n, sorted(set().union(*SHAPES.values())))]
     try:
@@ -174,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = ",\n".join(json.dumps(row) for row in table.pop("rows"))
     head = json.dumps(table, indent=1)[:-2]
     write_atomically(args.out, f'{head},\n "rows": [\n{rows}\n]}}\n')
+    return 0
 
 
 if __name__ == "__main__":

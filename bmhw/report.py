@@ -219,11 +219,15 @@ def _read(folder: Path, command: str, check: Callable[[dict[str, Any]], None]) -
     return results
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(description="Write the tables and the plots of measured layers, networks and architectures.")
-    parser.add_argument("--folder", type=Path, default=Path("docs/results"), metavar="DIR",
+def parser() -> Parser:
+    result = Parser(description="Write the tables and the plots of measured layers, networks and architectures.")
+    result.add_argument("--folder", type=Path, default=Path("docs/results"), metavar="DIR",
                         help="where the results lie (default: docs/results)")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(sys.argv[1:] if argv is None else argv)
     results, tradeoffs = read(args.folder), read_tradeoffs(args.folder)
     plots = {"gates-depth.svg": gates_depth()}
     plots |= {Path(result["file"]).with_suffix(".svg").name: accuracy_cost(result) for result in tradeoffs}
