@@ -1,33 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``bmhw``: every command line of the package as one command; ``bmhw synth`` is ``python -m bmhw.synth``."""
 
-import importlib
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 from . import __version__, command_line
+from .commands import COMMANDS, module_of
 from .hdl.checks import nearest
 
-__all__ = ["COMMANDS", "command", "main"]
-
-COMMANDS = {
-    "synth": ("bmhw.synth", "what a neuron costs: gates, path, parts; both neurons side by side"),
-    "export": ("bmhw.export", "a neuron's Verilog, description, FuseSoC core and self-checking bench"),
-    "evaluate": ("bmhw.evaluate", "the accuracy of a trained network, as floating point and as hardware computes it"),
-    "sim": ("bmhw.sim.__main__", "a trained neuron's Verilog against the integer model, bit for bit"),
-    "layers": ("bmhw.layers", "a network's layers as MAC and as BM hardware"),
-    "fpga": ("bmhw.fpga", "both neurons placed and routed on an FPGA"),
-    "tradeoff": ("bmhw.tradeoff", "every trained network's accuracy against its neuron's hardware"),
-    "train": ("bmhw.train", "train a network and write its integer weights"),
-    "models": ("bmhw.models.__main__", "the networks that ship, or those in a folder"),
-    "accuracy": ("bmhw.accuracy", "accuracy tables and plots of trained networks"),
-    "report": ("bmhw.report", "docs/results from the measured files"),
-    "explore": ("bmhw.explore", "measure every architecture again"),
-    "doctor": ("bmhw.doctor", "versions, which tools are found where, and what to install for the rest"),
-    "completion": ("bmhw.completion", "a completion script for bash, zsh or tcsh"),
-}
-"""Name of a command -> its module and what it does."""
+__all__ = ["command", "main"]
 
 _FIRST = """\
 bmhw {version}: multiplier-free neurons as hardware, measured. Five things to try first:
@@ -52,11 +33,6 @@ def usage() -> str:
     lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(["usage: bmhw COMMAND [options]", "", "commands:", *lines, "",
                       "examples:", "  bmhw synth --compare --inputs 64", "  bmhw export --help", ""])
-
-
-def module_of(name: str) -> ModuleType:
-    """The module of a command: ``main(argv)`` runs it, ``parser()`` has its options."""
-    return importlib.import_module(COMMANDS[name][0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import shtab
 
 from .command_line import Parser, run
+from .commands import COMMANDS, module_of
 
 __all__ = ["main", "parser"]
 
@@ -24,8 +25,6 @@ def parser() -> Parser:
 
 def whole() -> Parser:
     """One parser with every command and its options below it."""
-    from .__main__ import COMMANDS, module_of
-
     result = Parser(prog="bmhw")
     commands = result.add_subparsers(dest="command")
     for name, (_, text) in COMMANDS.items():
