@@ -35,8 +35,10 @@ from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.checks import nearest, not_one_of
-from bmhw.hdl.formats.codes import EXP2_METHODS, LOG2_METHODS
-from bmhw.hdl.formats.neurons import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.selection import AUTO, choose

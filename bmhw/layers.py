@@ -16,7 +16,7 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import load_library
 from bmhw.flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
 from bmhw.hdl.checks import not_one_of
-from bmhw.hdl.formats.neurons import COMBINES, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.choices import COMBINES, REQUANTIZATIONS, SUMS
 from bmhw.measure.layers import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
 from bmhw.measure.networks import NETWORKS, Layer
 from bmhw.measure.neurons import tools

@@ -15,7 +15,7 @@ from pathlib import Path
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
 from bmhw.flow.scripts import OBJECTIVES
-from bmhw.hdl.formats.neurons import REQUANTIZATIONS
+from bmhw.hdl.formats.choices import REQUANTIZATIONS
 from bmhw.measure.layers import FLAT_INPUTS
 from bmhw.measure.neurons import tools
 from bmhw.show.progress import shares

@@ -14,7 +14,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.hdl.formats.choices import SCALARS
 
 from .job import JOB_VARIABLE, Job, Observation
 from .vectors import port_values

@@ -4,7 +4,9 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmhw.hdl.formats.neurons import SCALARS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.formats.mac import MacFormat
 
 from .vectors import value_range
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bmhw.errors import RunError
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.hdl.formats.choices import SCALARS
 
 from . import build
 from .job import JOB_VARIABLE, Job, Observation

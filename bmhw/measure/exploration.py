@@ -17,7 +17,9 @@ from bmhw.errors import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.synthesis import in_parallel, map_design
-from bmhw.hdl.formats.neurons import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION, SUMS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 

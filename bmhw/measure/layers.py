@@ -17,7 +17,9 @@ from bmhw.flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper
 from bmhw.flow.cache import Cache
 from bmhw.flow.liberty import Library
 from bmhw.flow.synthesis import Figures, in_parallel
-from bmhw.hdl.formats.neurons import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 
 from .generation import generate
@@ -70,7 +72,7 @@ class Neurons:
     ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``), ``signed``, or ``wired`` (where the inputs
     allow it and are an even number, else ``signed``). ``objective``: see
     :func:`~bmhw.measure.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
-    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.neurons.BmFormat`; ``linear_maximum_bits``: the
+    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.bm.BmFormat`; ``linear_maximum_bits``: the
     same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
     better one for the objective.
     """

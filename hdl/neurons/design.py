@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmhw.hdl.checks import check_choice
+from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import default_fraction
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 
 __all__ = ["FORMS", "Design"]
 

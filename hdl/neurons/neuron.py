@@ -5,7 +5,8 @@ from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 
 from . import bm_parts, mac_parts
 from .design import Design

@@ -19,7 +19,8 @@ from bmhw.flow import fpga as flow
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.fpga import DEVICES, DoesNotFitError, NextPnr
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.verilog.shift_wrapper import ShiftWrapper
 from bmhw.measure.fpga import Fpga

@@ -14,7 +14,8 @@ from bmhw.flow.liberty import load_library
 from bmhw.flow.scripts import ABC_MAPPING, abc_files, yosys_script
 from bmhw.flow.sizing import size_netlist
 from bmhw.flow.synthesis import map_design, measure_netlist
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.measure.generation import generate
 

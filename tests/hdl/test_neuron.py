@@ -12,7 +12,9 @@ from simulation import packed_vectors, random_vectors, simulate
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-from bmhw.hdl.formats.neurons import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 

@@ -16,7 +16,8 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.netlist import Cell, join, read_blocks
 from bmhw.flow.paths import Stage, pipeline_stages
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.measure.neurons import figures
 from bmhw.measure.pipelining import balance, with_latency, with_stage_depth

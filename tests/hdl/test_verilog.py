@@ -13,7 +13,8 @@ from bmhw.hdl.arithmetic.comparators import Comparator
 from bmhw.hdl.arithmetic.logarithm import Normalizer
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.hdl.verilog.convert import block_to_verilog, to_verilog
@@ -110,8 +111,8 @@ class TestText:
             assert re.search(rf"^module {design.name}_{part} \(", text, re.M), part
 
     def test_same_bytes_in_another_process(self):
-        program = ("from bmhw.hdl.verilog import to_verilog; from bmhw.hdl.design import Design;"
-                   "from bmhw.hdl.neuron_formats import BmFormat;"
+        program = ("from bmhw.hdl.verilog.convert import to_verilog; from bmhw.hdl.neurons.design import Design;"
+                   "from bmhw.hdl.formats.bm import BmFormat;"
                    "print(to_verilog(Design(format=BmFormat(inputs=5, bits=5, layout='bipolar'))), end='')")
         texts = {subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, text=True, check=True,
                                 capture_output=True).stdout for seed in ("1", "2")}

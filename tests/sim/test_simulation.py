@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bmhw.errors import RunError
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.verilog.convert import to_verilog
 from bmhw.sim import simulate, usable_simulators, vectors, verify
