@@ -11,13 +11,13 @@ import re
 from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Flow
+from amaranth.lib.wiring import Flow, In, Out
 
 from .checks import check_range
 
-__all__ = ["Block", "Hierarchy", "place"]
+__all__ = ["Block", "Hierarchy", "connect", "place"]
 
 
 class Block(wiring.Component):
@@ -129,3 +129,10 @@ def place(m: Module, platform: Any, name: str, block: Block) -> Block:
     else:
         m.submodules[name] = block
     return block
+
+
+def connect(m: Module, platform: Any, name: str, part: Block, values: dict[str, Value]) -> None:
+    """Place a part, feed its inputs from ``values`` by name and put its outputs there."""
+    place(m, platform, name, part)
+    m.d.comb += [signal.eq(values[port]) for port, (flow, signal) in part.ports.items() if flow is In]
+    values |= {port: signal for port, (flow, signal) in part.ports.items() if flow is Out}

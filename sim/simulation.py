@@ -190,13 +190,15 @@ def _run(
         if expected.shape != shape:
             raise ValueError(f"Expected {name} must have shape {shape}, not {expected.shape}")
         bits = bit_strings(code.check(f"Expected {name}", expected).ravel(), code.bits)
+    from bmhw.hdl.neurons.neuron import create_neuron  # loads Amaranth
+
     serial = design.form == "serial"
     ports = design.format.inputs_of
     job = Job(
         form=design.form,
         count=len(next(iter(arrays.values()))),
         fan_in=design.format.inputs,
-        latency=design.create().latency,
+        latency=create_neuron(design).latency,
         output=name,
         seed=seed,
         stalls=stalls,

@@ -18,6 +18,7 @@ from bmhw.command_line import RunError, write_atomically
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import converter, to_verilog
 from bmhw.sim.ports import ports_of
 from bmhw.sim.verilog_bench import verilog_bench
@@ -60,7 +61,7 @@ def export_files(
     into the files, ``source`` says where the vectors come from, ``slots`` which input of a trained layer (input
     channel, kernel row, kernel column in C order) each element of the ports is. The same arguments give the same text.
     """
-    latency = design.create().latency
+    latency = create_neuron(design).latency
     description = describe(design, name, latency) | {"command": command, "bench_vectors": source}
     if slots is not None:
         description["layer_inputs"] = list(slots)

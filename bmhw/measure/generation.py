@@ -11,6 +11,7 @@ from bmhw import hdl
 from bmhw.flow.cache import Cache, digest
 from bmhw.hdl.block import Block
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 
 __all__ = ["Generated", "generate"]
 
@@ -38,7 +39,7 @@ def generate(design: Design, cache: Cache, wrapper: type[Block] | None = None, n
             pass  # not ours: it is overwritten below
     from bmhw.hdl.verilog.convert import block_to_verilog  # loads the converter, which a cached design doesn't need
 
-    neuron = design.create()
+    neuron = create_neuron(design)
     generated = Generated(name, block_to_verilog(wrapper(design=design) if wrapper else neuron, name), neuron.latency)
     cache.set(key, asdict(generated))
     return generated

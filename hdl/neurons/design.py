@@ -2,13 +2,21 @@
 """One complete, hashable description of a neuron: its format and how it is built."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.block import Block
 from bmhw.hdl.checks import check_choice
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import default_fraction
 from bmhw.hdl.formats.mac import MacFormat
+
+from . import bm_parts, mac_parts
+from .log_ends import LOG_ENDS
 
 __all__ = ["FORMS", "Design"]
 
@@ -41,12 +49,6 @@ class Design:
     registers: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        from bmhw.hdl.arithmetic.adders import ADDERS
-        from bmhw.hdl.arithmetic.maxima import MAXIMA
-        from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-
-        from .log_ends import LOG_ENDS
-
         check_choice("Form", self.form, FORMS)
         if self.form == "serial" and self.format.boundary == "layer":
             raise ValueError("Form serial is for boundary neuron, not layer")
@@ -79,20 +81,17 @@ class Design:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts in the order of the data: the neuron's submodules, pipeline stages and table rows."""
-        if self.neuron == "mac":
-            end = ("requantize",) if self.format.result == "code" else ()
-            return ("products", "compression", "final_adder", *end)
-        start = ("log2",) if self.format.boundary == "neuron" else ()
-        end = ("log_subtract",)
-        if self.format.combine == "linear":
-            end = ("exp2", "combine", "relu_log2") if self.format.result == "code" else ("exp2", "combine")
-        return (*start, "sums", "maxima", *end)
+        return tuple(_makers(self))
+
+    def create_parts(self) -> dict[str, Block]:
+        """The parts, in the order of the data, with their registers inside. Ports of the same name are connected."""
+        return {name: make() for name, make in _makers(self).items()}
 
     @property
     def places(self) -> tuple[str, ...]:
         """Where a pipelined neuron may have registers, in the order of the data: ``maxima.1``, ``maxima``, ..."""
-        neuron = dataclasses.replace(self, form="parallel", registers=None).create()
-        return tuple(place for name, part in neuron.create_parts().items()
+        parts = dataclasses.replace(self, form="parallel", registers=None).create_parts()
+        return tuple(place for name, part in parts.items()
                      for place in (*(f"{name}.{level}" for level in range(1, part.levels)), name))
 
     def levels_with_registers(self, part: str) -> tuple[int, ...]:
@@ -119,12 +118,6 @@ class Design:
             words.append(self.form)
         return "_".join(words)
 
-    def create(self) -> Any:
-        """The neuron as an Amaranth component (see :mod:`bmhw.hdl.neurons.neuron`)."""
-        from .neuron import create_neuron
-
-        return create_neuron(self)
-
     @property
     def architecture(self) -> dict[str, str]:
         """How it is built: the architectures that count for it, by parameter."""
@@ -140,3 +133,38 @@ class Design:
             **self.architecture,
             **({"registers": list(self.registers)} if self.registers is not None else {}),
         }
+
+
+def _makers(design: Design) -> dict[str, Callable[[], Block]]:
+    """Name of a part -> what makes it, in the order of the data."""
+    fmt, adder = design.format, design.adder
+
+    def inside(part: str) -> dict[str, Any]:
+        levels = design.levels_with_registers(part)
+        return {"registers": levels} if levels else {}
+
+    if isinstance(fmt, MacFormat):
+        multiplier = design.multiplier
+        makers: dict[str, Callable[[], Block]] = {
+            "products": lambda: mac_parts.Products(format=fmt, multiplier=multiplier),
+            "compression": lambda: mac_parts.Compression(
+                format=fmt, multiplier=multiplier, inputs=fmt.inputs, addend="bias", addend_bits=fmt.bias_bits,
+                **inside("compression")),
+            "final_adder": lambda: mac_parts.FinalAdder(width=fmt.y.bits, adder=adder),
+        }
+        if fmt.result == "code":
+            makers["requantize"] = lambda: mac_parts.Requantize(format=fmt, multiplier=multiplier, adder=adder)
+        return makers
+    makers = {}
+    if fmt.boundary == "neuron":
+        makers["log2"] = lambda: bm_parts.LogarithmPart(format=fmt, inputs=fmt.inputs)
+    makers["sums"] = lambda: bm_parts.SumsPart(format=fmt, inputs=fmt.inputs, adder=adder)
+    makers["maxima"] = lambda: bm_parts.MaximaPart(format=fmt, maximum=design.maximum, **inside("maxima"))
+    if fmt.combine == "logarithmic":
+        makers["log_subtract"] = lambda: LOG_ENDS[design.end](format=fmt, adder=adder)
+        return makers
+    makers["exp2"] = lambda: bm_parts.ExponentialPart(format=fmt, end=design.end)
+    makers["combine"] = lambda: bm_parts.Combine(format=fmt, adder=adder)
+    if fmt.result == "code":
+        makers["relu_log2"] = lambda: bm_parts.ReluLog2(format=fmt)
+    return makers

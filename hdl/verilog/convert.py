@@ -8,6 +8,7 @@ from amaranth._toolchain.yosys import find_yosys
 
 from bmhw.hdl.block import Block, Hierarchy
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 
 from .tidy import tidy
 
@@ -25,7 +26,7 @@ write_verilog -norename -noattr
 
 def to_verilog(design: Design, name: str | None = None) -> str:
     """Self-contained Verilog-2001 of a neuron, its top module called ``name`` (default: the design's name)."""
-    return block_to_verilog(design.create(), name or design.name)
+    return block_to_verilog(create_neuron(design), name or design.name)
 
 
 def converter():

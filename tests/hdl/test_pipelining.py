@@ -19,6 +19,7 @@ from bmhw.flow.paths import Stage, pipeline_stages
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.measure.neurons import figures
 from bmhw.measure.pipelining import balance, with_latency, with_stage_depth
 from bmhw.sim import verify
@@ -87,8 +88,8 @@ def test_every_latency_computes_the_format_and_has_that_latency(design, mapped):
     deepest = []
     for latency in range(1, len(design.places) + 1):
         planned = with_latency(design, latency, lambda every: mapped(every, by_parts=True).stages)
-        assert planned.create().latency == latency and planned.registers[-1] == design.parts[-1]
-        got = simulate(planned.create(), latency, **packed_vectors(design.format, vectors))[name]
+        assert create_neuron(planned).latency == latency and planned.registers[-1] == design.parts[-1]
+        got = simulate(create_neuron(planned), latency, **packed_vectors(design.format, vectors))[name]
         assert got == expected, f"latency {latency}, seed {SEED}"
         stages = mapped(planned).stages
         assert len(stages) == latency
