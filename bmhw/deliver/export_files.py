@@ -90,6 +90,7 @@ def describe(design: Design, name: str, latency: int) -> dict[str, Any]:
         "name": name,
         "design": design.to_dict(),
         "latency_cycles": latency,
+        "reset_cycles_before_use": int(design.form == "serial"),
         "throughput_cycles_per_output": design.format.inputs if design.form == "serial" else 1,
         "ports": [port.to_dict() for port in ports_of(design)],
         "formats": _formats(design.format),
@@ -136,6 +137,7 @@ def _header(description: dict[str, Any]) -> str:
             subsequent_indent=" " * 12,
         ),
         f"Latency:    {_latency(description)}",
+        *([f"Reset:      {_RESET}"] if description["reset_cycles_before_use"] else []),
         "",
         "Ports (element 0 in the lowest bits):",
     ]
@@ -150,6 +152,10 @@ def _header(description: dict[str, Any]) -> str:
             f"{port['meaning']}{value}"
         )
     return "".join(f"// {line}".rstrip() + "\n" for line in lines)
+
+
+# Registers have no value of their own at power-up; those of data get theirs with the first element.
+_RESET = "rst must be pulsed (1 at a rising edge of clk) before the first element; outputs are unknown until then"
 
 
 def _title(design: dict[str, Any]) -> str:

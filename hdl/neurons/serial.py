@@ -23,6 +23,9 @@ class SerialNeuron(Block):
     The n-th accepted element ends a neuron. The bias is sampled with the first element. ``out_valid`` stays until
     ``out_ready``; the next neuron's elements are accepted meanwhile, its last one only once there is room.
 
+    ``rst`` must be 1 for one cycle before the first element: no register has a value at power-up. The accumulator and
+    the maxima have none after it either; the first element of a neuron starts them, and no output shows them before.
+
     Members
     -------
     The format's ``inputs_of`` : In(element width), one element each, and the bias

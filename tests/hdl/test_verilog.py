@@ -14,11 +14,13 @@ from bmhw.hdl.arithmetic.logarithm import Normalizer
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import block_to_verilog, to_verilog
+from bmhw.hdl.verilog.tidy import tidy
 
 
 def neurons():
@@ -32,6 +34,74 @@ def neurons():
     yield Design(format=MacFormat(inputs=2, bits=3, boundary="layer", scale_bits=2))
 
 
+def serial_neurons():
+    """From element to element codes of 2 bits, so that eight cycles of any inputs can be proven."""
+    yield Design(format=MacFormat(inputs=2, bits=2), form="serial")
+    for layout in ("relu", "bipolar", "signed"):
+        yield Design(format=BmFormat(inputs=2, bits=2, layout=layout), form="serial")
+    yield Design(format=BmFormat(inputs=2, bits=2, layout="signed", combine="logarithmic"), form="serial")
+
+
+def families():
+    """Every layout in every form that it has, both boundaries and ends, and every architecture."""
+    for form in FORMS:
+        for boundary in BOUNDARIES if form != "serial" else ("neuron",):
+            yield Design(format=MacFormat(inputs=3, bits=3, boundary=boundary), form=form)
+            for layout in LAYOUTS if form != "serial" else ("relu", "bipolar", "signed"):
+                for combine in COMBINES if layout != "bipolar" else ("linear",):
+                    yield Design(format=BmFormat(inputs=3, bits=3, layout=layout, boundary=boundary, combine=combine),
+                                 form=form)
+    for maximum in MAXIMA:
+        yield Design(format=BmFormat(inputs=5, bits=4, boundary="layer", layout="signed"), maximum=maximum)
+    for adder in ADDERS:
+        yield Design(format=BmFormat(inputs=2, bits=5, boundary="layer", combine="logarithmic"), adder=adder)
+    for end in LOG_ENDS:
+        yield Design(format=BmFormat(inputs=2, bits=5, combine="logarithmic", sums="clamped"), end=end)
+        yield Design(format=BmFormat(inputs=2, bits=4), end=end)
+    for multiplier in MULTIPLIERS:
+        yield Design(format=MacFormat(inputs=2, bits=4, signed_inputs=True), multiplier=multiplier)
+
+
+def named(design: Design) -> str:
+    return "-".join((design.name, *design.architecture.values()))
+
+
+def driven_in_slices(text: str) -> list[str]:
+    """Slices that something in a Verilog text drives: assignments, always blocks, outputs of instances."""
+    outputs = {module[1]: set(re.findall(r"output (?:wire|reg) (?:\[\d+:0\] )?(\w+)", module[0]))
+               for module in re.finditer(r"^module (\w+) \(.*?\);", text, re.M | re.S)}
+    found = re.findall(r"^ *(?:assign )?(\S+ ?\[[^\]]*\]) *<?= ", text, re.M)
+    for module, connections in re.findall(r"^  (\w+) \w+ \(\n(.*?)\n  \);", text, re.M | re.S):
+        found += [wire for port, wire in re.findall(r"\.(\w+)\((.*?)\),?$", connections, re.M | re.S)
+                  if port in outputs[module] and not re.fullmatch(r"\w+", wire)]
+    return found
+
+
+class TestSlices:
+    """Icarus takes the cube of their number for slices that drive one wire."""
+
+    @pytest.mark.parametrize("design", list(families()), ids=named)
+    def test_no_wire_is_driven_in_slices(self, design):
+        assert driven_in_slices(to_verilog(design, "neuron")) == []
+
+    @pytest.mark.parametrize("planted", [
+        "  assign s[3:2] = a;\n", "      s[1] <= a;\n", "  part part_0 (\n    .s(w[3:0])\n  );\n"])
+    def test_driven_slices_are_seen(self, planted):
+        text = f"module part (\n  output wire [3:0] s\n);\nendmodule\nmodule top (\n);\n{planted}endmodule\n"
+        assert len(driven_in_slices(text)) == 1
+
+    def test_slices_in_any_order_become_one_concatenation(self):
+        block = MAXIMA["elimination"](width=2, count=3)
+        assert re.search(r"assign m = \{ \S+, .+ \};", block_to_verilog(block, "gate"))
+
+    @pytest.mark.parametrize("slices", ["assign s[1] = a;\n  assign s[3:2] = b;",
+                                        "assign s[3:1] = b;\n  assign s[1:0] = a;"])
+    def test_bits_left_out_or_driven_twice_are_an_error(self, slices):
+        text = f"module top(s, a, b);\n  input a;\n  input [1:0] b;\n  output [3:0] s;\n  {slices}\nendmodule\n"
+        with pytest.raises(RuntimeError, match="leave bits out or overlap"):
+            tidy(text, [("input", "a"), ("input", "b"), ("output", "s")])
+
+
 class TestRewriting:
     """Tidied, hierarchical Verilog against Amaranth's own flat conversion."""
 
@@ -42,6 +112,32 @@ class TestRewriting:
     @pytest.mark.parametrize("block", [Comparator(width=7), Normalizer(width=9)], ids=lambda block: block.block_name)
     def test_blocks_are_proven_equal(self, block):
         assert equivalent(plain_rtlil(type(block)(width=block.width), "gold"), block_to_verilog(block, "gate"))
+
+    @pytest.mark.parametrize(("kind", "parameters"), [
+        *[(ADDERS[name], {"width": 5, "carry_in": True}) for name in ADDERS],
+        *[(MAXIMA[name], {"width": 4, "count": 5, "masked": True}) for name in MAXIMA],
+        *[(Multiplier, {"a_bits": 3, "b_bits": 3, "b_signed": True, "architecture": name}) for name in MULTIPLIERS]],
+        ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value.__name__)
+    def test_architectures_are_proven_equal(self, kind, parameters):
+        assert equivalent(plain_rtlil(kind(**parameters), "gold"), block_to_verilog(kind(**parameters), "gate"))
+
+    @pytest.mark.parametrize("design", [Design(format=BmFormat(inputs=3, bits=2, layout="bipolar"), form="pipelined"),
+                                        Design(format=MacFormat(inputs=2, bits=2, boundary="layer"), form="pipelined")],
+                             ids=lambda design: design.name)
+    def test_pipelined_neurons_are_proven_equal(self, design):
+        """Without a reset: once the latency has passed, nothing of the registers' first values is left."""
+        latency = create_neuron(design).latency
+        gold, gate = plain_rtlil(create_neuron(design), "gold"), to_verilog(design, "gate")
+        assert equivalent(gold, gate, cycles=latency + 3, unequal_cycles=latency)
+        assert not equivalent(gold, gate, cycles=latency + 3, unequal_cycles=latency - 1)
+
+    @pytest.mark.parametrize("design", list(serial_neurons()), ids=lambda design: design.name)
+    def test_one_cycle_of_reset_defines_a_serial_neuron(self, design):
+        """Cycles for two results, whatever the registers hold before: with the reset all outputs are equal, without
+        it they need not be."""
+        gold, gate = plain_rtlil(create_neuron(design), "gold"), to_verilog(design, "gate")
+        assert equivalent(gold, gate, cycles=8, unequal_cycles=1, reset=True)
+        assert not equivalent(gold, gate, cycles=8, unequal_cycles=1)
 
     def test_a_changed_operator_is_found(self):
         design = next(neurons())
