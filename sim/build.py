@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building and running a simulation through cocotb's runner, with a cache of what was built.
 
-The cache holds, in the folder ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations
+The cache holds, in the database ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations
 keyed by the Verilog text and the tools, and Verilator's own run-time library, compiled once for a compiler:
 it takes five of the six seconds that a small neuron takes.
 """
@@ -57,7 +57,7 @@ def build(
     :class:`RunError` with the tool's first error.
     """
     check_cocotb()
-    store = Cache(cache_folder() / "simulations" if cache else None)
+    store = Cache(cache_folder() if cache else None, "simulations")
     # with waveforms, what is built names its folder
     kept = None if waves else _key("simulation", simulator, verilog, top)
     if kept is not None and _restore(store, kept, folder):
