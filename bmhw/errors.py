@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a command line shows as one line, without a traceback; warnings, as one line too."""
 
+import contextlib
 import sys
 import threading
 
@@ -36,4 +37,5 @@ def warn_once(subject: str, message: str) -> None:
         if subject in _warned:
             return
         _warned.add(subject)
-    print(f"bmhw: warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # stderr may be a file on the full disk that this is about
+        print(f"bmhw: warning: {' '.join(message.split())}", file=sys.stderr, flush=True)

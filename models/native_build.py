@@ -76,7 +76,7 @@ def _kept(compiler: list[str], source: Path, name: str) -> ctypes.CDLL:
                 return ctypes.CDLL(str(path))
             except OSError as error:
                 trouble = error
-        without_cache(trouble)
+        without_cache(path, trouble)
         return ctypes.CDLL(str(built))
 
 

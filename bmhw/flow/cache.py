@@ -84,9 +84,11 @@ def claim(folder: Path) -> None:
         _write_tag(folder)
 
 
-def without_cache(reason: object) -> None:
-    """Say once in a process that it goes on without a cache, or with one that keeps nothing more."""
-    warn_once("cache", f"nothing is kept in the cache: {reason}")
+def without_cache(path: Path, reason: Exception) -> None:
+    """Say once in a process that it goes on without a cache, or with one that keeps nothing more, and why."""
+    text = reason.strerror if isinstance(reason, OSError) else None
+    named = str(reason) if isinstance(reason, NotOursError) else f"{path}: {text or reason}"
+    warn_once("cache", f"nothing is kept in the cache: {named}")
 
 
 class Cache:
@@ -139,7 +141,7 @@ class Cache:
             except (sqlite3.Error, OSError) as error:
                 # a full disk, no permission: what is there can still be read
                 self._writes = False
-                without_cache(f"{self._path}: {error}")
+                without_cache(self._path, error)
 
     def close(self) -> None:
         """Release the files; from here on nothing is stored."""
@@ -211,7 +213,7 @@ class Cache:
 
     def _give_up(self, error: Exception) -> None:
         self.close()
-        without_cache(error if isinstance(error, OSError | NotOursError) else f"{self._path}: {error}")
+        without_cache(self._path, error)
 
     def _set_aside(self) -> None:
         """Have a damaged database out of the way, its journal first: it must not be played into a new one.
