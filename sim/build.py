@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import RunError
 from ..flow.cache import Cache, cache_folder, digest
+from .plain_names import plain_names
 from .simulators import Simulator
 
 __all__ = ["build", "run"]
@@ -71,7 +72,7 @@ def build(
     runtime = _key("runtime", simulator, str(waves))
     runtime_restored = simulator.name == "verilator" and _restore(store, runtime, folder)
     log = folder / "build.log"
-    with _environment(simulator):
+    with _environment(simulator, folder):
         runner = _runner(simulator)
         try:
             runner.build(
@@ -111,7 +112,7 @@ def run(
     if waveform is not None:
         plusargs = [f"+dumpfile_path={waveform}"] if simulator.name == "icarus" else []
         arguments = ["--trace-file", str(waveform)] if simulator.name == "verilator" else []
-    with _environment(simulator):
+    with _environment(simulator, folder):
         runner = _runner(simulator)
         try:
             runner.test(
@@ -166,13 +167,14 @@ def _runner(simulator: Simulator):
 
 
 @contextlib.contextmanager
-def _environment(simulator: Simulator) -> Iterator[None]:
+def _environment(simulator: Simulator, folder: Path) -> Iterator[None]:
     """The simulator's variables in ``os.environ``, from which cocotb's runner takes its own."""
-    with _environment_lock:
+    with _environment_lock, plain_names(simulator, folder) as variables:
         before = dict(os.environ)
         for name in _FOREIGN_VARIABLES:
             os.environ.pop(name, None)
-        os.environ.update(simulator.environment)
+        # temporary files of compilers, and of Icarus, which hands their names to a shell, go into our folder
+        os.environ.update(variables, TMPDIR=str(folder))
         # an empty list: the bench's assertions carry their own messages, and pytest loads slowly
         os.environ["COCOTB_REWRITE_ASSERTION_FILES"] = ""
         try:

@@ -4,7 +4,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import RunError
 from ..hdl.neuron_formats import SCALARS
 from . import build
+from .build_folder import build_folder
 from .job import JOB_VARIABLE, Job, Observation
 from .ports import CONTROLS
 from .simulators import Simulator, find_simulator
@@ -217,11 +217,7 @@ def _run(
 
         verilog = to_verilog(design)
     with contextlib.ExitStack() as stack:
-        if build_dir is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bmhw-sim-")))
-        else:
-            folder = Path(build_dir).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
+        folder = stack.enter_context(build_folder(build_dir))
         started = time.perf_counter()
         build.build(
             verilog,
