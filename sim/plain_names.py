@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short relative names for what Verilator's makefile and the linker are told, where an environment's path has blanks.
 
-GNU Make splits names at blanks and can't be told otherwise. So links in the folder of the build lead to Verilator and to
-cocotb's libraries, and the tools, which work in that folder, are given the links' names.
+GNU Make splits names at blanks and can't be told otherwise. So links in the folder of the build lead to Verilator and
+to cocotb's libraries, and the tools, which work in that folder, are given the links' names.
 """
 
 import os

@@ -228,7 +228,8 @@ def test_files_beside_the_own_folder_stay(tmp_path, monkeypatch, warned):
 def test_a_folder_of_another_user_is_not_trusted(tmp_path, monkeypatch, warned):
     """What is built is run from it."""
     Cache(tmp_path / "c").set("key", {"gates": 3})
-    monkeypatch.setattr(cache_module.os, "geteuid", lambda uid=os.geteuid(): uid + 1)
+    user = os.geteuid()
+    monkeypatch.setattr(cache_module.os, "geteuid", lambda: user + 1)
     assert Cache(tmp_path / "c").get("key") is None
     assert "belongs to another user" in warned()
 
