@@ -58,7 +58,8 @@ Adders that are not named are `operator`: left to Yosys, which takes carry chain
 maximum that is not named two are placed, `operator` and what --objective chooses by gates, and the one with the fewest
 lookup tables (area), the shortest critical path (delay) or the least product of both (balanced) is shown. Of an end
 that is not named, `subtract` is placed, too.
-Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
+Results are kept in {cache_folder()}, which can always be deleted;
+BMHW_CACHE_DIR names another folder for it.
 """
 
 _ROWS = (("LUTs", "luts", "MAC / BM"), ("carries", "carries", "MAC / BM"), ("flip-flops", "flip_flops", "MAC / BM"),

@@ -38,7 +38,8 @@ examples:
   python -m bmhw.synth --compare --mac-bits 8 --bm-bits 5 --inputs 64 --liberty cells.lib.gz --json out.json
       both neurons at unequal widths, also in gate equivalents and ns of a cell library
 
-Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
+Results are kept in {cache_folder()}, which can always be deleted;
+BMHW_CACHE_DIR names another folder for it.
 """
 
 

@@ -12,7 +12,7 @@ from simulation import packed_vectors, random_vectors, simulate
 
 from bmhw import export, synth
 from bmhw.errors import UsageError
-from bmhw.flow.cache import Cache
+from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
 from bmhw.flow.netlist import Cell, join, read_blocks
 from bmhw.flow.paths import Stage, pipeline_stages
@@ -40,8 +40,8 @@ def own_cache(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
-def mapped(tmp_path_factory):
-    cache = Cache(tmp_path_factory.getbasetemp() / "cache")
+def mapped():
+    cache = Cache(cache_folder())
     return lambda design, by_parts=False: figures(design, by_parts=by_parts, objective="area", engine=Engine(),
                                                   cache=cache)
 

@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from amaranth._toolchain.yosys import _BuiltinYosys
 from proof import equivalent, plain_rtlil
 
+from bmhw.errors import RunError, UsageError
+from bmhw.flow.cache import Cache
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import Comparator
 from bmhw.hdl.arithmetic.logarithm import Normalizer
@@ -19,8 +22,9 @@ from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.hdl.neurons.neuron import create_neuron
-from bmhw.hdl.verilog.convert import block_to_verilog, to_verilog
+from bmhw.hdl.verilog.convert import block_to_verilog, converter, to_verilog
 from bmhw.hdl.verilog.tidy import tidy
+from bmhw.measure.generation import generate
 
 
 def neurons():
@@ -214,3 +218,64 @@ class TestText:
         texts = {subprocess.run([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, text=True, check=True,
                                 capture_output=True).stdout for seed in ("1", "2")}
         assert texts == {to_verilog(Design(format=BmFormat(inputs=5, bits=5, layout="bipolar")))}
+
+
+class TestConverter:
+    """The variable AMARANTH_USE_YOSYS: what it may be, and what is said where that isn't there."""
+
+    SMALL = Design(format=MacFormat(inputs=1, bits=2))
+
+    @pytest.fixture
+    def yosys(self, monkeypatch, tmp_path):
+        """A function that puts a ``yosys`` on the PATH, where there is none else, and has it used."""
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("AMARANTH_USE_YOSYS", "system")
+
+        def write(script: str) -> None:
+            (tmp_path / "yosys").write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / "yosys").chmod(0o755)
+
+        return write
+
+    @pytest.mark.parametrize("value", ["bogus", "builtin,bogus", "system;builtin", "BUILTIN"])
+    def test_another_word_is_named_with_the_valid_ones(self, monkeypatch, value):
+        monkeypatch.setenv("AMARANTH_USE_YOSYS", value)
+        with pytest.raises(UsageError, match=f"one or more of builtin, system, javascript, .* not '{value}'$"):
+            to_verilog(self.SMALL)
+
+    def test_none_on_the_path_is_said(self, yosys):
+        with pytest.raises(RunError, match=r"^AMARANTH_USE_YOSYS=system: no yosys on the PATH of version"):
+            to_verilog(self.SMALL)
+
+    @pytest.mark.parametrize("script", ["exit 3", "echo Yosys 0.9", "echo nothing", "echo broken >&2; exit 1"])
+    def test_one_that_is_broken_or_old_is_said(self, yosys, script):
+        yosys(script)
+        with pytest.raises(RunError, match="no yosys on the PATH of version") as error:
+            to_verilog(self.SMALL)
+        assert "\n" not in str(error.value)
+
+    def test_one_that_fails_later_is_said_in_its_own_words(self, yosys):
+        yosys('[ "$1" = -V ] && echo Yosys 0.50 && exit 0; echo much >&2; echo "ERROR: no memory" >&2; exit 1')
+        with pytest.raises(RunError, match=r"the Yosys that writes Verilog failed \(ERROR: no memory\)"):
+            to_verilog(self.SMALL)
+
+    def test_the_next_word_is_taken_if_the_first_is_not_there(self, yosys, monkeypatch):
+        monkeypatch.setenv("AMARANTH_USE_YOSYS", "system,builtin")
+        assert converter() is _BuiltinYosys
+
+    @pytest.mark.parametrize("value", [None, ""])
+    def test_nothing_said_is_the_package(self, monkeypatch, value):
+        monkeypatch.setenv("AMARANTH_USE_YOSYS", "javascript")  # so that it is put back
+        if value is None:
+            monkeypatch.delenv("AMARANTH_USE_YOSYS")
+        else:
+            monkeypatch.setenv("AMARANTH_USE_YOSYS", value)
+        assert converter() is _BuiltinYosys
+
+    def test_what_another_one_wrote_is_not_taken_from_the_cache(self, yosys, monkeypatch, tmp_path):
+        cache = Cache(tmp_path / "cache")
+        monkeypatch.setenv("AMARANTH_USE_YOSYS", "builtin")
+        generate(self.SMALL, cache)
+        monkeypatch.setenv("AMARANTH_USE_YOSYS", "system")
+        with pytest.raises(RunError, match="no yosys on the PATH"):
+            generate(self.SMALL, cache)
