@@ -43,8 +43,9 @@ from .selection import AUTO, choose
 
 __all__ = [
     "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",
-    "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option", "number",
-    "registers_from", "run", "run_options", "stated_command", "time_limit_from", "write_atomically",
+    "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option",
+    "liberty_option", "number", "registers_from", "run", "run_options", "stated_command", "time_limit_from",
+    "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -235,6 +236,13 @@ def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
     parser.add_argument("--json", metavar="FILE",
                         help="write the figures as JSON; -: to standard output, without the tables")
+
+
+def liberty_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--liberty``, once for each file of a cell library: None or a list."""
+    parser.add_argument("--liberty", metavar="FILE", action="append",
+                        help="cell library, .lib or .lib.gz: adds gate equivalents and ns; given again, more of its "
+                             "files")
 
 
 def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:
