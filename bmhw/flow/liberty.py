@@ -124,11 +124,16 @@ class Library:
         except RunError as error:
             if engine.stopped:
                 raise
+            if "$_DFF_" in str(error):  # dfflibmap found nothing for it
+                raise self._no_flip_flop() from error
             raise RunError(f"{self.name}: {error}") from error
         if '"$_DFF_' in found.get("netlist.json", ""):
-            raise RunError(f"{self.name}: the design has registers, and no flip-flop among the {len(self.areas)} cells "
-                           "that can be used takes D at a clock edge")
+            raise self._no_flip_flop()
         return found
+
+    def _no_flip_flop(self) -> RunError:
+        return RunError(f"{self.name}: the design has registers, and none of the {len(self.areas)} cells that can be "
+                        "mapped to is a D flip-flop")
 
     def describe(self, whole_paths: bool = True) -> dict[str, Any]:
         """What JSON says of a library; of several files ``file`` and ``sha256`` are lists."""
@@ -231,7 +236,7 @@ def _summary(files: Sequence[_File]) -> Summary:
     used = {cell.name: cell for cell in candidates if cell.name not in why_not}
     for what, kinds in (("inverter", ("inverter",)), ("gate of two inputs such as a NAND", ("nand2", "gate"))):
         if not any(cell.kind in kinds for cell in used.values()):
-            lost = next((f": cell {cell.name} of {place[cell.name]} is not, for {why_not[cell.name]}"
+            lost = next((f"; cell {cell.name} of {place[cell.name]} can't: {why_not[cell.name]}"
                          for cell in cells.values() if cell.kind in kinds), "")
             raise RunError(f"{name}: no {what} among the {len(used)} cells that can be mapped to{lost}")
     inverter = ""

@@ -147,6 +147,8 @@ class Units:
         sizes = [len(points) for points in axes.values()]
         if len(values) != np.prod(sizes, dtype=int):
             raise ValueError(f"{group.kind} has {len(values)} values, not {' x '.join(map(str, sizes)) or '1'}")
+        if group.kind.startswith("cell") and max(values) <= 0:
+            raise NotTimed(f"its {group.kind} has no value above 0")
         if list(axes) == ["load", "transition"]:
             rows, columns = len(axes["transition"]), len(axes["load"])
             values = [values[column * rows + row] for row in range(rows) for column in range(columns)]

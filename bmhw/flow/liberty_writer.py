@@ -6,6 +6,9 @@ Each table has its own axes and a template of the same size before it: abc asser
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .liberty_cells import LibraryCell, Pin
 from .liberty_timing import TABLES, ArcText, TableText
 
@@ -16,7 +19,7 @@ BUFFER = "bmhw_buffer"
 
 _SENSES = {1: "positive_unate", -1: "negative_unate", 0: "non_unate"}
 # Where no delays are known all cells take the same time, so that abc's other aim is a few levels.
-_ONE = TableText("0.0, 1.0", "0.0, 1.0", "1.0, 1.0, 1.0, 1.0")
+_ONE = TableText("0.0", "0.0", "1.0")
 
 
 def write_liberty(cells: Iterable[LibraryCell], timed: bool, wire_loads: str = "",
@@ -91,21 +94,31 @@ def _arc(arc: ArcText, sizes: dict[tuple[int, int], None]) -> str:
 
 
 def _table(name: str, table: TableText, sizes: dict[tuple[int, int], None]) -> str:
-    transition, load, values = table
+    transition, load, values = _widened(table)
     rows, columns = transition.count(",") + 1, load.count(",") + 1
-    # abc asks for two points on each axis: one is written twice, a step apart
-    if columns == 1:
-        values = ", ".join(value for value in values.split(", ") for _ in range(2))
-        load, columns = _pair(load), 2
-    if rows == 1:
-        values, transition, rows = f"{values}, {values}", _pair(transition), 2
     sizes[rows, columns] = None
     return (f'        {name} ({_template(rows, columns)}) {{ index_1 ("{transition}"); index_2 ("{load}"); '
             f'values ("{values}"); }}\n')
 
 
-def _pair(point: str) -> str:
-    return f"{point}, {float(point) + 1!r}"
+def _widened(table: TableText) -> TableText:
+    """The same table with the three points on each axis that abc asks for: of one point two more that change nothing,
+    between two points the one in the middle."""
+    if table.transition.count(",") > 1 and table.load.count(",") > 1:
+        return table
+    read = table.table()
+    transition, rows = _three(read.transition, read.values)
+    load, columns = _three(read.load, rows.T)
+    return TableText(*(", ".join(map(repr, numbers.tolist())) for numbers in (transition, load, columns.T.ravel())))
+
+
+def _three(axis: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """An axis and the row of values at each of its points, as long as abc wants it."""
+    if len(axis) == 1:
+        return axis + np.arange(3.0), np.repeat(rows, 3, axis=0)
+    if len(axis) == 2:
+        return np.insert(axis, 1, axis.mean()), np.insert(rows, 1, rows.mean(axis=0), axis=0)
+    return axis, rows
 
 
 def _template(rows: int, columns: int) -> str:
