@@ -46,9 +46,28 @@ from bmhw.measure.selection import AUTO, choose
 from .errors import BmhwError, RunError, UsageError
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "called_as", "check_writable", "comparison_options",
-    "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option", "number",
-    "registers_from", "run", "run_options", "stated_command", "time_limit_from", "write_atomically",
+    "NEURONS",
+    "BmhwError",
+    "Parser",
+    "RunError",
+    "UsageError",
+    "called_as",
+    "check_writable",
+    "comparison_options",
+    "deliver_json",
+    "design_from",
+    "design_options",
+    "designs_from",
+    "jobs_from",
+    "jobs_option",
+    "liberty_option",
+    "number",
+    "registers_from",
+    "run",
+    "run_options",
+    "stated_command",
+    "time_limit_from",
+    "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
@@ -254,6 +273,13 @@ def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
     parser.add_argument("--json", metavar="FILE",
                         help="write the figures as JSON; -: to standard output, without the tables")
+
+
+def liberty_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--liberty``, once for each file of a cell library: None or a list."""
+    parser.add_argument("--liberty", metavar="FILE", action="append",
+                        help="cell library, .lib or .lib.gz: adds gate equivalents and ns; given again, more of its "
+                             "files")
 
 
 def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:

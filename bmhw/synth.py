@@ -24,6 +24,7 @@ from .command_line import (
     deliver_json,
     design_options,
     designs_from,
+    liberty_option,
     run,
     run_options,
     time_limit_from,
@@ -50,8 +51,7 @@ def parser() -> Parser:
     design_options(result)
     pipeline_options(result, stage_depth=True)
     synthesis = result.add_argument_group("synthesis")
-    synthesis.add_argument("--liberty", metavar="FILE",
-                           help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
+    liberty_option(synthesis)
     comparison_options(synthesis)
     run_options(synthesis, "run of Yosys")
     return result
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mapped = partial(figures, objective=args.objective, engine=engine, cache=cache)
         designs = [pipelined(design, args, lambda every: mapped(every, by_parts=True).stages,
                              lambda chosen: mapped(chosen, by_parts=False).depth) for design in designs]
-        library = load_library(args.liberty, engine, cache) if args.liberty else None
+        library = load_library(args.liberty, cache) if args.liberty else None
         # the BM neuron first: it is generated sooner, and mapped while the MAC neuron is generated
         neurons = measure(designs[::-1], args.objective, engine, cache, library)[::-1]
     result = compare(*neurons) if args.compare else neurons[0]

@@ -237,7 +237,8 @@ class LayerMeasurement:
         if self.library:
             cells = self._map(design, script, deadline, self.library)
             values["area_gate_equivalents"] = (cells.area or 0.0) / self.library.nand2_area
-            values["delay_ns"] = cells.delay_ns
+            if self.library.timed:
+                values["delay_ns"] = cells.delay_ns
         return values
 
     def _map(self, design: Design, script: str, deadline: float, library: Library | None = None) -> Figures:
@@ -285,8 +286,9 @@ def _whole_layer(neuron: dict[str, Any], outputs: int) -> dict[str, Any]:
 def _ratios(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, float]:
     """MAC / BM for gates and area, BM / MAC for depth and delay."""
     ratio = {"gates": mac["gates"] / bm["gates"], "depth": bm["depth"] / mac["depth"]}
-    if "delay_ns" in mac:
+    if "area_gate_equivalents" in mac:
         ratio["area_gate_equivalents"] = mac["area_gate_equivalents"] / bm["area_gate_equivalents"]
+    if "delay_ns" in mac:
         ratio["delay_ns"] = bm["delay_ns"] / mac["delay_ns"]
     return ratio
 
