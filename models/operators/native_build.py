@@ -15,31 +15,41 @@ from bmhw.models.files.writing import write_atomically
 
 __all__ = ["library"]
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-Wno-psabi")
+MACHINE = "native"
+"""The instruction set that is compiled for: this processor's."""
+
+# a product and a sum rounded together, where the processor can, would give other results than where it can't
+FLAGS = ("-O3", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-fopenmp", "-Wno-psabi")
+
+
+def target(command: list[str]) -> str:
+    """What a compiler with these options compiles for, and its version: the macros that it predefines.
+
+    Part of a library's key, since a cache folder may be shared by unlike machines. g++ and clang++ both say it.
+    """
+    macros = [*command, "-dM", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(macros, capture_output=True, check=True, text=True).stdout
 
 
 @functools.cache
-def library(name: str) -> ctypes.CDLL | str:
-    """The library of ``NAME.cpp`` in this folder, or why there is none."""
+def library(name: str, machine: str = MACHINE) -> ctypes.CDLL | str:
+    """The library of ``NAME.cpp`` in this folder, or why there is none. Its results don't depend on ``machine``."""
     source = Path(__file__).parent / f"{name}.cpp"
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         return "no C++ compiler (g++) found"
     try:
-        # what "native" means here is part of the key: a cache folder may be shared by unlike machines
-        target = subprocess.run(
-            [compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=False
-        )
+        flags = (f"-march={machine}", *FLAGS)
         key = hashlib.sha256(
             b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
-            + " ".join((compiler, *FLAGS)).encode() + target.stdout
+            + " ".join((compiler, *flags)).encode() + target([compiler, *flags]).encode()
         ).hexdigest()
         path = Path(platformdirs.user_cache_dir("bmhw")) / "native" / f"{name}-{key[:16]}.so"
         if not path.is_file():
             write_atomically(
                 path,
                 lambda temporary: subprocess.run(
-                    [compiler, *FLAGS, "-o", str(temporary), str(source)],
+                    [compiler, *flags, "-o", str(temporary), str(source)],
                     check=True,
                     capture_output=True,
                     text=True,
