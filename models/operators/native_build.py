@@ -16,26 +16,36 @@ from bmhw.models.files.writing import write_atomically
 
 __all__ = ["library"]
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-Wno-psabi")
+MACHINE = "native"
+"""The instruction set that is compiled for: this processor's."""
+
+# a product and a sum rounded together, where the processor can, would give other results than where it can't
+FLAGS = ("-O3", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-fopenmp", "-Wno-psabi")
+
+
+def target(command: list[str]) -> str:
+    """What a compiler with these options compiles for, and its version: the macros that it predefines.
+
+    Part of a library's key, since a cache folder may be shared by unlike machines. g++ and clang++ both say it.
+    """
+    macros = [*command, "-dM", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(macros, capture_output=True, check=True, text=True).stdout
 
 
 @functools.cache
-def library(name: str) -> ctypes.CDLL | str:
-    """The library of ``NAME.cpp`` in this folder, or why there is none."""
+def library(name: str, machine: str = MACHINE) -> ctypes.CDLL | str:
+    """The library of ``NAME.cpp`` in this folder, or why there is none. Its results don't depend on ``machine``."""
     source = Path(__file__).parent / f"{name}.cpp"
     compiler = _compiler()
     if compiler is None:
         return "no C++ compiler (g++) found"
     try:
-        # what "native" means here is part of the key: a cache folder may be shared by unlike machines
-        target = subprocess.run(
-            [*compiler, "-march=native", "-Q", "--help=target"], capture_output=True, check=False
-        )
+        command = [*compiler, f"-march={machine}", *FLAGS]
         key = hashlib.sha256(
             b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
-            + " ".join((*compiler, *FLAGS)).encode() + target.stdout
+            + shlex.join(command).encode() + target(command).encode()
         ).hexdigest()
-        return _kept(compiler, source, f"{name}-{key[:16]}.so")
+        return _kept(command, source, f"{name}-{key[:16]}.so")
     except subprocess.CalledProcessError as error:
         return f"{shlex.join(compiler)} can't compile {source.name}: {_reason(error.stderr)}"
     except OSError as error:
@@ -51,7 +61,7 @@ def _compiler() -> list[str] | None:
     return None
 
 
-def _kept(compiler: list[str], source: Path, name: str) -> ctypes.CDLL:
+def _kept(command: list[str], source: Path, name: str) -> ctypes.CDLL:
     """The library from the cache folder, where it is put once; for this process alone if it can't be kept."""
     path, trouble = cache_folder() / name, None
     try:
@@ -66,7 +76,7 @@ def _kept(compiler: list[str], source: Path, name: str) -> ctypes.CDLL:
         built = Path(folder) / name
         # a name in the folder, not a path: neither compiler nor linker sees what the folder is called
         subprocess.run(
-            [*compiler, *FLAGS, "-o", name, str(source)],
+            [*command, "-o", name, str(source)],
             cwd=folder, check=True, capture_output=True, text=True, errors="replace",
         )
         if trouble is None:
