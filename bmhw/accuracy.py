@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.accuracy``: accuracy against width, and at which widths BM and MAC networks are equals.
-
-Collects the cards that ``bmhw.train`` wrote, in the folders given; with ``--measure`` it classifies the whole
-held-out part with each integer network again and refuses a card that says otherwise.
-"""
+"""``python -m bmhw.accuracy``: accuracy against width, and at which widths BM and MAC networks are equals."""
 
 import datetime
 import os
@@ -21,6 +17,12 @@ from bmhw.show.plots import accuracy_width
 from bmhw.show.tables import print_whole
 
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, run, write_atomically
+
+_DESCRIPTION = """\
+Accuracy against width, and at which widths BM and MAC networks are equals.
+
+Collects the cards that bmhw.train wrote, in the folders given; with --measure it classifies the whole
+held-out part with each integer network again and refuses a card that says otherwise."""
 
 # Option of bmhw.train -> where a card's training settings hold its value; those that recipes set are left out.
 OPTIONS = {
@@ -191,7 +193,7 @@ def measure(rows: Sequence[dict[str, Any]], folders: Sequence[Path], data: Path 
 
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="folders with cards (default: the package's)"
     )

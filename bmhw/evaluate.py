@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.evaluate``: the accuracy of a trained network on its whole held-out part.
-
-Measures the classical network, the BM network in floating point and the BM network in integers, which is
-what the hardware computes. ``--bits B`` takes the network whose codes were trained at that width,
-``NAME-Bbit``, where there is one; otherwise, or with ``--rounded``, it rounds the weight codes.
-"""
+"""``python -m bmhw.evaluate``: the accuracy of a trained network on its whole held-out part."""
 
 import time
 from collections.abc import Sequence
@@ -15,6 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+
+_DESCRIPTION = """\
+The accuracy of a trained network on its whole held-out part.
+
+Measures the classical network, the BM network in floating point and the BM network in integers, which is
+what the hardware computes. --bits B takes the network whose codes were trained at that width,
+NAME-Bbit, where there is one; otherwise, or with --rounded, it rounds the weight codes."""
 
 WIDTHS = ("log_bits", "maximum_bits", "out_fraction")
 """What of a network's formats can be changed after training."""
@@ -156,7 +158,7 @@ def trace_table(trace: list[dict[str, Any]]) -> Table:
 
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument(
         "--model",
         default="digits",

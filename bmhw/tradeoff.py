@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.tradeoff``: what a neuron costs in hardware, against what its trained network classifies right.
-
-For each trained network one neuron of ``--inputs`` inputs with the network's own number formats, from activation code
-to activation code and from activation code to the linear result that a residual sum takes: the best architecture
-known, as in ``bmhw.layers``. A network is on the frontier if no other one is at least as accurate with at most as many
-gates on at most as long a path, by the neuron that gives a code.
-"""
+"""``python -m bmhw.tradeoff``: what a neuron costs in hardware, against what its trained network classifies right."""
 
 import datetime
 import itertools
@@ -47,6 +41,14 @@ from .command_line import (
 from .errors import TimeLimitError
 
 __all__ = ["HEADINGS", "cells", "label", "main", "neurons_of", "on_frontier"]
+
+_DESCRIPTION = """\
+What a neuron costs in hardware, against what its trained network classifies right.
+
+For each trained network one neuron of --inputs inputs with the network's own number formats, from activation code
+to activation code and from activation code to the linear result that a residual sum takes: the best architecture
+known, as in bmhw.layers. A network is on the frontier if no other one is at least as accurate with at most as many
+gates on at most as long a path, by the neuron that gives a code."""
 
 OUTPUTS = ("code", "linear")
 FIGURES = ("gates", "depth")
@@ -91,7 +93,7 @@ def networks(
 
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument("folders", nargs="*", type=Path, metavar="FOLDER",
                         help="folders with cards of networks (default: the package's)")
     result.add_argument("--dataset", default="mnist", help="the networks' images (default: mnist)")

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.train``: train a network in three phases and write its integer weights and their card.
-
-The classical network comes first; the BM network starts from its weights and learns from its soft labels;
-then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
-ends; ``--resume`` goes on from there.
-"""
+"""``python -m bmhw.train``: train a network in three phases and write its integer weights and their card."""
 
 import ctypes
 import dataclasses
@@ -23,12 +18,19 @@ from bmhw.hdl.checks import not_one_of
 
 from .command_line import Parser, RunError, UsageError, number, run
 
+_DESCRIPTION = """\
+Train a network in three phases and write its integer weights and their card.
+
+The classical network comes first; the BM network starts from its weights and learns from its soft labels;
+then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
+ends; --resume goes on from there."""
+
 PHASES = ("classical", "bm", "quantised")
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument("--dataset", default="digits", help="images to train on (default: digits)")
     result.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files (IDX, binary or npz)"

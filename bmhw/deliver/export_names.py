@@ -40,6 +40,8 @@ KEYWORDS = frozenset(
 )
 """The keywords of Verilog (IEEE 1364-2005) and SystemVerilog (IEEE 1800-2017 and 1800-2023, annex B)."""
 
+_TAKEN = ("std", "TOP")  # SystemVerilog's built-in package; what Verilator calls its own top
+
 
 def check_name(name: str) -> str:
     """Return ``name`` if a module and its files may be called so; :class:`UsageError` otherwise.
@@ -50,8 +52,8 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or len(name) > LONGEST_NAME:
         raise UsageError(f"--name must be 1 to {LONGEST_NAME} letters, digits and underscores of ASCII, a letter "
                          f"first, not {shown}")
-    if name in KEYWORDS:
-        raise UsageError(f"--name must be no keyword of Verilog or SystemVerilog, not {name!r}")
+    if name in KEYWORDS or name in _TAKEN:
+        raise UsageError(f"--name must be no word of Verilog, SystemVerilog or Verilator, not {name!r}")
     if name in PORT_NAMES:
         raise UsageError(f"--name must be no name of a port ({', '.join(sorted(PORT_NAMES))}), not {name!r}")
     return name

@@ -181,8 +181,6 @@ class SerialNeuron(Block):
 
 
 class SerialMacNeuron(SerialNeuron):
-    __doc__ = SerialNeuron.__doc__
-
     def result(self, m, platform, first, accept):
         fmt, design = self.design.format, self.design
         accumulator = Signal(fmt.y.bits, reset_less=True)
@@ -206,8 +204,6 @@ class SerialMacNeuron(SerialNeuron):
 
 
 class SerialBmNeuron(SerialNeuron):
-    __doc__ = SerialNeuron.__doc__
-
     def result(self, m, platform, first, accept):
         fmt, design = self.design.format, self.design
         parts = {
