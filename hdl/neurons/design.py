@@ -132,9 +132,9 @@ class Design:
         if fmt.boundary == "layer":
             words.append("layer")
         words += [f"{fmt.bits}bit", f"{fmt.inputs}in"]
-        if isinstance(fmt, BmFormat):
-            if (fmt.log_bits, fmt.log_fraction) != (fmt.bits, default_fraction(fmt.bits, fmt.bits)):
-                words.append(f"log{fmt.log_bits}_{fmt.log_fraction}")
+        usual_code = fmt.bits, default_fraction(fmt.bits, fmt.bits)
+        if isinstance(fmt, BmFormat) and (fmt.log_bits, fmt.log_fraction) != usual_code:
+            words.append(f"log{fmt.log_bits}_{fmt.log_fraction}")
         words += _unusual(fmt)
         if self.form != "parallel":
             words.append(self.form)
