@@ -29,7 +29,7 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,12 +49,16 @@ from bmhw.measure.selection import AUTO, choose
 from .errors import BmhwError, RunError, UsageError
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",
-    "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option", "number",
-    "registers_from", "run", "run_options", "stated_command", "time_limit_from", "write_atomically",
+    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_file_name", "check_own", "check_writable",
+    "comparison_options", "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option",
+    "number", "reading", "registers_from", "run", "run_options", "stated_command", "time_limit_from",
+    "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
+
+MOST_JOBS = 1024
+"""Each is a thread and a tool beside it; more would only fill the memory."""
 
 # Options that mean something to one neuron only: attribute of the parsed arguments -> field.
 _BM_FIELDS = {
@@ -86,6 +90,11 @@ class Parser(argparse.ArgumentParser):
             suggestion = nearest(option, self._option_string_actions)
             self.error(f"{kind} {option}{suggestion}; --help lists the options")
         return parsed
+
+    def _get_values(self, action, arg_strings):
+        if "" in arg_strings:  # a variable of a script that is not set; no option means anything by it
+            raise argparse.ArgumentError(action, "must not be empty")
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
@@ -251,9 +260,9 @@ def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:
 
 
 def jobs_from(value: int | str) -> int:
-    """What ``--jobs`` says; UsageError for less than 1."""
-    if not isinstance(value, int) or value < 1:
-        raise UsageError(f"Number of jobs must be 1 or more, not {value!r}")
+    """What ``--jobs`` says; UsageError for less than 1 or more than :data:`MOST_JOBS`."""
+    if not isinstance(value, int) or not 1 <= value <= MOST_JOBS:
+        raise UsageError(f"Number of jobs must be 1 or more, at most {MOST_JOBS}, not {value!r}")
     return value
 
 
@@ -263,7 +272,7 @@ def stated_command(module: str, argv: Sequence[str]) -> str:
     kept, rest = [], iter(argv)
     for argument in rest:
         option, _, value = argument.partition("=")
-        if option in ("--json", "--jobs"):
+        if option in ("--json", "--jobs", "--append"):
             if not value:
                 next(rest, None)
         elif option == "--liberty":
@@ -387,6 +396,35 @@ def check_writable(path: str | os.PathLike) -> None:
         raise RunError(f"cannot write {target}: there is no folder {target.parent}")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise RunError(f"cannot write {target}: permission denied")
+
+
+def check_file_name(option: str, name: str) -> None:
+    """:class:`UsageError` unless files in any folder can be called ``name`` and an ending of up to 50 bytes."""
+    if name in ("", ".", "..") or set(name) & set("/\\:") or not name.isprintable() or len(name.encode()) > 200:
+        raise UsageError(f"{option} must be a name of files of at most 200 bytes, without folders, not {name!r}")
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, meaning: str) -> Iterator[None]:
+    """Around what takes a file of JSON apart: :class:`RunError` that ``path`` is no ``meaning`` for whatever is missing
+    in it or of another kind than was expected."""
+    try:
+        yield
+    except BmhwError:
+        raise
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise RunError(f"{path} is no {meaning}: {one_line(repr(error))}") from error
+
+
+def check_own(path: Path, mark: str, command: str) -> None:
+    """:class:`RunError` if there is a file that ``command``, whose files begin with ``mark``, did not write."""
+    try:
+        if path.exists() and mark not in path.read_text(errors="replace")[:4096]:
+            raise RunError(f"cannot write {path}: it exists and is not a file of {command}; move it away")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def deliver_json(value: object, file: str | None) -> bool:

@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import ENGINES, Engine
 from bmhw.flow.synthesis import in_parallel, map_design
@@ -21,6 +18,7 @@ from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.generation import generate
 from bmhw.measure.selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
+from bmhw.show.progress import shares
 
 from .command_line import (
     Parser,
@@ -31,6 +29,7 @@ from .command_line import (
     jobs_option,
     number,
     program_name,
+    reading,
     run,
     write_atomically,
 )
@@ -109,16 +108,15 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
             if (shape(design.format)["layout"] or "mac") in families
             for script in dict.fromkeys(SCRIPT_OF.values())
             if script == "area" or ((width, n) in BOTH_SCRIPTS and design.format.result == "code")]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("measuring", total=len(todo))
-
+    if not todo:
+        raise UsageError(f"there is no design of {', '.join(families)} to measure at "
+                         f"{', '.join(f'{width} bits and {n} inputs' for width, n in shapes)}")
+    with shares(f"measuring {len(todo)} designs") as progress:
         def row(design: Design, script: str) -> tuple[dict[str, Any], str]:
             generated = generate(design, cache)
             figures = map_design(generated.verilog, generated.name, by_parts=False, objective=script, engine=engine,
                                  cache=cache, library=None)
-            progress.advance(task)
+            progress(1 / len(todo))
             fmt = design.format
             return {**shape(fmt), "result": fmt.result, "sums": getattr(fmt, "sums", None),
                     "architecture": design.architecture,
@@ -132,15 +130,27 @@ def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]],
            families: Collection[str] = FAMILIES) -> dict[str, Any]:
     """The table with the rows that the one in ``path`` has of other shapes and families; RunError if other tools
     measured those."""
-    if not path.exists():
+    old = table_in(path)
+    if old is None:
         return table
-    old = json.loads(path.read_text())
     kept = [row for row in old["rows"]
             if (row["bits"], row["inputs"]) not in set(shapes) or (row["layout"] or "mac") not in families]
     for tool in ("engine", "yosys"):
         if kept and old[tool] != table[tool]:
             raise RunError(f"{path} was measured by {old[tool]}, not {table[tool]}: measure all shapes, or take --out")
     return {**table, "rows": kept + table["rows"]}
+
+
+def table_in(path: Path) -> dict[str, Any] | None:
+    """The table of an earlier run; None where there is no file, RunError for another one."""
+    if not path.exists():
+        return None
+    with reading(path, "table of bmhw.explore"):
+        table = json.loads(path.read_text())
+        for row in table["rows"]:
+            hash((row["bits"], row["inputs"], row["layout"]))
+        (table["engine"], table["yosys"])
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -166,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UsageError(str(error)) from None
     jobs = jobs_from(args.jobs)
     check_writable(args.out)
+    table_in(args.out)  # its errors before hours of work
     engine = Engine(args.engine)
     with engine.stopping():
         table = explore(engine, Cache(cache_folder()), shapes, jobs, args.families)

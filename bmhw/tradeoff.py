@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not isinstance(args.inputs, int) or args.inputs < 2 or args.inputs % 2:
         raise UsageError(f"Number of inputs must be an even number of 2 or more, not {args.inputs!r}")
     time_limit = time_limit_from(args.time_limit)
-    if args.json:
+    if args.json is not None:
         check_writable(args.json)
     try:
         from bmhw.models.files.store import WEIGHTS
