@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(str(error)) from error
     jobs = jobs_from(args.jobs)
     time_limit = time_limit_from(args.time_limit)
-    if args.json:
+    if args.json is not None:
         check_writable(args.json)
     engine = Engine(args.engine, time_limit)
     cache = Cache(None if args.no_cache else cache_folder())

@@ -4,7 +4,6 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import load_library
 from bmhw.measure.neurons import compare, figures, measure
 from bmhw.measure.pipelining import pipeline_options, pipelined
+from bmhw.show.progress import waiting
 from bmhw.show.tables import print_comparison, print_neuron, print_versions
 
 from .command_line import (
@@ -61,13 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     designs = designs_from(args)
-    if args.json:
+    if args.json is not None:
         check_writable(args.json)
     engine = Engine(args.engine, time_limit_from(args.time_limit))
     cache = Cache(None if args.no_cache else cache_folder())
-    progress = Console(stderr=True)
-    waiting = progress.status("generating and mapping ...") if progress.is_terminal else nullcontext()
-    with waiting, engine.stopping():
+    with waiting("generating and mapping"), engine.stopping():
         mapped = partial(figures, objective=args.objective, engine=engine, cache=cache)
         designs = [pipelined(design, args, lambda every: mapped(every, by_parts=True).stages,
                              lambda chosen: mapped(chosen, by_parts=False).depth) for design in designs]

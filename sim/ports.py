@@ -13,7 +13,7 @@ from .vectors import value_range
 if TYPE_CHECKING:
     from bmhw.hdl.neurons.design import Design
 
-__all__ = ["CONTROLS", "Port", "ports_of"]
+__all__ = ["CONTROLS", "PORT_NAMES", "Port", "ports_of"]
 
 CONTROLS = {
     "parallel": (),
@@ -136,3 +136,9 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
         "y": ("output, linear", linear),
         "z": ("output, log code", code),
     }
+
+
+PORT_NAMES = frozenset(_CONTROL_MEANINGS) | _mac_meanings(MacFormat(inputs=1, bits=2)).keys() | _bm_meanings(
+    BmFormat(inputs=1, bits=2)
+).keys()
+"""Every port that some neuron has."""

@@ -78,8 +78,6 @@ class SerialNeuron(Block):
 
 
 class SerialMacNeuron(SerialNeuron):
-    __doc__ = SerialNeuron.__doc__
-
     def result(self, m, platform, first, accept):
         fmt, design = self.design.format, self.design
         accumulator = Signal(fmt.y.bits, reset_less=True)
@@ -103,8 +101,6 @@ class SerialMacNeuron(SerialNeuron):
 
 
 class SerialBmNeuron(SerialNeuron):
-    __doc__ = SerialNeuron.__doc__
-
     def result(self, m, platform, first, accept):
         fmt, design = self.design.format, self.design
         parts = {
