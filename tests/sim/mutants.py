@@ -119,6 +119,9 @@ def mutate(verilog: str, count: int, seed: int) -> tuple[str, list[Mutant]]:
         changed = text[: token.start()] + new + text[token.end() :]
         changes[expression].append((len(chosen), changed))
         chosen[key] = Mutant(name, token.lastgroup, text, changed)
+        if token.lastgroup == "name":  # all mutants are in one text: together they must not close a loop either
+            for wire in expression.drives:
+                by_name[name].readers[new].add(wire)
     return _with_choices(verilog, changes, len(chosen)), list(chosen.values())
 
 
