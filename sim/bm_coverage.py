@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hdl.formats import Exp2, Log2
-from .vectors import value_range
 
 if TYPE_CHECKING:
     from ..hdl.neuron_formats import BmFormat
@@ -21,8 +20,13 @@ Booleans = NDArray[np.bool_]
 
 # Up to this many index bits a table has an entry for each of its inputs, whatever the architecture.
 _FLAT_BITS = 9
-# Low bits of the larger maximum with which every distance is met: a logarithmic end's last tables see so many.
-_LAST = 2
+# Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits for
+# the last two bits has a table for each of their values.
+_LAST, _LAST_UP_TO = 2, 9
+# Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code, above.
+_PLACES = 7
+# More vectors than this only for more inputs: the largest exact tables have so many entries.
+_MOST = 4096
 
 
 def log2_entries(log2: Log2, magnitudes: Integers) -> tuple[Integers, ...]:
@@ -94,8 +98,10 @@ class Coverage:
     An item counts where the output shows it: the integer model's output changes when the maximum is a step larger
     (or smaller, an item of its own). Items are, for each maximum, the input that wins it alone with each bit of its
     activation and of its weight 0 and 1, each sign, and the digit by which it wins; each entry that log2, exp2 and the
-    end read; each distance of two maxima with each pair of the larger one's last bits (logarithmic end); both sides of
-    each rounding; a bias that wins, bit by bit.
+    end read; each distance of two maxima, with the larger one's last bits, and with a result that is clamped, just not
+    clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results (linear
+    end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates reach with
+    a bit of 1 in common that nobody else has.
     """
 
     def __init__(self, fmt: "BmFormat"):
@@ -119,9 +125,13 @@ class Coverage:
         if fmt.combine == "logarithmic":
             phi = fmt.log_subtract.phi
             # from the last distance that takes something off on they are all alike
-            self.far = min(int(np.flatnonzero(phi)[-1]) + 2 if phi.any() else 1, fmt.full_scale)
+            # (in a table of a power of two entries)
+            last = int(np.flatnonzero(phi)[-1]) if phi.any() else 1
+            self.far = min(1 << (last + 1).bit_length(), fmt.full_scale)
+            self.last = _LAST if fmt.maximum_bits <= _LAST_UP_TO else 0
             self._distances = np.arange(0, self.far + 1, 1 << fmt.dropped_bits)
-            self._family(("distance",), (self.far + 1) << _LAST)
+            self._family(("distance",), (self.far + 1) << self.last)
+            self._family(("place",), ((self.far + 1) << self.last) * _PLACES)
         elif fmt.result == "code":
             self.roundings = roundings_of(fmt)
             self._results = np.arange((1 << fmt.end_log2.bits) + 1)
@@ -141,6 +151,25 @@ class Coverage:
         start = self._starts[key]
         return ~self._covered[start : start + size]
 
+    @property
+    def needed(self) -> int:
+        """How many vectors meet nearly every item: each input wins each maximum some times, each entry is read."""
+        fmt = self.fmt
+        maxima = len(fmt.branches)
+        each = [4 * max(fmt.candidates) if fmt.layout == "wired" else 4 * fmt.inputs]
+        entries = dict.fromkeys(("exp2", "log2", "end"), 0)
+        for (family, *_), size in self._sizes.items():
+            if family in entries:
+                entries[family] += size
+        if fmt.combine == "linear":
+            each.append(entries["exp2"] // (maxima * (1 if fmt.result == "code" else 2)))
+        else:
+            each.append((((self.far + 1) >> fmt.dropped_bits) << self.last) * 3 // 2)
+        each.append(entries["log2"] // (2 * maxima))
+        each.append(entries["end"] + 2 * len(self.roundings))
+        # a draft does not always reach what it aims at, and some serve something else
+        return max(each[0], min(_MOST, max(each) * 5 // 4))
+
     def uncovered(self) -> Uncovered:
         fmt = self.fmt
 
@@ -157,8 +186,10 @@ class Coverage:
         magnitudes = of("log2", self._magnitudes, log2_entries(fmt.log2_unit, self._magnitudes), 2)
         distances = results = np.array([], dtype=np.int64)
         if fmt.combine == "logarithmic":
-            missing = self._missing(("distance",), (self.far + 1) << _LAST).reshape(-1, 1 << _LAST).any(axis=1)
-            distances = self._distances[missing[self._distances]]
+            missing = self._missing(("distance",), (self.far + 1) << self.last).reshape(-1, 1 << self.last)
+            missing = missing[self._distances]
+            # those that were not met at all come first
+            distances = self._distances[missing.all(axis=1) if missing.all(axis=1).any() else missing.any(axis=1)]
             sums = sums[:0]
         elif fmt.result == "code":
             entries = of("end", self._results, log2_entries(fmt.end_log2, self._results), 1) << fmt.end_shift
@@ -215,7 +246,10 @@ class Coverage:
             winner = entered.argmax(axis=1)
             best = entered[row, winner]
             entered[row, winner] = -1
-            second = np.maximum(entered.max(axis=1), 0)
+            follower = entered.argmax(axis=1)
+            second = np.maximum(entered[row, follower], 0)
+            entered[row, follower] = -1
+            third = np.maximum(entered.max(axis=1), 0) >> fmt.dropped_bits
             if fmt.combine == "logarithmic":
                 second = np.maximum(second, inputs[f"bias{branch + 1}"])
             best_seen, second_seen = best >> fmt.dropped_bits, second >> fmt.dropped_bits
@@ -227,6 +261,16 @@ class Coverage:
             adverse = (second_seen >> np.maximum(digit - 2, 0) & 1) == 1
             index = (winner * digits + digit) * 2 + adverse
             yield item(("digit", branch), fmt.inputs * digits * 2, index, down & (best_seen >= second_seen) & (best >= 0))
+
+            # where the two meet in a tree, with bits that they have in common and the third has not
+            level = np.maximum(_bit_length(winner ^ follower), 1)
+            node = (1 << max(fmt.inputs - 1, 1).bit_length() - level) + (winner >> level)
+            met = down & (second_seen > third)
+            for bit in range(fmt.maximum_bits):
+                common = (best_seen ^ second_seen) >> bit == 0
+                valid = met & common & (best_seen >> bit & 1 == 1) & ((best_seen ^ third) >> bit > 0)
+                index = node * fmt.maximum_bits + bit
+                yield item(("node", branch), 2 * fmt.inputs * fmt.maximum_bits * 2, index, valid)
 
             code = codes[row, winner]
             weight = inputs[self.weights[w]][row, winner]
@@ -282,12 +326,24 @@ class Coverage:
             yield item(("output",), code.bits * 2, bit * 2 + (output >> bit & 1), np.ones(len(output), dtype=bool))
         if fmt.combine == "logarithmic":
             distance = np.clip(final[0] - final[1], 0, self.far)
-            last = final[0] >> fmt.dropped_bits & ((1 << _LAST) - 1)
-            yield item(("distance",), (self.far + 1) << _LAST, (distance << _LAST) + last, shown[0][0] & shown[0][1])
+            last = final[0] >> fmt.dropped_bits & ((1 << self.last) - 1)
+            yield item(("distance",), (self.far + 1) << self.last, (distance << self.last) + last,
+                       shown[0][0] & shown[0][1])
+            end = fmt.log_subtract
+            z = final[0] - end.phi[distance] - end.origin + end.offset
+            place = np.searchsorted([-1, 0, 1, end.log.maximum, end.log.maximum + 1, end.log.maximum + 2], z, side="right")
+            index = ((distance << self.last) + last) * _PLACES + place
+            yield item(("place",), self._sizes["place",], index, final[0] > final[1])
+            # the other way round nothing is left, though there would be without the comparison
+            reverse = np.minimum(final[1] - final[0], self.far)
+            yield item(("reverse",), self.far + 1, reverse, (reverse >= 0) & (final[0] - end.origin + end.offset > 0))
         elif fmt.result == "code":
-            low, high = value_range(fmt, "bias")
             terms = (s * fmt.exp2_unit.compute(m) for s, m in zip(fmt.branches, final, strict=True))
             y = sum(terms, start=inputs["bias"])
+            everywhere = np.ones(len(y), dtype=bool)
+            over = y >> fmt.out_fraction
+            yield item(("over",), 1 << fmt.y.bits - fmt.out_fraction, np.maximum(over, 0), everywhere & (over > 0))
+            yield item(("under",), fmt.y.bits + 1, _bit_length(np.maximum(-y, 0)), y < 0)
             seen = np.clip(y, 0, 1 << fmt.out_fraction) >> fmt.end_shift
             for table, entry in enumerate(log2_entries(fmt.end_log2, seen)):
                 yield item(("end", table), self._sizes["end", table], entry, y > 0)

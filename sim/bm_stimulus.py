@@ -70,15 +70,21 @@ class _Drafting:
         """A vector a row of ``winners`` (rows, maxima)."""
         fmt, rows, n = self.fmt, len(winners), self.fmt.inputs
         row = np.arange(rows)
-        side = self._sides(winners)
+        side = self._sides(winners).copy()
         sums = self._sums(rows, uncovered)
         biases, sums = self._biases(sums)
+        partners = self._partners(winners, side)
         magnitude = np.zeros((rows, n), dtype=np.int64)
         weights = np.zeros((len(self.weights), rows, n), dtype=np.int64)
         crowded = self.random.random(rows) < 0.5
         # the others: below the winner of each maximum of their side
         limits = np.stack([self._below(sums[row[:, np.newaxis], side * len(self.weights) + w], crowded)
                            for w in range(len(self.weights))])
+        for branch, partner in enumerate(partners.T):
+            wanted = sums[:, branch]
+            close = np.where(self.random.random(rows) < 0.6, wanted, self._below(wanted, np.ones(rows, dtype=bool)))
+            place = limits[branch % len(self.weights)]
+            place[row, partner] = np.where(partner != winners[:, branch], close, place[row, partner])
         least, most = limits.min(axis=0), limits.max(axis=0)
         magnitude = self._magnitudes(most + fmt.sum_origin - fmt.weight.maximum, least + fmt.sum_origin)
         for w, limit in enumerate(limits):
@@ -116,14 +122,49 @@ class _Drafting:
             side[np.arange(rows), winners[:, branch]] = branch // len(self.weights)
         return side
 
+    def _partners(self, winners: Integers, side: Integers) -> Integers:
+        """For some winners another input that comes as close as can be; its place differs in one bit, for a tree's nodes.
+
+        Shape (rows, maxima); the winner itself where there is none. Moves the partner to the winner's ``side``.
+        """
+        rows, n = np.arange(len(winners)), self.fmt.inputs
+        partners = winners ^ (1 << self.random.integers(0, max(n - 1, 1).bit_length(), winners.shape))
+        single = self.random.random(winners.shape) < 0.5
+        partners = np.where(single & (partners < n), partners, winners)
+        for branch in range(winners.shape[1]):
+            partner, own = partners[:, branch], branch // len(self.weights)
+            taken = (winners == partner[:, np.newaxis]).any(axis=1)
+            if self.fmt.layout == "wired":
+                taken |= side[rows, partner] != own
+            partners[:, branch] = partner = np.where(taken, winners[:, branch], partner)
+            if self.fmt.layout != "wired" and self.sides == 2:
+                side[rows, partner] = np.where(taken, side[rows, partner], own)
+        return partners
+
     def _sums(self, rows: int, uncovered: Uncovered) -> Integers:
         """The wanted sum of each maximum, shape (rows, maxima)."""
         fmt = self.fmt
         branches = len(fmt.branches)
         sums = self.random.integers(0, fmt.full_scale + 1, (rows, branches))
+        if len(self.weights) == 2:
+            # the maxima of a side share their inputs' codes: they differ by a weight at most
+            low = np.maximum(sums[:, ::2] - fmt.weight.maximum, 0)
+            high = np.minimum(sums[:, ::2] + fmt.weight.maximum, fmt.full_scale)
+            sums[:, 1::2] = low + (self.random.random(low.shape) * (high - low + 1)).astype(np.int64)
         if len(uncovered.sums):
+            new = self.random.random((rows, branches)) < 0.7
             wanted = uncovered.sums[self.random.integers(0, len(uncovered.sums), (rows, branches))]
-            sums = np.where(self.random.random((rows, branches)) < 0.7, wanted, sums)
+            first = np.where(new, wanted, sums)
+            if len(self.weights) == 2:
+                low = np.maximum(first[:, ::2] - fmt.weight.maximum, 0)
+                high = np.minimum(first[:, ::2] + fmt.weight.maximum, fmt.full_scale)
+                begin = np.searchsorted(uncovered.sums, low)
+                end = np.searchsorted(uncovered.sums, high, side="right")
+                index = begin + (self.random.random(low.shape) * (end - begin)).astype(np.int64)
+                near = uncovered.sums[np.minimum(index, len(uncovered.sums) - 1)]
+                anywhere = low + (self.random.random(low.shape) * (high - low + 1)).astype(np.int64)
+                first[:, 1::2] = np.where(new[:, 1::2] & (end > begin), near, anywhere)
+            sums = first
         if fmt.combine == "linear":
             return sums
         end, step = fmt.log_subtract, 1 << fmt.dropped_bits
@@ -137,9 +178,14 @@ class _Drafting:
         high = np.minimum(low + end.log.maximum, fmt.full_scale)
         low = np.minimum(low, high)
         first = low + (self.random.random(rows) * (high - low + 1)).astype(np.int64)
-        sums[:, 0] = np.where(self.random.random(rows) < 0.9, first, np.maximum(sums[:, 0], distance))
-        other = sums[:, 0] + self.random.integers(0, 4, rows)
-        reverse = self.random.random(rows) < 0.08
+        # otherwise where it just is or is not, or anywhere
+        edge = np.where(self.random.random(rows) < 0.7, low, high) + self.random.integers(-2, 3, rows)
+        kind = self.random.random(rows)
+        first = np.select([kind < 0.55, kind < 0.92], [first, edge], sums[:, 0])
+        sums[:, 0] = np.clip(np.maximum(first, distance), 0, fmt.full_scale)
+        other = sums[:, 0] + (self.random.integers(0, 8 << fmt.sum_bits, rows) >> self.random.integers(3, fmt.sum_bits + 4,
+                                                                                                     rows)) * step
+        reverse = self.random.random(rows) < 0.12
         sums[:, 1] = np.clip(np.where(reverse, other, sums[:, 0] - distance), 0, fmt.full_scale)
         return sums
 
@@ -232,6 +278,8 @@ class _Drafting:
                 new = uncovered.results[self.random.integers(0, len(uncovered.results), rows)]
                 wanted = np.where(kind < 0.7, new, wanted)
             beyond = one + self.random.integers(-1, 2, rows)
+            above = self.random.integers(one, fmt.y.maximum + 1, rows)
+            above = above >> fmt.out_fraction << fmt.out_fraction
             power = 1 << self.random.integers(0, fmt.y.bits - 1, rows)
-            wanted = np.select([kind > 0.98, kind > 0.95, kind > 0.9], [beyond, power | one, -power], wanted)
+            wanted = np.select([kind > 0.98, kind > 0.95, kind > 0.9], [beyond, above, -power], wanted)
         return np.clip(wanted - total, fmt.bias.minimum, fmt.bias.maximum)
