@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hdl.formats import Exp2, Log2
+from bmhw.hdl.formats.conversions import Exp2, Log2
 
 if TYPE_CHECKING:
-    from ..hdl.neuron_formats import BmFormat
+    from bmhw.hdl.formats.bm import BmFormat
 
 __all__ = ["Coverage", "Uncovered", "exp2_entries", "log2_entries", "maxima_of", "roundings_of"]
 

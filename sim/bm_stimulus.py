@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .bm_coverage import Coverage, Uncovered, maxima_of
 
 if TYPE_CHECKING:
-    from ..hdl.neuron_formats import BmFormat
+    from bmhw.hdl.formats.bm import BmFormat
 
 __all__ = ["bm_vectors"]
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RunError, UsageError
-from ..flow.work_folder import is_plain, work_folder
+from bmhw.errors import RunError, UsageError
+from bmhw.flow.work_folder import is_plain, work_folder
+
 from .plain_names import LINKS
 
 __all__ = ["build_folder"]

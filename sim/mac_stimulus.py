@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ..hdl.neuron_formats import MacFormat
+    from bmhw.hdl.formats.mac import MacFormat
 
 __all__ = ["mac_vectors"]
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..flow.work_folder import is_plain
+from bmhw.flow.work_folder import is_plain
+
 from .simulators import Simulator
 
 __all__ = ["LINKS", "plain_names"]

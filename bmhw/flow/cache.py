@@ -21,7 +21,7 @@ from typing import Any
 
 import platformdirs
 
-from ..errors import warn_once
+from bmhw.errors import warn_once
 
 __all__ = ["Cache", "NotOursError", "cache_folder", "claim", "digest", "without_cache"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RunError
+from bmhw.errors import RunError
 
 __all__ = ["is_plain", "work_folder"]
 

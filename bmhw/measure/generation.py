@@ -60,7 +60,7 @@ def _converter() -> list:
     """What turns the design into text, where it isn't the package that comes with this one."""
     if (os.environ.get("AMARANTH_USE_YOSYS") or "builtin") == "builtin":
         return []
-    from ..hdl.verilog import converter
+    from bmhw.hdl.verilog.convert import converter
 
     return [os.environ["AMARANTH_USE_YOSYS"], converter().version()]
 
