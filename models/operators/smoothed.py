@@ -12,21 +12,16 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from .common import SMALLEST, SMALLEST_SCALE
 from .max_product import max_product_difference, straight_through, triton_suits
 from .native_build import library
 from .precision import powers_dtype
 
 __all__ = ["norm_difference", "smoothed_gradient_difference"]
 
-SMALLEST = {torch.float32: 1e-36, torch.float64: 1e-300}
-"""Powers below this count as 0, and it is added to each sum of powers, whose root has no slope at 0."""
-
-SMALLEST_SCALE = 1e-15
-"""What is 0 everywhere has this scale."""
-
 
 def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
-    """As :func:`.operators.max_product_difference` with the p-norm in the place of the maximum; the result's channels
+    """As :func:`.max_product.max_product_difference` with the p-norm in the place of the maximum; the result's channels
     lie last in memory.
 
     Differentiable in x and w once, for x and w other than 0. What is below ``SMALLEST^(1/p)`` of the largest x
@@ -44,7 +39,7 @@ def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float
 
 
 def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
-    """The exact value of :func:`.operators.max_product_difference`, with the gradient of the p-norms."""
+    """The exact value of :func:`.max_product.max_product_difference`, with the gradient of the p-norms."""
     smooth = norm_difference(x, w, stride, padding, p=p)
     with torch.no_grad():
         exact = max_product_difference(x, w, stride, padding)

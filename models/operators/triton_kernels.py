@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .max_product import output_size
-from .smoothed import SMALLEST, SMALLEST_SCALE
+from .common import SMALLEST, SMALLEST_SCALE, output_size
 
 __all__ = ["TritonNorm", "forward"]
 
