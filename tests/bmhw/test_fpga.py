@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
-from calls import assert_one_line, command_of, figures_of
+from support.calls import assert_one_line, command_of, figures_of
 
 from bmhw import fpga
 from bmhw.command_line import designs_from
