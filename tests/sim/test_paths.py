@@ -43,11 +43,12 @@ def here(monkeypatch, tmp_path):
 @pytest.mark.parametrize("simulator", usable_simulators())
 def test_strange_folders(here, simulator):
     """Temporary, build, output and working folder; what was built is kept, and nothing beside it."""
-    report = check(simulator=simulator, build_dir="a b", waveform=Path("c d.wave"))
+    waveform = Path("c d.wave") if simulator == usable_simulators()[-1] else None  # one shows it, and builds faster
+    report = check(simulator=simulator, build_dir="a b", waveform=waveform)
     assert report.simulator.name == simulator
-    assert (here / "c d.wave").stat().st_size > 0
+    assert waveform is None or waveform.stat().st_size > 0
     assert {"build.log", "simulation.log", f"{DESIGN.name}.v", "results.xml"} <= set(os.listdir(here / "a b"))
-    assert sorted(os.listdir(here)) == ["a b", "c d.wave", "temporary"] and not os.listdir(here / "temporary")
+    assert set(os.listdir(here)) - {"c d.wave"} == {"a b", "temporary"} and not os.listdir(here / "temporary")
 
 
 def test_a_build_folder_is_used_again(here):
