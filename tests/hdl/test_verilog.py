@@ -146,7 +146,7 @@ class TestConverter:
             to_verilog(self.SMALL)
 
     def test_none_on_the_path_is_said(self, yosys):
-        with pytest.raises(RunError, match="^AMARANTH_USE_YOSYS=system: no yosys on the PATH of version"):
+        with pytest.raises(RunError, match=r"^AMARANTH_USE_YOSYS=system: no yosys on the PATH of version"):
             to_verilog(self.SMALL)
 
     @pytest.mark.parametrize("script", ["exit 3", "echo Yosys 0.9", "echo nothing", "echo broken >&2; exit 1"])
