@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+from ..command_line import (
+    Parser,
+    RunError,
+    UsageError,
+    check_writable,
+    deliver_json,
+    number,
+    run,
+    time_limit_from,
+)
+from ..flow.engine import TIME_LIMIT
 from ..flow.scripts import OBJECTIVES
 from ..hdl.adders import ADDERS
 from ..hdl.checks import check_range
@@ -16,6 +26,7 @@ from ..hdl.design import FORMS, Design
 from ..hdl.log_ends import LOG_ENDS
 from ..hdl.maxima import MAXIMA
 from ..hdl.multipliers import MULTIPLIERS
+from ..progress import steps
 from ..selection import AUTO
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator
@@ -32,22 +43,26 @@ neuron in floating point is printed beside it. Exit status 0 only if all outputs
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     _check(args)
+    time_limit = time_limit_from(args.time_limit)
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
     options = ("form", "objective", "adder", "maximum", "end", "multiplier")
     design = neuron.design(**{option: getattr(args, option) for option in options})
     waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
-    report = verify(
-        design,
-        neuron.inputs,
-        neuron.expected,
-        simulator=simulator.name,
-        waveform=waveform,
-        build_dir=args.build_dir,
-        cache=not args.no_cache,
-        seed=args.seed,
-    )
+    with steps() as progress:
+        report = verify(
+            design,
+            neuron.inputs,
+            neuron.expected,
+            simulator=simulator.name,
+            waveform=waveform,
+            build_dir=args.build_dir,
+            cache=not args.no_cache,
+            seed=args.seed,
+            time_limit=time_limit,
+            progress=progress,
+        )
     result = _result(args, neuron, design, report, time.perf_counter() - started)
     if not deliver_json(result, args.json):
         _print(neuron, design, report, result)
@@ -110,6 +125,12 @@ def _parser() -> Parser:
         "--no-cache",
         action="store_true",
         help="build anew (built simulations are kept in the user's cache folder, or under BMHW_CACHE_DIR)",
+    )
+    bench.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        default=TIME_LIMIT,
+        help=f"for building and simulating (default: {TIME_LIMIT:g})",
     )
     bench.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
     return parser

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import RunError
+from ..errors import RunError, TimeLimitError
 from ..hdl.neuron_formats import SCALARS
 from . import build
 from .job import JOB_VARIABLE, Job, Observation
@@ -127,6 +127,8 @@ def verify(
     cache: whether to use and to keep built simulations (see :mod:`bmhw.sim.build`).
     stalls: ``serial``: withhold valid and ready at random in the second half of the vectors.
     seed: of the stalls, and of the random bits where the neuron must not look.
+    time_limit: seconds for building and running; :class:`TimeLimitError` when they have passed.
+    progress: called now and then with what is being done and the share that is done of it, None where unknown.
     """
     if expected is None:
         expected = design.format.compute(**inputs)
@@ -181,6 +183,8 @@ def _run(
     cache: bool = True,
     stalls: bool = True,
     seed: int = 0,
+    time_limit: float | None = None,
+    progress: Callable[[str, float | None], None] = lambda what, share: None,
 ) -> _Run:
     arrays, shape = broadcast_inputs(design.format, inputs)
     name, code = design.format.output
@@ -217,6 +221,10 @@ def _run(
 
         verilog = to_verilog(design)
     with contextlib.ExitStack() as stack:
+        deadline = float("inf")
+        if time_limit is not None:
+            stack.enter_context(_named_limit(f"{found}: {design.name}", time_limit))
+            deadline = time.monotonic() + time_limit
         if build_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bmhw-sim-")))
         else:
@@ -231,14 +239,26 @@ def _run(
             found,
             waves=waveform is not None,
             cache=cache,
+            deadline=deadline,
+            tick=lambda: progress(f"building {design.name} with {found}", None),
         )
         built = time.perf_counter()
         job.result_path = str(folder / "result.npz")
+        job.progress_path = str(folder / "progress")
+        Path(job.progress_path).unlink(missing_ok=True)
         job.save(folder / "job.npz")
         Path(job.result_path).unlink(missing_ok=True)
         traced = folder / f"{design.name}{WAVEFORM_SUFFIXES[found.name]}" if waveform is not None else None
         passed = build.run(
-            design.name, folder, found, waveform=traced, variables={JOB_VARIABLE: str(folder / "job.npz")}
+            design.name,
+            folder,
+            found,
+            waveform=traced,
+            variables={JOB_VARIABLE: str(folder / "job.npz")},
+            deadline=deadline,
+            tick=lambda: progress(
+                f"{job.count} vectors in {found}", _outputs_so_far(Path(job.progress_path)) / job.count
+            ),
         )
         observation, strings = Observation.load(job.result_path)
         if traced is not None and waveform is not None:
@@ -259,6 +279,23 @@ def _run(
         build_seconds=built - started,
         run_seconds=time.perf_counter() - built,
     )
+
+
+@contextlib.contextmanager
+def _named_limit(name: str, time_limit: float) -> Iterator[None]:
+    """A time limit's error names the whole limit, not what an earlier step left of it."""
+    try:
+        yield
+    except TimeLimitError:
+        raise TimeLimitError(f"{name} took more than the time limit of {time_limit:g} s") from None
+
+
+def _outputs_so_far(path: Path) -> int:
+    """What the bench wrote last; 0 before it did."""
+    try:
+        return int(path.read_text() or 0)
+    except FileNotFoundError:
+        return 0
 
 
 def _mismatch(run: _Run, expected: Integers, vector: int) -> Mismatch:
