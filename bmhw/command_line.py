@@ -210,7 +210,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--log-bits", type=number, metavar="B",
                     help="width of the log code of an activation, 2..16 (default: --bits)")
     bm.add_argument("--log-fraction", type=number, metavar="F",
-                    help="its bits behind the point, below its width (default: log bits - ceil(log2(bits)))")
+                    help="its bits behind the point, below its width (default: log bits - ceil(log2(bits)), at most "
+                         "weight bits - 1, and 8 with --combine logarithmic)")
     bm.add_argument("--log", choices=LOG2_METHODS,
                     help="logarithm of the inputs (default: exact up to 12 bits)")
     bm.add_argument("--exp", choices=EXP2_METHODS,
@@ -246,6 +247,9 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
     neuron = neuron or args.neuron
     layout = args.branches or "relu"
     signed = args.signed_inputs or layout == "bipolar"  # of a MAC neuron beside it too: the same inputs
+    if args.signed_inputs and neuron == "bm" and layout in ("relu", "wired"):
+        default = "" if args.branches else " (the default)"
+        raise UsageError(f"--signed-inputs needs --branches bipolar or signed, not {layout}{default}")
     common = {
         "inputs": args.inputs, "bits": args.bits if bits is None else bits,
         "signed_inputs": signed, "weight_bits": args.weight_bits, "boundary": args.boundary,

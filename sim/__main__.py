@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from bmhw.command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+from bmhw.command_line import (
+    Parser,
+    RunError,
+    UsageError,
+    check_writable,
+    deliver_json,
+    number,
+    run,
+    time_limit_from,
+)
+from bmhw.flow.engine import TIME_LIMIT
 from bmhw.flow.scripts import OBJECTIVES
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
@@ -17,6 +27,7 @@ from bmhw.hdl.checks import check_range
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.selection import AUTO
+from bmhw.show.progress import activity
 
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator
@@ -33,22 +44,26 @@ neuron in floating point is printed beside it. Exit status 0 only if all outputs
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     _check(args)
+    time_limit = time_limit_from(args.time_limit)
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
     options = ("form", "objective", "adder", "maximum", "end", "multiplier")
     design = neuron.design(**{option: getattr(args, option) for option in options})
     waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
-    report = verify(
-        design,
-        neuron.inputs,
-        neuron.expected,
-        simulator=args.simulator if waveform is None else simulator.name,
-        waveform=waveform,
-        build_dir=args.build_dir,
-        cache=not args.no_cache,
-        seed=args.seed,
-    )
+    with activity() as progress:
+        report = verify(
+            design,
+            neuron.inputs,
+            neuron.expected,
+            simulator=args.simulator if waveform is None else simulator.name,
+            waveform=waveform,
+            build_dir=args.build_dir,
+            cache=not args.no_cache,
+            seed=args.seed,
+            time_limit=time_limit,
+            progress=progress,
+        )
     result = _result(args, neuron, design, report, time.perf_counter() - started)
     if not deliver_json(result, args.json):
         _print(neuron, design, report, result)
@@ -113,6 +128,12 @@ def parser() -> Parser:
         "--no-cache",
         action="store_true",
         help="build anew (built simulations are kept in the user's cache folder, or under BMHW_CACHE_DIR)",
+    )
+    bench.add_argument(
+        "--time-limit",
+        metavar="SECONDS",
+        default=TIME_LIMIT,
+        help=f"for building and simulating (default: {TIME_LIMIT:g})",
     )
     bench.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
     return result

@@ -69,7 +69,7 @@ def test_a_comparison_gives_each_neuron_its_own_width_and_options():
     (["--log-fraction", "8"], ["0 to 7", "8"]),
     (["--weight-bits", "99"], ["2 to 16", "99"]),
     (["--maximum-bits", "10"], ["1 to 9", "10"]),
-    (["--signed-inputs"], ["relu", "unsigned"]),
+    (["--signed-inputs"], ["--signed-inputs", "bipolar or signed", "not relu (the default)"]),
     (["--branches", "bipolar", "--combine", "logarithmic"], ["relu, signed, wired", "bipolar"]),
     (["--multiplier", "dadda"], ["--multiplier dadda", "--neuron mac"]),
     (["--neuron", "mac", "--maximum", "tree"], ["--maximum tree", "--neuron bm"]),

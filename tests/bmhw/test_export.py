@@ -94,7 +94,10 @@ class TestBench:
 
     def test_passes(self, name, run_bench):
         status, printed = run_bench(self.folder, name)
-        assert status == 0 and printed.startswith(f"PASS: {name}, 70 vectors")
+        assert status == 0
+        *progress, verdict = (line for line in printed.splitlines() if not line.startswith("- "))  # Verilator's own
+        assert verdict == f"PASS: {name}, 70 vectors"
+        assert progress == [f"{done} of 70 vectors, 0 errors" for done in range(7, 70, 7)]
 
     def test_fails_if_one_expected_value_is_changed(self, name, run_bench):
         # the lowest bit of the last vector's output
@@ -116,6 +119,50 @@ class TestBench:
         change(self.folder / f"{name}.v", pattern, replacement)
         status, printed = run_bench(self.folder, name)
         assert status != 0 and "FAIL" in printed
+
+
+SERIAL = next(name for name in DESIGNS if name.startswith("mac") and name.endswith("serial"))
+
+
+def test_a_neuron_that_takes_nothing_ends_the_bench(tmp_path, run_bench):
+    main([*SMALL, *DESIGNS[SERIAL], "--out", str(tmp_path)])
+    change(tmp_path / f"{SERIAL}.v", r"assign in_ready = .*;", "assign in_ready = 1'h0;")
+    status, printed = run_bench(tmp_path, SERIAL)
+    assert status != 0 and "after 0 elements and 0 outputs" in printed
+    assert f"FAIL: {SERIAL}, 0 errors in 0 vectors" in printed and "PASS" not in printed
+
+
+@pytest.mark.skipif("icarus" not in usable_simulators(), reason="needs Icarus Verilog, for unknown bits")
+def test_one_pulse_of_reset_makes_every_output_known(tmp_path):
+    """Registers are unknown at the start; a reset that is 1 from the start, for one rising edge, suffices."""
+    main([*SMALL, *DESIGNS[SERIAL], "--out", str(tmp_path)])
+    (tmp_path / "pulse.v").write_text(f"""
+module pulse;
+  reg clk = 0, rst = 1;
+  wire in_ready, out_valid;
+  wire [9:0] y;
+  {SERIAL} dut (.clk(clk), .rst(rst), .in_valid(1'b0), .in_ready(in_ready), .out_ready(1'b0), .out_valid(out_valid),
+                .y(y), .x(4'd0), .w(4'd0), .bias(8'd0));
+  initial begin
+    #1 $display("%b %b %b", in_ready, out_valid, y);
+    #5 clk = 1;
+    #5 clk = 0;
+    rst = 0;
+    #5 $display("%b %b %b", in_ready, out_valid, y);
+  end
+endmodule
+""")
+    subprocess.run(["iverilog", "-g2005", "-s", "pulse", f"{SERIAL}.v", "pulse.v"], cwd=tmp_path, check=True)
+    printed = subprocess.run([tmp_path / "a.out"], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == ["x x xxxxxxxxxx", "1 0 0000000000"]
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_who_needs_a_reset_says_so(name, tmp_path):
+    main([*SMALL, *DESIGNS[name], "--out", str(tmp_path)])
+    serial = name.endswith("serial")
+    assert ("rst must be pulsed" in (tmp_path / f"{name}.v").read_text()) == serial
+    assert json.loads((tmp_path / f"{name}.json").read_text())["reset_cycles_before_use"] == int(serial)
 
 
 @pytest.mark.skipif("verilator" not in usable_simulators(), reason="needs Verilator's linter")
