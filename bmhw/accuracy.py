@@ -12,11 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from bmhw import __version__
+from bmhw.flow.files import check_writable, deliver_json, reading, write_atomically
 from bmhw.show.accuracy_tables import HISTORY, curves, drawn, markdown, tables
 from bmhw.show.plots import accuracy_width
 from bmhw.show.tables import print_whole
 
-from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, reading, run, write_atomically
+from .command_line import Parser, RunError, UsageError, run
 
 _DESCRIPTION = """\
 Accuracy against width, and at which widths BM and MAC networks are equals.

@@ -9,7 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+from bmhw.flow.files import check_writable, deliver_json
+
+from .command_line import Parser, RunError, UsageError, run
+from .options import number
 
 _DESCRIPTION = """\
 The accuracy of a trained network on its whole held-out part.

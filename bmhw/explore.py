@@ -12,6 +12,7 @@ from typing import Any
 
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import ENGINES, Engine
+from bmhw.flow.files import check_writable, reading, write_atomically
 from bmhw.flow.synthesis import in_parallel, map_design
 from bmhw.hdl.formats.neurons import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
 from bmhw.hdl.neurons.design import Design
@@ -20,19 +21,8 @@ from bmhw.measure.generation import generate
 from bmhw.measure.selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 from bmhw.show.progress import shares
 
-from .command_line import (
-    Parser,
-    RunError,
-    UsageError,
-    check_writable,
-    jobs_from,
-    jobs_option,
-    number,
-    program_name,
-    reading,
-    run,
-    write_atomically,
-)
+from .command_line import Parser, RunError, UsageError, program_name, run
+from .options import jobs_from, jobs_option, number
 
 __all__ = ["designs", "explore", "main"]
 

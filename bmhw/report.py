@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bmhw.flow.files import check_own, reading, write_atomically
 from bmhw.measure.frontier import frontier
 from bmhw.measure.layers import CLAIM
 from bmhw.show.plots import accuracy_cost, by_shape, gates_depth
 from bmhw.show.tables import code_width
 
-from .command_line import Parser, RunError, check_own, reading, run, write_atomically
+from .command_line import Parser, RunError, run
 from .tradeoff import HEADINGS, cells
 
 __all__ = ["main", "ranges"]

@@ -14,6 +14,7 @@ from rich.console import Console
 from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.scripts import OBJECTIVES
 from bmhw.flow.synthesis import in_parallel
 from bmhw.hdl.formats.neurons import REQUANTIZATIONS
@@ -24,21 +25,9 @@ from bmhw.measure.neurons import tools
 from bmhw.show.progress import shares
 from bmhw.show.tables import plain_table, print_whole, widths
 
-from .command_line import (
-    Parser,
-    RunError,
-    UsageError,
-    check_writable,
-    deliver_json,
-    jobs_from,
-    jobs_option,
-    number,
-    run,
-    run_options,
-    stated_command,
-    time_limit_from,
-)
+from .command_line import Parser, RunError, UsageError, run
 from .errors import TimeLimitError
+from .options import jobs_from, jobs_option, number, run_options, stated_command, time_limit_from
 
 __all__ = ["HEADINGS", "cells", "label", "main", "neurons_of", "on_frontier"]
 

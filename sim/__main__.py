@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bmhw.command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+from bmhw.command_line import Parser, RunError, UsageError, run
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.scripts import OBJECTIVES
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
@@ -17,6 +18,7 @@ from bmhw.hdl.checks import check_range
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.selection import AUTO
+from bmhw.options import number
 
 from .simulation import WAVEFORM_SUFFIXES, Report, verify
 from .simulators import SIMULATORS, find_simulator

@@ -15,7 +15,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from bmhw import __version__
-from bmhw.command_line import RunError, write_atomically
+from bmhw.errors import RunError
+from bmhw.flow.files import write_atomically
 from bmhw.hdl.formats.neurons import BmFormat, MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.verilog.convert import converter, to_verilog

@@ -53,7 +53,16 @@ def terminal(monkeypatch, kind: str):
     with open(writer, "w") as stderr, monkeypatch.context() as patch:
         patch.setenv("TERM", kind)
         patch.setattr(sys, "stderr", stderr)
-        yield lambda: (stderr.flush(), os.read(reader, 1 << 16).decode())[1]
+
+        def written() -> str:
+            stderr.flush()
+            parts = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    parts.append(os.read(reader, 1 << 16))
+            return b"".join(parts).decode()
+
+        yield written
     os.close(reader)
 
 

@@ -12,7 +12,7 @@ import pytest
 from calls import figures_without_yosys, map_blocks_without_yosys
 
 from bmhw import explore, layers, report
-from bmhw.command_line import RunError
+from bmhw.errors import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.hdl.formats.neurons import COMBINES, SUMS, BmFormat
