@@ -75,7 +75,7 @@ def test_a_terminal_is_drawn_on(monkeypatch):
         with shares("measuring") as progress:
             progress(1.0)
         shared = written()
-    assert drawable and ESCAPE in stepped and "generating" in stepped and ESCAPE in shared
+    assert drawable and ESCAPE in stepped and "placing" in stepped and ESCAPE in shared
 
 
 def test_a_terminal_without_a_cursor_gets_lines(monkeypatch):
