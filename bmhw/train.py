@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bmhw import __version__
+from bmhw.flow.files import check_file_name
 from bmhw.hdl.checks import not_one_of
 from bmhw.show.progress import on_terminal
 
-from .command_line import Parser, RunError, UsageError, check_file_name, number, run
+from .command_line import Parser, RunError, UsageError, run
+from .options import number
 
 _DESCRIPTION = """\
 Train a network in three phases and write its integer weights and their card.

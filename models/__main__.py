@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bmhw.command_line import Parser, check_writable, deliver_json, run
+from bmhw.command_line import Parser, run
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.models.files.cards import entries
 from bmhw.models.files.store import WEIGHTS
 from bmhw.show.tables import plain_table, widths

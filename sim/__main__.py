@@ -8,17 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bmhw.command_line import (
-    Parser,
-    RunError,
-    UsageError,
-    check_writable,
-    deliver_json,
-    number,
-    run,
-    time_limit_from,
-)
+from bmhw.command_line import Parser, run
+from bmhw.errors import RunError, UsageError
 from bmhw.flow.engine import TIME_LIMIT
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.scripts import OBJECTIVES
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
@@ -27,6 +20,7 @@ from bmhw.hdl.checks import check_range
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.selection import AUTO
+from bmhw.options import number, time_limit_from
 from bmhw.show.progress import activity
 
 from .simulation import WAVEFORM_SUFFIXES, Report, verify

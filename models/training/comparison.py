@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmhw.command_line import reading
+from bmhw.flow.files import reading
 from bmhw.models.errors import ModelError
 from bmhw.models.files.cards import HISTORY, card_paths, entry
 from bmhw.models.files.store import load, read_card

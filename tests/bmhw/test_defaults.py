@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from bmhw.command_line import Parser, design_from, design_options
+from bmhw.command_line import Parser
 from bmhw.errors import UsageError
 from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.verilog.convert import to_verilog
+from bmhw.options import design_from, design_options
 
 PARSER = Parser()
 design_options(PARSER)
