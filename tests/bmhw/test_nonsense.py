@@ -25,8 +25,8 @@ COMMANDS = {
     "bmhw.accuracy": ["--threads", "1"],
     "bmhw.evaluate": ["--threads", "1"],
     "bmhw.train": ["--out", "runs"],
-    "bmhw.models.__main__": ["list"],
-    "bmhw.sim.__main__": ["--model", "digits", "--layer", "stem", "--channel", "0", "--count", "3"],
+    "bmhw.model_list": ["list"],
+    "bmhw.simulate": ["--model", "digits", "--layer", "stem", "--channel", "0", "--count", "3"],
 }
 
 
@@ -41,9 +41,9 @@ def work(*_, **__):
 @pytest.fixture(autouse=True)
 def no_work(monkeypatch, tmp_path):
     """Options are checked, files are read, and nothing is measured, trained or simulated."""
+    from bmhw import simulate as sim
     from bmhw.models.integer.network import IntegerNetwork
     from bmhw.models.training.trainer import Trainer
-    from bmhw.sim import __main__ as sim
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

@@ -16,7 +16,7 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.show import progress
 from bmhw.sim import usable_simulators, vectors, verify
-from bmhw.sim.__main__ import main
+from bmhw.simulate import main
 
 FAST = usable_simulators()[-1]
 DESIGN = Design(format=BmFormat(inputs=9, bits=4), form="serial")
