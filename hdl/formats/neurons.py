@@ -27,7 +27,7 @@ from .codes import (
 )
 
 __all__ = [
-    "BOUNDARIES", "COMBINES", "LAYOUTS", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA",
+    "BOUNDARIES", "COMBINES", "LARGEST_BIAS_BITS", "LAYOUTS", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA",
     "BmFormat", "LogSubtract", "MacFormat",
 ]
 
@@ -40,6 +40,8 @@ TWO_MAXIMA = ("relu", "signed", "wired")
 """Layouts whose linear result is the difference of two terms: those that can have a logarithmic end."""
 COMBINES = ("linear", "logarithmic")
 LOG_SUBTRACT_FRACTION = 8
+LARGEST_BIAS_BITS = 62
+"""A sum with so wide a bias is still an int64."""
 BOUNDARIES = ("neuron", "layer")
 SCALARS = ("bias", "bias1", "bias2", "scale")
 """Input ports with one value a neuron, and no axis of inputs in ``compute``."""
@@ -87,7 +89,7 @@ class MacFormat:
         _default(self, "weight_bits", self.bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         _default(self, "bias_bits", self.bits + self.weight_bits)
-        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
         scale = self.scale_bits if self.requantize == "scale" else 0
         headroom = math.ceil(math.log2(self.inputs) / 2)
         _default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
@@ -261,7 +263,7 @@ class BmFormat:
         _default(self, "maximum_bits", self.sum_bits)
         check_range("Bits that the maximum sees", self.maximum_bits, 1, self.sum_bits)
         _default(self, "bias_bits", self.out_fraction + 2)
-        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
         check_choice("Combine", self.combine, COMBINES)
         check_choice("Boundary", self.boundary, BOUNDARIES)
         code = self.boundary == "layer" or self.combine == "logarithmic"
