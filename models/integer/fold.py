@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat, MacFormat
-from bmhw.models.errors import ModelError
-from bmhw.models.networks.architecture import Node
+from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.networks.layers import wired_signs, with_signs
 from bmhw.models.networks.network import Network
 
 from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
 from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
 
-__all__ = ["fold"]
+__all__ = ["check_foldable", "fold"]
 
 # A scale of 0 makes a channel constant, which a threshold can't; so small a scale is as good in few bits, and
 # its threshold stays a number of ordinary width.
@@ -36,6 +36,43 @@ SMALLEST_WEIGHT = 2.0**-100
 SMALLEST_BIAS = 2.0**-12
 
 
+def check_foldable(architecture: Architecture, layouts: Mapping[str, str], quantisation: Quantisation) -> None:
+    """Whether :func:`fold` can do every network of this kind: known before one is trained.
+
+    Raises ModelUsageError for a layer that has no such format, ModelError for a sum whose scales can't be folded.
+    """
+    code_layers, ends = _ends(architecture, layouts, quantisation)
+    scaled: set[str] = set()
+    for node in architecture.nodes:
+        if node.operation == "add" and scaled & {*node.inputs}:
+            raise ModelError(
+                f"Node {node.name} adds values behind a normalisation or a pool, whose scale can't be folded"
+            )
+        window = node.operation == "pool" and node.kernel != (1, 1)
+        if node.operation == "norm" or window or (node.operation in ("relu", "pool") and scaled & {*node.inputs}):
+            scaled.add(node.name)
+        if node.is_layer:
+            for gives_codes in {False, node.name in code_layers}:
+                try:
+                    quantisation.format(
+                        layouts[node.name],
+                        architecture.fan_in(node),
+                        not architecture.nonnegative(node.inputs[0]),
+                        takes_codes=node.inputs[0] in ends,
+                        gives_codes=gives_codes,
+                    )
+                except ValueError as error:
+                    raise ModelUsageError(f"Layer {node.name}: {error}") from None
+
+
+def _ends(
+    architecture: Architecture, layouts: Mapping[str, str], quantisation: Quantisation
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The layers that give codes, and the normalisations that become part of these: name -> layer."""
+    code_layers = tuple(architecture.code_layers(layouts)) if quantisation.combine == "logarithmic" else ()
+    return code_layers, {n.name: n.inputs[0] for n in architecture.nodes if {*n.inputs} & {*code_layers}}
+
+
 @torch.no_grad()
 def fold(network: Network, images: Tensor, quantisation: Quantisation) -> FoldedNetwork:
     """The folded network of a trained one, in evaluation mode.
@@ -43,13 +80,13 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
     images: training images, pixel / 256, on which the ranges of the activations are measured.
     """
     network.eval()
+    check_foldable(network.architecture, network.layouts, quantisation)
     architecture, values = network.architecture, network.trace(images)
     exponents: dict[str, Tensor] = {}
     gains: dict[str, Tensor] = {}
     code_gains: dict[str, Tensor] = {}
     steps: dict[str, FoldedLayer | FoldedNorm] = {}
-    code_layers = architecture.code_layers(network.layouts) if quantisation.combine == "logarithmic" else ()
-    ends = {node.name: node.inputs[0] for node in architecture.nodes if {*node.inputs} & {*code_layers}}
+    code_layers, ends = _ends(architecture, network.layouts, quantisation)
     for node in architecture.nodes:
         if node.operation == "image":
             exponent, gain = torch.full((node.channels,), -8.0), torch.ones(node.channels)
@@ -60,10 +97,6 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
             gain = code_gains[node.name]
         elif node.operation == "norm":
             steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain, quantisation)
-        elif node.operation == "add" and any((gains[name] != 1).any() for name in node.inputs):
-            raise ModelError(
-                f"Node {node.name} adds values behind a batch normalisation, whose scale can't be folded"
-            )
         elif node.operation == "pool":
             gain = gain / (node.kernel[0] * node.kernel[1])  # the folded pool is a sum
         elif node.is_layer:
