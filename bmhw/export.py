@@ -2,13 +2,13 @@
 """``python -m bmhw.export``: a neuron's Verilog, description, FuseSoC core and self-checking bench."""
 
 import argparse
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmhw.deliver.export_files import VERILOG_WORDS, export_files, write_together
+from bmhw.deliver.export_files import export_files, write_together
+from bmhw.deliver.export_names import check_name, check_unused, default_name
 from bmhw.hdl.checks import check_range
 from bmhw.sim.stimulus import vectors
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
@@ -25,31 +25,30 @@ The same parameters give the same bytes."""
 # Of the options that describe a design, those that a trained network leaves open; it brings its own format.
 _ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "end", "multiplier")
 # Options that don't change what is in the files.
-_PLACE_OPTIONS = ("out",)
+_PLACE_OPTIONS = ("out", "force")
+# What chooses the architecture of which a default name says nothing.
+_USUAL_OBJECTIVE = "area"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    options = parser()
     # without defaults, to tell whether an option was given that a trained network contradicts
     format_defaults = _format_defaults()
-    parser.set_defaults(**dict.fromkeys(format_defaults))
-    args = parser.parse_args(argv)
+    options.set_defaults(**dict.fromkeys(format_defaults))
+    args = options.parse_args(argv)
+    if args.name is not None:
+        check_name(args.name)
     trained = _trained(args, format_defaults)
-    defaults = {option: parser.get_default(option) for option in vars(args)} | format_defaults
+    defaults = {option: options.get_default(option) for option in vars(args)} | format_defaults
     for option, value in format_defaults.items():
         if getattr(args, option) is None:
             setattr(args, option, value)
     if trained is not None:
-        options = {option: getattr(args, option) for option in _ARCHITECTURE}
-        design = trained.design(**{**options, "registers": registers_from(args.registers)})
+        architecture = {option: getattr(args, option) for option in _ARCHITECTURE}
+        design = trained.design(**{**architecture, "registers": registers_from(args.registers)})
     else:
         design = design_from(args)
-    name = args.name or design.name
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in VERILOG_WORDS:
-        raise UsageError(
-            "--name must be letters, digits and underscores, a letter first and no word of Verilog, "
-            f"not {name!r}"
-        )
+    name = default_name(design, _USUAL_OBJECTIVE, trained) if args.name is None else args.name
     command = _command(args, defaults)
     if trained is not None:
         inputs, expected = trained.inputs, trained.expected
@@ -59,32 +58,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = design.format.compute(**inputs)
         source, slots = f"{len(expected)} vectors: corners, then random ones (seed {args.seed})", None
     files = export_files(design, name, inputs, expected, command=command, source=source, slots=slots)
-    for path in write_together(Path(args.out), files):
+    check_unused(name, {file: text for file, text in files.items() if file.endswith(".v")})
+    for path in write_together(Path(args.out), files, command=command, force=args.force):
         print(path)
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(description=_DESCRIPTION)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the files; made if missing")
-    parser.add_argument(
-        "--name", metavar="NAME", help="name of the module and the files (default: from the design)"
+def parser() -> Parser:
+    result = Parser(description=_DESCRIPTION)
+    result.add_argument("--out", required=True, metavar="DIR", help="folder for the files; made if missing")
+    result.add_argument(
+        "--name", metavar="NAME", help="name of the module and the files (default: from the design, or network, layer "
+        "and channel; and the architecture where it isn't the one that --objective area chooses)"
     )
-    design_options(parser)
-    bench = parser.add_argument_group("vectors of the bench")
+    result.add_argument("--force", action="store_true", help="overwrite what another command exported under that name")
+    design_options(result)
+    bench = result.add_argument_group("vectors of the bench")
     bench.add_argument("--vectors", type=number, default=200, metavar="N", help="how many (default: 200)")
     bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random ones (default: 0)")
     bench.add_argument("--model", metavar="NAME", help="take format and vectors from a trained network")
     bench.add_argument("--layer", metavar="NAME", help="its layer")
     bench.add_argument("--channel", type=number, metavar="K", help="output channel of the layer, from 0")
-    return parser
+    return result
 
 
 def _format_defaults() -> dict[str, Any]:
     """The options that describe a design's format, and their defaults."""
-    parser = Parser()
-    design_options(parser)
-    return {name: value for name, value in vars(parser.parse_args([])).items() if name not in _ARCHITECTURE}
+    designs = Parser()
+    design_options(designs)
+    return {name: value for name, value in vars(designs.parse_args([])).items() if name not in _ARCHITECTURE}
 
 
 def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> TrainedNeuron | None:

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.networks.layers import wired_signs, with_signs

@@ -7,8 +7,8 @@ nevertheless (training can move it there) becomes the nearest one within. Needs 
 
 from typing import NamedTuple
 
+from bmhw.hdl.formats.choices import LARGEST_BIAS_BITS
 from bmhw.hdl.formats.codes import LinearCode
-from bmhw.hdl.formats.neurons import LARGEST_BIAS_BITS
 
 __all__ = ["BIAS", "EXPONENT", "SHIFT", "SMALLEST_RANGE", "THRESHOLD", "Limit"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bmhw.hdl.checks import check_choice
-from bmhw.hdl.formats.neurons import LAYOUTS, ONE_SUM
+from bmhw.hdl.formats.choices import LAYOUTS, ONE_SUM
 from bmhw.models.operators.max_product import max_product_difference
 
 __all__ = ["EPSILON", "BmConv2d", "BmLinear", "combine_layout", "split_weight", "wired_signs", "with_signs"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmhw.hdl.formats.neurons import MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models import ModelError, load
 from bmhw.models.files.float_weights import load_float
 from bmhw.models.files.store import save
