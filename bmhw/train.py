@@ -350,8 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
-    usual_name = "digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}"
-    name = usual_name if args.name is None else args.name
+    name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
     check_file_name("--name", name)
     folder = args.out or Path("runs") / name
     files = RunFiles(folder, name, resume=args.resume, force=args.force)
