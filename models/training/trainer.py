@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from bmhw.hdl.checks import not_one_of
 from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.files.run_files import CHECKPOINT, LOG
 from bmhw.models.files.writing import write_atomically
-from bmhw.models.integer.fold import fold
+from bmhw.models.integer.fold import check_foldable, fold
 from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
 from bmhw.models.networks.architecture import ARCHITECTURES
 from bmhw.models.networks.network import Network
 from bmhw.models.networks.wiring import Wiring
+from bmhw.models.operators.precision import powers_name
 
 from .augmentation import mirrored, translated
 from .datasets import Dataset
@@ -40,7 +42,8 @@ PHASES = ("classical", "bm", "quantised")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a run depends on; the same settings give the same weights on the same machine and versions.
+    """What a run depends on; the same settings give the same weights on the same machine and versions, with as many
+    threads and powers of the same precision (``BMHW_POWERS``): the log names these.
 
     ``epochs`` and ``rates`` (Adam's largest step): one value a phase. ``layout`` and ``mac_layers``: see
     ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels;
@@ -136,6 +139,8 @@ class Trainer:
             )
         self.architecture = ARCHITECTURES[settings.architecture](channels, size)
         self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
+        check_foldable(self.architecture, self.layouts, settings.quantisation)
+        powers_name(device)  # a precision that doesn't exist
         self.models: dict[str, nn.Module] = {}
         self.phase, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
@@ -247,6 +252,8 @@ class Trainer:
                 "validation_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
                 "seconds": round(time.monotonic() - self._started, 2),
                 "device": self._device_name,
+                "threads": torch.get_num_threads(),
+                "powers": powers_name(self.device),
             }
             self.epoch, self.step = self.epoch + 1, 0
             self.history.append(event)
@@ -308,11 +315,11 @@ class Trainer:
 
     @property
     def _log(self) -> Path:
-        return self.folder / "train.jsonl"
+        return self.folder / LOG
 
     @property
     def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     def _save_if_due(self) -> None:
         if self.stop or time.monotonic() - self._saved_at > self.checkpoint_seconds:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from support.networks import norm_errors
 
-from bmhw.models.operators.max_product import max_product as operators
-from bmhw.models.operators.max_product import smoothed
+from bmhw.models.operators import max_product as operators
+from bmhw.models.operators import smoothed
 
 HAS_WHEELS = sys.platform == "linux" and platform.machine() == "x86_64"  # as the extra "test" in pyproject.toml
 
