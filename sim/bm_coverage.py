@@ -23,6 +23,8 @@ _FLAT_BITS = 9
 # Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits for
 # the last two bits has a table for each of their values.
 _LAST, _LAST_UP_TO = 2, 9
+# So few distances are met with each bit of the larger maximum 0 and 1.
+_FEW = 100
 # Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code, above.
 _PLACES = 7
 # More vectors than this only for more inputs: the largest exact tables have so many entries.
@@ -116,8 +118,9 @@ class Coverage:
         self._sums = np.arange(fmt.full_scale + 1)
         self._magnitudes = np.arange(fmt.x.maximum + 1 if fmt.boundary == "neuron" else 0)
         # every entry is an item from the start, so that it can be aimed at
-        for table, entries in enumerate(exp2_entries(fmt.exp2_unit, self._sums)):
-            self._family(("exp2", table), 2 * (int(entries.max()) + 1))
+        if fmt.combine == "linear":
+            for table, entries in enumerate(exp2_entries(fmt.exp2_unit, self._sums)):
+                self._family(("exp2", table), 3 * (int(entries.max()) + 1))
         if len(self._magnitudes):
             for table, entries in enumerate(log2_entries(fmt.log2_unit, self._magnitudes)):
                 self._family(("log2", table), 2 * (int(entries.max()) + 2))
@@ -131,6 +134,7 @@ class Coverage:
             self.last = _LAST if fmt.maximum_bits <= _LAST_UP_TO else 0
             self._distances = np.arange(0, self.far + 1, 1 << fmt.dropped_bits)
             self._family(("distance",), (self.far + 1) << self.last)
+            self._covered[self._starts["distance",] : self._starts["distance",] + (1 << self.last)] = True  # equal maxima
             self._family(("place",), ((self.far + 1) << self.last) * _PLACES)
         elif fmt.result == "code":
             self.roundings = roundings_of(fmt)
@@ -162,10 +166,12 @@ class Coverage:
             if family in entries:
                 entries[family] += size
         if fmt.combine == "linear":
-            each.append(entries["exp2"] // (maxima * (1 if fmt.result == "code" else 2)))
+            each.append(entries["exp2"] // 3 * (2 if fmt.result == "code" else 1) // maxima)
         else:
-            each.append((((self.far + 1) >> fmt.dropped_bits) << self.last) * 3 // 2)
-        each.append(entries["log2"] // (2 * maxima))
+            # (few distances: several times, since the last bits select among planes that are joined by OR)
+            entries_met = ((self.far + 1) >> fmt.dropped_bits) << self.last
+            each.append(entries_met * 3 if self.far < _FEW else entries_met)
+        each.append(entries["log2"] // maxima)
         each.append(entries["end"] + 2 * len(self.roundings))
         # a draft does not always reach what it aims at, and some serve something else
         return max(each[0], min(_MOST, max(each) * 5 // 4))
@@ -182,15 +188,18 @@ class Coverage:
                 new |= missing[entry]
             return values[new]
 
-        sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 2)
+        sums = self._sums[:0]
+        if fmt.combine == "linear":
+            sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 3)
         magnitudes = of("log2", self._magnitudes, log2_entries(fmt.log2_unit, self._magnitudes), 2)
         distances = results = np.array([], dtype=np.int64)
         if fmt.combine == "logarithmic":
             missing = self._missing(("distance",), (self.far + 1) << self.last).reshape(-1, 1 << self.last)
             missing = missing[self._distances]
-            # those that were not met at all come first
-            distances = self._distances[missing.all(axis=1) if missing.all(axis=1).any() else missing.any(axis=1)]
-            sums = sums[:0]
+            # half of the choice is left to those that were not met at all
+            distances = self._distances[missing.any(axis=1)]
+            never = self._distances[missing.all(axis=1)]
+            distances = np.concatenate([distances, np.resize(never, len(distances) * (len(never) > 0))])
         elif fmt.result == "code":
             entries = of("end", self._results, log2_entries(fmt.end_log2, self._results), 1) << fmt.end_shift
             missing = self._missing(("rounding",), 2 * len(self.roundings)).reshape(-1, 2)
@@ -238,6 +247,12 @@ class Coverage:
                 both.append(other != output)
             shown.append(both)
 
+        units = []  # whether one unit less, or one more, of an exponential shows
+        if fmt.combine == "linear":
+            for change in (-1, 1):
+                bias = np.clip(inputs["bias"] + change, fmt.bias.minimum, fmt.bias.maximum)
+                units.append(fmt.combined(final, bias=bias) != output)
+
         sums, enters = self._candidates(inputs, codes, negative)
         for branch, (candidates, enter) in enumerate(zip(sums, enters, strict=True)):
             down, up = shown[branch]
@@ -270,7 +285,7 @@ class Coverage:
                 common = (best_seen ^ second_seen) >> bit == 0
                 valid = met & common & (best_seen >> bit & 1 == 1) & ((best_seen ^ third) >> bit > 0)
                 index = node * fmt.maximum_bits + bit
-                yield item(("node", branch), 2 * fmt.inputs * fmt.maximum_bits * 2, index, valid)
+                yield item(("node", branch), fmt.maximum_bits << max(fmt.inputs - 1, 1).bit_length(), index, valid)
 
             code = codes[row, winner]
             weight = inputs[self.weights[w]][row, winner]
@@ -308,8 +323,9 @@ class Coverage:
             if fmt.combine == "linear":
                 for table, entry in enumerate(exp2_entries(fmt.exp2_unit, final[branch])):
                     size = self._sizes["exp2", table]
-                    yield item(("exp2", table), size, entry * 2, down)
-                    yield item(("exp2", table), size, entry * 2 + 1, up)
+                    yield item(("exp2", table), size, entry * 3, entry >= 0)
+                    for unit, visible in enumerate(units, 1):
+                        yield item(("exp2", table), size, entry * 3 + unit, visible)
             else:
                 bias = inputs[f"bias{branch + 1}"]
                 wins = bias >> fmt.dropped_bits > np.maximum(maxima[branch] >> fmt.dropped_bits, 0)
@@ -334,6 +350,12 @@ class Coverage:
             place = np.searchsorted([-1, 0, 1, end.log.maximum, end.log.maximum + 1, end.log.maximum + 2], z, side="right")
             index = ((distance << self.last) + last) * _PLACES + place
             yield item(("place",), self._sizes["place",], index, final[0] > final[1])
+            if self.far < _FEW:
+                above = fmt.sum_bits - fmt.dropped_bits - self.last
+                for bit in range(above):
+                    value = final[0] >> (fmt.dropped_bits + self.last + bit) & 1
+                    index = (((distance << self.last) + last) * above + bit) * 2 + value
+                    yield item(("bits",), ((self.far + 1) << self.last) * above * 2, index, final[0] > final[1])
             # the other way round nothing is left, though there would be without the comparison
             reverse = np.minimum(final[1] - final[0], self.far)
             yield item(("reverse",), self.far + 1, reverse, (reverse >= 0) & (final[0] - end.origin + end.offset > 0))

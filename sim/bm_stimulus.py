@@ -73,10 +73,11 @@ class _Drafting:
         side = self._sides(winners).copy()
         sums = self._sums(rows, uncovered)
         biases, sums = self._biases(sums)
-        partners = self._partners(winners, side)
+        kind = self.random.random(rows)
+        crowded = kind < 0.35
+        partners = self._partners(winners, side, kind > 0.6)
         magnitude = np.zeros((rows, n), dtype=np.int64)
         weights = np.zeros((len(self.weights), rows, n), dtype=np.int64)
-        crowded = self.random.random(rows) < 0.5
         # the others: below the winner of each maximum of their side
         limits = np.stack([self._below(sums[row[:, np.newaxis], side * len(self.weights) + w], crowded)
                            for w in range(len(self.weights))])
@@ -122,15 +123,14 @@ class _Drafting:
             side[np.arange(rows), winners[:, branch]] = branch // len(self.weights)
         return side
 
-    def _partners(self, winners: Integers, side: Integers) -> Integers:
-        """For some winners another input that comes as close as can be; its place differs in one bit, for a tree's nodes.
+    def _partners(self, winners: Integers, side: Integers, paired: NDArray[np.bool_]) -> Integers:
+        """In ``paired`` rows another input that comes close to each winner; its place differs in one bit, for a tree's nodes.
 
         Shape (rows, maxima); the winner itself where there is none. Moves the partner to the winner's ``side``.
         """
         rows, n = np.arange(len(winners)), self.fmt.inputs
         partners = winners ^ (1 << self.random.integers(0, max(n - 1, 1).bit_length(), winners.shape))
-        single = self.random.random(winners.shape) < 0.5
-        partners = np.where(single & (partners < n), partners, winners)
+        partners = np.where(paired[:, np.newaxis] & (partners < n), partners, winners)
         for branch in range(winners.shape[1]):
             partner, own = partners[:, branch], branch // len(self.weights)
             taken = (winners == partner[:, np.newaxis]).any(axis=1)
@@ -169,6 +169,8 @@ class _Drafting:
             return sums
         end, step = fmt.log_subtract, 1 << fmt.dropped_bits
         distance = self.random.integers(1, len(end.phi), rows) >> self.random.integers(0, fmt.sum_bits, rows)
+        often = min(2 * int((end.phi > 0).sum()) + 2, len(end.phi) - 1)
+        distance = np.where(self.random.random(rows) < 0.5, distance, self.random.integers(1, often + 1, rows))
         if len(uncovered.distances):
             wanted = uncovered.distances[self.random.integers(0, len(uncovered.distances), rows)]
             distance = np.where(self.random.random(rows) < 0.8, wanted, distance)
@@ -271,12 +273,12 @@ class _Drafting:
             one = 1 << fmt.out_fraction
             roundings = uncovered.roundings[self.random.integers(0, len(uncovered.roundings), rows)]
             away = 1 << self.random.integers(0, fmt.out_fraction, rows)
-            away = (self.random.random(rows) * away).astype(np.int64) * self.random.integers(0, 2, rows)
+            away = (self.random.random(rows) * away).astype(np.int64) * (self.random.random(rows) < 0.4)
             side = self.random.integers(0, 2, rows)
             wanted = np.where(side == 1, roundings + away, roundings - 1 - away)
             if len(uncovered.results):
                 new = uncovered.results[self.random.integers(0, len(uncovered.results), rows)]
-                wanted = np.where(kind < 0.7, new, wanted)
+                wanted = np.where(kind < 0.55, new, wanted)
             beyond = one + self.random.integers(-1, 2, rows)
             above = self.random.integers(one, fmt.y.maximum + 1, rows)
             above = above >> fmt.out_fraction << fmt.out_fraction
