@@ -23,8 +23,10 @@ _FLAT_BITS = 9
 # Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits for
 # the last two bits has a table for each of their values.
 _LAST, _LAST_UP_TO = 2, 9
-# So few distances are met with each bit of the larger maximum 0 and 1.
+# With so few distances each is met with each bit of the larger maximum 0 and 1.
 _FEW = 100
+# Up to so many bits of two maxima, all pairs of them are looked through; up to so many they are all met.
+_PAIRED_BITS, _ALL_PAIRS_BITS = 7, 5
 # Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code, above.
 _PLACES = 7
 # More vectors than this only for more inputs: the largest exact tables have so many entries.
@@ -85,11 +87,15 @@ def _codes(fmt: "BmFormat", inputs: dict[str, Integers]) -> tuple[Integers, Bool
 
 @dataclass(frozen=True)
 class Uncovered:
-    """What no vector has met yet, as values to aim at; ``roundings``: all of a linear end's."""
+    """What no vector has met yet, as values to aim at; ``roundings``: all of a linear end's.
+
+    ``pairs``: (any, 2) of a logarithmic end's two maxima, where they are few enough to try all.
+    """
 
     sums: Integers
     magnitudes: Integers
     distances: Integers
+    pairs: Integers
     results: Integers
     roundings: Integers
 
@@ -136,6 +142,16 @@ class Coverage:
             self._family(("distance",), (self.far + 1) << self.last)
             self._covered[self._starts["distance",] : self._starts["distance",] + (1 << self.last)] = True  # equal maxima
             self._family(("place",), ((self.far + 1) << self.last) * _PLACES)
+            seen = np.arange(0, fmt.full_scale + 1, 1 << fmt.dropped_bits)
+            few = len(seen) <= 1 << _PAIRED_BITS
+            pairs = np.stack(np.meshgrid(seen, seen), axis=-1).reshape(-1, 2) if few else np.zeros((0, 2), dtype=np.int64)
+            self._pairs = pairs[pairs[:, 0] > pairs[:, 1]]
+            self._all_pairs = len(seen) <= 1 << _ALL_PAIRS_BITS
+            if self._all_pairs:
+                self._family(("pair",), len(seen) ** 2)
+            if self.far < _FEW:
+                for bit in range(fmt.sum_bits - fmt.dropped_bits - self.last):
+                    self._family(("bit", bit), ((self.far + 1) << self.last) * 2)
         elif fmt.result == "code":
             self.roundings = roundings_of(fmt)
             self._results = np.arange((1 << fmt.end_log2.bits) + 1)
@@ -160,7 +176,8 @@ class Coverage:
         """How many vectors meet nearly every item: each input wins each maximum some times, each entry is read."""
         fmt = self.fmt
         maxima = len(fmt.branches)
-        each = [4 * max(fmt.candidates) if fmt.layout == "wired" else 4 * fmt.inputs]
+        most = max(fmt.candidates)
+        each = [min(10 * most, max(640, 3 * most))]
         entries = dict.fromkeys(("exp2", "log2", "end"), 0)
         for (family, *_), size in self._sizes.items():
             if family in entries:
@@ -171,6 +188,7 @@ class Coverage:
             # (few distances: several times, since the last bits select among planes that are joined by OR)
             entries_met = ((self.far + 1) >> fmt.dropped_bits) << self.last
             each.append(entries_met * 3 if self.far < _FEW else entries_met)
+            each.append(len(self._pairs) * self._all_pairs)
         each.append(entries["log2"] // maxima)
         each.append(entries["end"] + 2 * len(self.roundings))
         # a draft does not always reach what it aims at, and some serve something else
@@ -193,19 +211,24 @@ class Coverage:
             sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 3)
         magnitudes = of("log2", self._magnitudes, log2_entries(fmt.log2_unit, self._magnitudes), 2)
         distances = results = np.array([], dtype=np.int64)
+        pairs = np.zeros((0, 2), dtype=np.int64)
         if fmt.combine == "logarithmic":
             missing = self._missing(("distance",), (self.far + 1) << self.last).reshape(-1, 1 << self.last)
             missing = missing[self._distances]
             # half of the choice is left to those that were not met at all
             distances = self._distances[missing.any(axis=1)]
             never = self._distances[missing.all(axis=1)]
+            new = np.zeros(len(self._pairs), dtype=bool)
+            for key, index in self._distance_items(*self._pairs.T)[2].items():
+                new |= self._missing(key, self._sizes[key])[index]
+            pairs = self._pairs[new]
             distances = np.concatenate([distances, np.resize(never, len(distances) * (len(never) > 0))])
         elif fmt.result == "code":
             entries = of("end", self._results, log2_entries(fmt.end_log2, self._results), 1) << fmt.end_shift
             missing = self._missing(("rounding",), 2 * len(self.roundings)).reshape(-1, 2)
             results = np.concatenate([entries[entries > 0], self.roundings[missing[:, 0]] - 1,
                                       self.roundings[missing[:, 1]]])
-        return Uncovered(sums, magnitudes, distances, results, self.roundings)
+        return Uncovered(sums, magnitudes, distances, pairs, results, self.roundings)
 
     def choose(self, inputs: dict[str, Integers], drafts: int) -> Integers:
         """Of each ``drafts`` rows the one that covers most that is new; these are covered from now on."""
@@ -341,21 +364,12 @@ class Coverage:
         for bit in range(code.bits):
             yield item(("output",), code.bits * 2, bit * 2 + (output >> bit & 1), np.ones(len(output), dtype=bool))
         if fmt.combine == "logarithmic":
-            distance = np.clip(final[0] - final[1], 0, self.far)
-            last = final[0] >> fmt.dropped_bits & ((1 << self.last) - 1)
+            distance, last, rest = self._distance_items(final[0], final[1])
             yield item(("distance",), (self.far + 1) << self.last, (distance << self.last) + last,
                        shown[0][0] & shown[0][1])
+            for key, index in rest.items():
+                yield item(key, self._sizes[key], index, final[0] > final[1])
             end = fmt.log_subtract
-            z = final[0] - end.phi[distance] - end.origin + end.offset
-            place = np.searchsorted([-1, 0, 1, end.log.maximum, end.log.maximum + 1, end.log.maximum + 2], z, side="right")
-            index = ((distance << self.last) + last) * _PLACES + place
-            yield item(("place",), self._sizes["place",], index, final[0] > final[1])
-            if self.far < _FEW:
-                above = fmt.sum_bits - fmt.dropped_bits - self.last
-                for bit in range(above):
-                    value = final[0] >> (fmt.dropped_bits + self.last + bit) & 1
-                    index = (((distance << self.last) + last) * above + bit) * 2 + value
-                    yield item(("bits",), ((self.far + 1) << self.last) * above * 2, index, final[0] > final[1])
             # the other way round nothing is left, though there would be without the comparison
             reverse = np.minimum(final[1] - final[0], self.far)
             yield item(("reverse",), self.far + 1, reverse, (reverse >= 0) & (final[0] - end.origin + end.offset > 0))
@@ -375,6 +389,26 @@ class Coverage:
             yield item(("rounding",), size, place * 2 + 1, y == self.roundings[place])
             place = np.clip(behind, 0, len(self.roundings) - 1)
             yield item(("rounding",), size, place * 2, y == self.roundings[place] - 1)
+
+    def _distance_items(self, first: Integers, second: Integers) -> tuple[Integers, Integers, dict[tuple, Integers]]:
+        """The distance, the larger maximum's last bits, and places in the families that tell more of both."""
+        fmt, end = self.fmt, self.fmt.log_subtract
+        distance = np.clip(first - second, 0, self.far)
+        last = first >> fmt.dropped_bits & ((1 << self.last) - 1)
+        z = first - end.phi[distance] - end.origin + end.offset
+        largest = end.log.maximum
+        place = np.searchsorted([-1, 0, 1, largest, largest + 1, largest + 2], z, side="right")
+        met = (distance << self.last) + last
+        items: dict[tuple, Integers] = {("place",): met * _PLACES + place}
+        if self._all_pairs:
+            items["pair",] = (first >> fmt.dropped_bits) * ((fmt.full_scale >> fmt.dropped_bits) + 1) + (
+                second >> fmt.dropped_bits)
+        if self.far < _FEW:
+            above = fmt.sum_bits - fmt.dropped_bits - self.last
+            for bit in range(above):
+                value = first >> (fmt.dropped_bits + self.last + bit) & 1
+                items["bit", bit] = met * 2 + value
+        return distance, last, items
 
     def _candidates(self, inputs, codes: Integers, negative: Booleans) -> tuple[list[Integers], list[Booleans]]:
         """Of each maximum the candidates' sums, and which of them enter it."""

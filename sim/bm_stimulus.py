@@ -189,6 +189,9 @@ class _Drafting:
                                                                                                      rows)) * step
         reverse = self.random.random(rows) < 0.12
         sums[:, 1] = np.clip(np.where(reverse, other, sums[:, 0] - distance), 0, fmt.full_scale)
+        if len(uncovered.pairs):
+            pairs = uncovered.pairs[self.random.integers(0, len(uncovered.pairs), rows)]
+            sums = np.where(self.random.random((rows, 1)) < 0.5, pairs, sums)
         return sums
 
     def _below(self, sums: Integers, crowded: NDArray[np.bool_]) -> Integers:
