@@ -32,13 +32,13 @@ def bm_vectors(fmt: "BmFormat", count: int, generator: np.random.Generator) -> I
     """
     drafts = max(2, _DRAFTS if fmt.inputs <= _WIDE else _DRAFTS * _WIDE // fmt.inputs)
     coverage, drafting = Coverage(fmt), _Drafting(fmt, generator)
-    turns, taken = _turns(fmt, count, generator), []
-    for start in range(0, count, _BLOCK):
+    turns, taken = _turns(fmt, max(count, 1), generator), []
+    for start in range(0, max(count, 1), _BLOCK):
         winners = turns[start : start + _BLOCK]
         inputs = drafting.draft(np.repeat(winners, drafts, axis=0), coverage.uncovered())
         chosen = coverage.choose(inputs, drafts)
         taken.append({port: values[chosen] for port, values in inputs.items()})
-    return {port: np.concatenate([block[port] for block in taken]) for port in fmt.inputs_of}
+    return {port: np.concatenate([block[port] for block in taken])[:count] for port in fmt.inputs_of}
 
 
 def _turns(fmt: "BmFormat", count: int, generator: np.random.Generator) -> Integers:
@@ -255,7 +255,7 @@ class _Drafting:
         if self.fmt.combine == "linear":
             return {}, sums
         wins = self.random.random(sums.shape) < 0.25
-        lower = np.maximum(self._below(sums, self.random.random(len(sums)) < 0.5), 0)
+        lower = np.clip(self._below(sums, self.random.random(len(sums)) < 0.5), 0, self.fmt.full_scale)
         lower = np.where(self.random.random(sums.shape) < 0.4, 0, lower)
         biases, reached = np.where(wins, sums, lower), np.where(wins, lower, sums)
         return {"bias1": biases[:, 0], "bias2": biases[:, 1]}, reached
