@@ -15,7 +15,8 @@ import pytest
 from bmhw.errors import RunError, UsageError
 from bmhw.export import main
 from bmhw.export_files import write_together
-from bmhw.sim import find_simulator, usable_simulators
+from bmhw.hdl.neuron_formats import BmFormat
+from bmhw.sim import find_simulator, needed_vectors, usable_simulators
 
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
 DESIGNS = {
@@ -223,7 +224,6 @@ class TestTrained:
     @pytest.fixture
     def network(self, monkeypatch):
         import bmhw.models
-        from bmhw.hdl.neuron_formats import BmFormat
         from bmhw.models import ModelError, NeuronVectors
         from bmhw.sim import vectors
 
@@ -244,9 +244,13 @@ class TestTrained:
     def test_format_and_vectors_come_from_the_network(self, network, tmp_path, run_bench):
         main([*self.OPTIONS, "--vectors", "60", "--out", str(tmp_path)])
         description = json.loads((tmp_path / "bm_relu_4bit_3in.json").read_text())
-        assert description["bench_vectors"] == "60 activations of some, layer conv, channel 2"
+        count = needed_vectors(BmFormat(inputs=3, bits=4))
+        assert description["bench_vectors"] == (
+            f"60 activations of some, layer conv, channel 2, then {count} vectors chosen by what they exercise (seed 0)"
+        )
         assert description["layer_inputs"] == [2, 0, 1]
-        assert run_bench(tmp_path, "bm_relu_4bit_3in")[0] == 0
+        status, printed = run_bench(tmp_path, "bm_relu_4bit_3in")
+        assert status == 0 and printed.startswith(f"PASS: bm_relu_4bit_3in, {60 + count} vectors")
 
     @pytest.mark.parametrize(
         "options, message",
