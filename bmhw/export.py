@@ -91,7 +91,7 @@ def _parser() -> Parser:
         "--vectors",
         type=number,
         metavar="N",
-        help="how many (default: as many as the format takes to be exercised: 256, more for large tables and many "
+        help="how many (default: as many as the format takes to be exercised: 320, more for large tables and many "
         "inputs); with --model: real activations before those (default: 200)",
     )
     bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random choices (default: 0)")

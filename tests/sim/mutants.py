@@ -125,6 +125,17 @@ def mutate(verilog: str, count: int, seed: int) -> tuple[str, list[Mutant]]:
     return _with_choices(verilog, changes, len(chosen)), list(chosen.values())
 
 
+def bench_with_mutants(bench: str, name: str, count: int) -> str:
+    """The text of an exported bench for what :func:`mutate` gives; ``+mutant=N`` chooses one when it runs."""
+    text, instances = re.subn(rf"^  {name} dut \(\n", lambda m: f"{m[0]}    .mutant(mutant),\n", bench, flags=re.M)
+    assert instances == 1
+    choice = (
+        f"  reg [{count - 1}:0] mutant;\n  integer chosen;\n  initial begin\n    mutant = 0;\n"
+        '    if ($value$plusargs("mutant=%d", chosen)) mutant[chosen] = 1;\n  end\n'
+    )
+    return re.sub(rf"^module {name}_tb;\n", lambda m: m[0] + choice, text, flags=re.M)
+
+
 def _read(verilog: str) -> list[_Module]:
     directions = {
         match[1]: {name: direction for direction, _, _, name in _DECLARED.findall(match[2])}
