@@ -133,13 +133,13 @@ def test_vectors_find_mutants_of_every_kind():
 
 
 EXPORTS = {
-    "mac": ["--neuron", "mac", "--boundary", "layer", "--bits", "5", "--inputs", "7"],
     "pipelined": ["--form", "pipelined", "--branches", "signed", "--bits", "4", "--inputs", "4", "--signed-inputs"],
-    "serial": ["--form", "serial", "--branches", "bipolar", "--bits", "4", "--inputs", "3"],
     "serial mac": ["--form", "serial", "--neuron", "mac", "--bits", "4", "--inputs", "3"],
 }
 LONG_EXPORTS = {
     **EXPORTS,
+    "mac": ["--neuron", "mac", "--boundary", "layer", "--bits", "5", "--inputs", "7"],
+    "serial": ["--form", "serial", "--branches", "bipolar", "--bits", "4", "--inputs", "3"],
     "digits": ["--boundary", "layer", "--branches", "signed", "--bits", "6", "--inputs", "9", "--maximum", "digits"],
     "logarithmic": ["--combine", "logarithmic", "--bits", "5", "--inputs", "5"],
     "pipelined mac": ["--form", "pipelined", "--neuron", "mac", "--bits", "4", "--inputs", "5", "--boundary", "layer"],
