@@ -67,8 +67,8 @@ class Coverage:
     activation and of its weight 0 and 1, each sign, and the digit by which it wins; each entry that log2, exp2 and the
     end read; each distance of two maxima, with the larger one's last bits, and with a result that is clamped, just not
     clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results
-    (linear end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates reach with
-    a bit of 1 in common that nobody else has.
+    (linear end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates
+    reach with a bit of 1 in common that nobody else has.
     """
 
     def __init__(self, fmt: "BmFormat"):

@@ -124,7 +124,7 @@ class _Drafting:
         return side
 
     def _partners(self, winners: Integers, side: Integers, paired: NDArray[np.bool_]) -> Integers:
-        """In ``paired`` rows another input that comes close to each winner; their places differ in one bit (a tree's nodes).
+        """In ``paired`` rows another input close to each winner, its place different in one bit (for a tree's nodes).
 
         Shape (rows, maxima); the winner itself where there is none. Moves the partner to the winner's ``side``.
         """
