@@ -138,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     console.print(f"Results are kept in {cache_folder()}; {platform.platform()}.", soft_wrap=True)
     missing = [tool.name for tool in found if tool.version is None]
-    console.print(f"Next: {'install ' + missing[0] if status else 'bmhw synth --bits 8 --neuron bm'}", style="bold", markup=False)
+    advice = f"install {missing[0]}" if status else "bmhw synth --bits 8 --neuron bm"
+    console.print(f"Next: {advice}", style="bold", markup=False)
     return status
 
 

@@ -3,15 +3,22 @@
 
 import argparse
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from bmhw.deliver.export_files import export_files, write_together
 from bmhw.deliver.export_names import check_name, check_unused, default_name
 from bmhw.hdl.checks import check_range
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.sim.stimulus import vectors
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
+from bmhw.sim.vectors import broadcast_inputs
 
 from .command_line import Parser, UsageError, run
 from .options import design_from, design_options, number, registers_from
@@ -25,6 +32,8 @@ The same parameters give the same bytes."""
 
 # Of the options that describe a design, those that a trained network leaves open; it brings its own format.
 _ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "end", "multiplier")
+# Real activations in the bench of a trained neuron, unless the command line says otherwise.
+_ACTIVATIONS = 200
 # Options that don't change what is in the files.
 _PLACE_OPTIONS = ("out", "force")
 # What chooses the architecture of which a default name says nothing.
@@ -51,18 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         design = design_from(args)
     name = default_name(design, _USUAL_OBJECTIVE, trained) if args.name is None else args.name
     command = _command(args, defaults)
+    inputs = vectors(design.format, None if trained is not None else args.vectors, args.seed)
+    expected = design.format.compute(**inputs)
+    source = f"{len(expected)} vectors chosen by what they exercise (seed {args.seed})"
+    slots = None
     if trained is not None:
-        inputs, expected = trained.inputs, trained.expected
-        source, slots = f"{len(expected)} activations of {trained}", trained.slots.tolist()
-    else:
-        inputs = vectors(design.format, args.vectors, args.seed)
-        expected = design.format.compute(**inputs)
-        source, slots = f"{len(expected)} vectors: corners, then random ones (seed {args.seed})", None
+        source = f"{len(trained.expected)} activations of {trained}, then {source}"
+        slots = trained.slots.tolist()
+        inputs = _joined(design.format, trained.inputs, inputs)
+        expected = np.concatenate([trained.expected, expected])
     files = export_files(design, name, inputs, expected, command=command, source=source, slots=slots)
     check_unused(name, {file: text for file, text in files.items() if file.endswith(".v")})
     for path in write_together(Path(args.out), files, command=command, force=args.force):
         print(path)
     return 0
+
+
+def _joined(number_format: MacFormat | BmFormat, *parts: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int64]]:
+    """The vectors of all parts, one after the other."""
+    arrays = [broadcast_inputs(number_format, part)[0] for part in parts]
+    joined = {port: np.concatenate([array[port] for array in arrays]) for port in arrays[0]}
+    return {port: values[:, 0] if port in SCALARS else values for port, values in joined.items()}
 
 
 def parser() -> Parser:
@@ -75,9 +93,17 @@ def parser() -> Parser:
     result.add_argument("--force", action="store_true", help="overwrite what another command exported under that name")
     design_options(result)
     bench = result.add_argument_group("vectors of the bench")
-    bench.add_argument("--vectors", type=number, default=200, metavar="N", help="how many (default: 200)")
-    bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random ones (default: 0)")
-    bench.add_argument("--model", metavar="NAME", help="take format and vectors from a trained network")
+    bench.add_argument(
+        "--vectors",
+        type=number,
+        metavar="N",
+        help="how many (default: as many as the format takes to be exercised: 320, more for large tables and many "
+        "inputs); with --model: real activations before those (default: 200)",
+    )
+    bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random choices (default: 0)")
+    bench.add_argument(
+        "--model", metavar="NAME", help="take the format and weights from a trained network, its activations first"
+    )
     bench.add_argument("--layer", metavar="NAME", help="its layer")
     bench.add_argument("--channel", type=number, metavar="K", help="output channel of the layer, from 0")
     return result
@@ -92,7 +118,8 @@ def _format_defaults() -> dict[str, Any]:
 
 def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> TrainedNeuron | None:
     try:
-        check_range("Number of vectors", args.vectors, 1, MOST_VECTORS)
+        if args.vectors is not None:
+            check_range("Number of vectors", args.vectors, 1, MOST_VECTORS)
         check_range("Seed", args.seed, 0)
         if args.channel is not None:
             check_range("Channel", args.channel, 0)
@@ -108,7 +135,8 @@ def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> Trained
     for option in format_options:
         if getattr(args, option):
             raise UsageError(f"{_flag(option)} contradicts --model {args.model}, which brings its own format")
-    return load_neuron(**given, count=args.vectors, seed=args.seed)
+    count = _ACTIVATIONS if args.vectors is None else args.vectors
+    return load_neuron(**given, count=count, seed=args.seed)
 
 
 def _flag(option: str) -> str:

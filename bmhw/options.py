@@ -24,7 +24,8 @@ from .errors import UsageError
 
 __all__ = [
     "NEURONS", "comparison_options", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option",
-    "liberty_option", "number", "pipeline_options", "registers_from", "run_options", "stated_command", "time_limit_from",
+    "liberty_option", "number", "pipeline_options", "registers_from", "run_options", "stated_command",
+    "time_limit_from",
 ]
 
 NEURONS = ("mac", "bm")

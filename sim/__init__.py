@@ -9,7 +9,7 @@ report = verify(design, inputs)     # report.passed, report.first_mismatch
 
 from .simulation import Mismatch, Report, simulate, verify
 from .simulators import SIMULATORS, Simulator, find_simulator, usable_simulators
-from .stimulus import corner_vectors, random_vectors, vectors
+from .stimulus import corner_vectors, needed_vectors, random_vectors, vectors
 
 __all__ = [
     "SIMULATORS",
@@ -18,6 +18,7 @@ __all__ = [
     "Simulator",
     "corner_vectors",
     "find_simulator",
+    "needed_vectors",
     "random_vectors",
     "simulate",
     "usable_simulators",

@@ -8,65 +8,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.hdl.formats.conversions import Exp2, Log2
+from .table_entries import exp2_entries, log2_entries, roundings_of
 
 if TYPE_CHECKING:
     from bmhw.hdl.formats.bm import BmFormat
 
-__all__ = ["Coverage", "Uncovered", "exp2_entries", "log2_entries", "maxima_of", "roundings_of"]
+__all__ = ["Coverage", "Uncovered", "maxima_of"]
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-# Up to this many index bits a table has an entry for each of its inputs, whatever the architecture.
-_FLAT_BITS = 9
-# Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits for
-# the last two bits has a table for each of their values.
+# Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits
+# for the last two bits has a table for each of their values.
 _LAST, _LAST_UP_TO = 2, 9
-# Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code, above.
+# With so few distances each is met with each bit of the larger maximum 0 and 1.
+_FEW = 100
+# Up to so many bits of two maxima, all pairs of them are looked through; up to so many they are all met.
+_PAIRED_BITS, _ALL_PAIRS_BITS = 7, 5
+# Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code,
+# above.
 _PLACES = 7
 # More vectors than this only for more inputs: the largest exact tables have so many entries.
 _MOST = 4096
-
-
-def log2_entries(log2: Log2, magnitudes: Integers) -> tuple[Integers, ...]:
-    """Which entries of its tables a log2 reads, numbered from 0 in each table; magnitudes 0 to 2^bits."""
-    if log2.bits <= _FLAT_BITS:
-        return (magnitudes,)
-    exponent = np.frexp(np.maximum(magnitudes, 1).astype(np.float64))[1].astype(np.int64) - 1
-    mantissa = magnitudes << np.maximum(log2.mantissa_bits - exponent, 0) & ((1 << log2.mantissa_bits) - 1)
-    if log2.method == "exact":
-        return exponent, mantissa
-    if log2.method == "mitchell":
-        return (exponent,)
-    return exponent, *_bipartite_entries(log2.bipartite, mantissa)
-
-
-def exp2_entries(exp2: Exp2, sums: Integers) -> tuple[Integers, ...]:
-    """Which entries of its tables an exp2 reads, numbered from 0 in each table; sums 0 to full scale."""
-    if exp2.in_bits <= _FLAT_BITS:
-        return (sums,)
-    distance = sums - exp2.full_scale
-    shift, fraction = -(distance >> exp2.fraction), distance & ((1 << exp2.fraction) - 1)
-    if exp2.method == "exact":
-        return shift, fraction
-    if exp2.method == "schraudolph":
-        return (shift,)
-    return shift, *_bipartite_entries(exp2.bipartite, fraction)
-
-
-def _bipartite_entries(table, index: Integers) -> tuple[Integers, Integers]:
-    low = index & ((1 << table.low_bits) - 1)
-    return index >> table.low_bits, (index >> (table.low_bits + table.middle_bits) << table.low_bits) | low
-
-
-def roundings_of(fmt: "BmFormat") -> Integers:
-    """Of a linear end that gives a code: the smallest result of each code that occurs, but for code 0."""
-    inputs = np.arange((1 << fmt.end_log2.bits) + 1)
-    codes = fmt.end_log2.compute(inputs)
-    codes = np.where(inputs > 0, np.clip(codes + fmt.offset, 0, fmt.activation.maximum), 0)
-    changes = np.flatnonzero(np.diff(codes)) + 1
-    return (changes if len(changes) else np.array([1])) << fmt.end_shift
 
 
 def maxima_of(fmt: "BmFormat", inputs: dict[str, Integers]) -> list[Integers]:
@@ -83,11 +46,15 @@ def _codes(fmt: "BmFormat", inputs: dict[str, Integers]) -> tuple[Integers, Bool
 
 @dataclass(frozen=True)
 class Uncovered:
-    """What no vector has met yet, as values to aim at; ``roundings``: all of a linear end's."""
+    """What no vector has met yet, as values to aim at; ``roundings``: all of a linear end's.
+
+    ``pairs``: (any, 2) of a logarithmic end's two maxima, where they are few enough to try all.
+    """
 
     sums: Integers
     magnitudes: Integers
     distances: Integers
+    pairs: Integers
     results: Integers
     roundings: Integers
 
@@ -99,9 +66,9 @@ class Coverage:
     (or smaller, an item of its own). Items are, for each maximum, the input that wins it alone with each bit of its
     activation and of its weight 0 and 1, each sign, and the digit by which it wins; each entry that log2, exp2 and the
     end read; each distance of two maxima, with the larger one's last bits, and with a result that is clamped, just not
-    clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results (linear
-    end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates reach with
-    a bit of 1 in common that nobody else has.
+    clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results
+    (linear end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates
+    reach with a bit of 1 in common that nobody else has.
     """
 
     def __init__(self, fmt: "BmFormat"):
@@ -116,8 +83,9 @@ class Coverage:
         self._sums = np.arange(fmt.full_scale + 1)
         self._magnitudes = np.arange(fmt.x.maximum + 1 if fmt.boundary == "neuron" else 0)
         # every entry is an item from the start, so that it can be aimed at
-        for table, entries in enumerate(exp2_entries(fmt.exp2_unit, self._sums)):
-            self._family(("exp2", table), 2 * (int(entries.max()) + 1))
+        if fmt.combine == "linear":
+            for table, entries in enumerate(exp2_entries(fmt.exp2_unit, self._sums)):
+                self._family(("exp2", table), 3 * (int(entries.max()) + 1))
         if len(self._magnitudes):
             for table, entries in enumerate(log2_entries(fmt.log2_unit, self._magnitudes)):
                 self._family(("log2", table), 2 * (int(entries.max()) + 2))
@@ -131,7 +99,20 @@ class Coverage:
             self.last = _LAST if fmt.maximum_bits <= _LAST_UP_TO else 0
             self._distances = np.arange(0, self.far + 1, 1 << fmt.dropped_bits)
             self._family(("distance",), (self.far + 1) << self.last)
+            equal = self._starts["distance",]  # gives 0, whatever the maxima
+            self._covered[equal : equal + (1 << self.last)] = True
             self._family(("place",), ((self.far + 1) << self.last) * _PLACES)
+            seen = np.arange(0, fmt.full_scale + 1, 1 << fmt.dropped_bits)
+            few = len(seen) <= 1 << _PAIRED_BITS
+            seen_if_few = seen[: len(seen) * few]
+            pairs = np.stack(np.meshgrid(seen_if_few, seen_if_few), axis=-1).reshape(-1, 2)
+            self._pairs = pairs[pairs[:, 0] > pairs[:, 1]]
+            self._all_pairs = len(seen) <= 1 << _ALL_PAIRS_BITS
+            if self._all_pairs:
+                self._family(("pair",), len(seen) ** 2)
+            if self.far < _FEW:
+                for bit in range(fmt.sum_bits - fmt.dropped_bits - self.last):
+                    self._family(("bit", bit), ((self.far + 1) << self.last) * 2)
         elif fmt.result == "code":
             self.roundings = roundings_of(fmt)
             self._results = np.arange((1 << fmt.end_log2.bits) + 1)
@@ -156,16 +137,20 @@ class Coverage:
         """How many vectors meet nearly every item: each input wins each maximum some times, each entry is read."""
         fmt = self.fmt
         maxima = len(fmt.branches)
-        each = [4 * max(fmt.candidates) if fmt.layout == "wired" else 4 * fmt.inputs]
+        most = max(fmt.candidates)
+        each = [min(10 * most, max(640, 3 * most))]
         entries = dict.fromkeys(("exp2", "log2", "end"), 0)
         for (family, *_), size in self._sizes.items():
             if family in entries:
                 entries[family] += size
         if fmt.combine == "linear":
-            each.append(entries["exp2"] // (maxima * (1 if fmt.result == "code" else 2)))
+            each.append(entries["exp2"] // 3 * (2 if fmt.result == "code" else 1) // maxima)
         else:
-            each.append((((self.far + 1) >> fmt.dropped_bits) << self.last) * 3 // 2)
-        each.append(entries["log2"] // (2 * maxima))
+            # (few distances: several times, since the last bits select among planes that are joined by OR)
+            entries_met = ((self.far + 1) >> fmt.dropped_bits) << self.last
+            each.append(entries_met * 3 if self.far < _FEW else entries_met)
+            each.append(len(self._pairs) * self._all_pairs)
+        each.append(entries["log2"] // maxima)
         each.append(entries["end"] + 2 * len(self.roundings))
         # a draft does not always reach what it aims at, and some serve something else
         return max(each[0], min(_MOST, max(each) * 5 // 4))
@@ -182,21 +167,29 @@ class Coverage:
                 new |= missing[entry]
             return values[new]
 
-        sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 2)
+        sums = self._sums[:0]
+        if fmt.combine == "linear":
+            sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 3)
         magnitudes = of("log2", self._magnitudes, log2_entries(fmt.log2_unit, self._magnitudes), 2)
         distances = results = np.array([], dtype=np.int64)
+        pairs = np.zeros((0, 2), dtype=np.int64)
         if fmt.combine == "logarithmic":
             missing = self._missing(("distance",), (self.far + 1) << self.last).reshape(-1, 1 << self.last)
             missing = missing[self._distances]
-            # those that were not met at all come first
-            distances = self._distances[missing.all(axis=1) if missing.all(axis=1).any() else missing.any(axis=1)]
-            sums = sums[:0]
+            # half of the choice is left to those that were not met at all
+            distances = self._distances[missing.any(axis=1)]
+            never = self._distances[missing.all(axis=1)]
+            new = np.zeros(len(self._pairs), dtype=bool)
+            for key, index in self._distance_items(*self._pairs.T)[2].items():
+                new |= self._missing(key, self._sizes[key])[index]
+            pairs = self._pairs[new]
+            distances = np.concatenate([distances, np.resize(never, len(distances) * (len(never) > 0))])
         elif fmt.result == "code":
             entries = of("end", self._results, log2_entries(fmt.end_log2, self._results), 1) << fmt.end_shift
             missing = self._missing(("rounding",), 2 * len(self.roundings)).reshape(-1, 2)
             results = np.concatenate([entries[entries > 0], self.roundings[missing[:, 0]] - 1,
                                       self.roundings[missing[:, 1]]])
-        return Uncovered(sums, magnitudes, distances, results, self.roundings)
+        return Uncovered(sums, magnitudes, distances, pairs, results, self.roundings)
 
     def choose(self, inputs: dict[str, Integers], drafts: int) -> Integers:
         """Of each ``drafts`` rows the one that covers most that is new; these are covered from now on."""
@@ -238,6 +231,12 @@ class Coverage:
                 both.append(other != output)
             shown.append(both)
 
+        units = []  # whether one unit less, or one more, of an exponential shows
+        if fmt.combine == "linear":
+            for change in (-1, 1):
+                bias = np.clip(inputs["bias"] + change, fmt.bias.minimum, fmt.bias.maximum)
+                units.append(fmt.combined(final, bias=bias) != output)
+
         sums, enters = self._candidates(inputs, codes, negative)
         for branch, (candidates, enter) in enumerate(zip(sums, enters, strict=True)):
             down, up = shown[branch]
@@ -260,7 +259,8 @@ class Coverage:
             digits = fmt.maximum_bits + 1
             adverse = (second_seen >> np.maximum(digit - 2, 0) & 1) == 1
             index = (winner * digits + digit) * 2 + adverse
-            yield item(("digit", branch), fmt.inputs * digits * 2, index, down & (best_seen >= second_seen) & (best >= 0))
+            valid = down & (best_seen >= second_seen) & (best >= 0)
+            yield item(("digit", branch), fmt.inputs * digits * 2, index, valid)
 
             # where the two meet in a tree, with bits that they have in common and the third has not
             level = np.maximum(_bit_length(winner ^ follower), 1)
@@ -270,7 +270,7 @@ class Coverage:
                 common = (best_seen ^ second_seen) >> bit == 0
                 valid = met & common & (best_seen >> bit & 1 == 1) & ((best_seen ^ third) >> bit > 0)
                 index = node * fmt.maximum_bits + bit
-                yield item(("node", branch), 2 * fmt.inputs * fmt.maximum_bits * 2, index, valid)
+                yield item(("node", branch), fmt.maximum_bits << max(fmt.inputs - 1, 1).bit_length(), index, valid)
 
             code = codes[row, winner]
             weight = inputs[self.weights[w]][row, winner]
@@ -308,8 +308,9 @@ class Coverage:
             if fmt.combine == "linear":
                 for table, entry in enumerate(exp2_entries(fmt.exp2_unit, final[branch])):
                     size = self._sizes["exp2", table]
-                    yield item(("exp2", table), size, entry * 2, down)
-                    yield item(("exp2", table), size, entry * 2 + 1, up)
+                    yield item(("exp2", table), size, entry * 3, entry >= 0)
+                    for unit, visible in enumerate(units, 1):
+                        yield item(("exp2", table), size, entry * 3 + unit, visible)
             else:
                 bias = inputs[f"bias{branch + 1}"]
                 wins = bias >> fmt.dropped_bits > np.maximum(maxima[branch] >> fmt.dropped_bits, 0)
@@ -321,19 +322,16 @@ class Coverage:
 
     def _end_items(self, item, final: list[Integers], output: Integers, inputs, shown) -> Iterator[Integers]:
         fmt = self.fmt
-        name, code = fmt.output
+        _, code = fmt.output
         for bit in range(code.bits):
             yield item(("output",), code.bits * 2, bit * 2 + (output >> bit & 1), np.ones(len(output), dtype=bool))
         if fmt.combine == "logarithmic":
-            distance = np.clip(final[0] - final[1], 0, self.far)
-            last = final[0] >> fmt.dropped_bits & ((1 << self.last) - 1)
+            distance, last, rest = self._distance_items(final[0], final[1])
             yield item(("distance",), (self.far + 1) << self.last, (distance << self.last) + last,
                        shown[0][0] & shown[0][1])
+            for key, index in rest.items():
+                yield item(key, self._sizes[key], index, final[0] > final[1])
             end = fmt.log_subtract
-            z = final[0] - end.phi[distance] - end.origin + end.offset
-            place = np.searchsorted([-1, 0, 1, end.log.maximum, end.log.maximum + 1, end.log.maximum + 2], z, side="right")
-            index = ((distance << self.last) + last) * _PLACES + place
-            yield item(("place",), self._sizes["place",], index, final[0] > final[1])
             # the other way round nothing is left, though there would be without the comparison
             reverse = np.minimum(final[1] - final[0], self.far)
             yield item(("reverse",), self.far + 1, reverse, (reverse >= 0) & (final[0] - end.origin + end.offset > 0))
@@ -353,6 +351,26 @@ class Coverage:
             yield item(("rounding",), size, place * 2 + 1, y == self.roundings[place])
             place = np.clip(behind, 0, len(self.roundings) - 1)
             yield item(("rounding",), size, place * 2, y == self.roundings[place] - 1)
+
+    def _distance_items(self, first: Integers, second: Integers) -> tuple[Integers, Integers, dict[tuple, Integers]]:
+        """The distance, the larger maximum's last bits, and places in the families that tell more of both."""
+        fmt, end = self.fmt, self.fmt.log_subtract
+        distance = np.clip(first - second, 0, self.far)
+        last = first >> fmt.dropped_bits & ((1 << self.last) - 1)
+        z = first - end.phi[distance] - end.origin + end.offset
+        largest = end.log.maximum
+        place = np.searchsorted([-1, 0, 1, largest, largest + 1, largest + 2], z, side="right")
+        met = (distance << self.last) + last
+        items: dict[tuple, Integers] = {("place",): met * _PLACES + place}
+        if self._all_pairs:
+            items["pair",] = (first >> fmt.dropped_bits) * ((fmt.full_scale >> fmt.dropped_bits) + 1) + (
+                second >> fmt.dropped_bits)
+        if self.far < _FEW:
+            above = fmt.sum_bits - fmt.dropped_bits - self.last
+            for bit in range(above):
+                value = first >> (fmt.dropped_bits + self.last + bit) & 1
+                items["bit", bit] = met * 2 + value
+        return distance, last, items
 
     def _candidates(self, inputs, codes: Integers, negative: Booleans) -> tuple[list[Integers], list[Booleans]]:
         """Of each maximum the candidates' sums, and which of them enter it."""

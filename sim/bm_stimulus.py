@@ -32,13 +32,13 @@ def bm_vectors(fmt: "BmFormat", count: int, generator: np.random.Generator) -> I
     """
     drafts = max(2, _DRAFTS if fmt.inputs <= _WIDE else _DRAFTS * _WIDE // fmt.inputs)
     coverage, drafting = Coverage(fmt), _Drafting(fmt, generator)
-    turns, taken = _turns(fmt, count, generator), []
-    for start in range(0, count, _BLOCK):
+    turns, taken = _turns(fmt, max(count, 1), generator), []
+    for start in range(0, max(count, 1), _BLOCK):
         winners = turns[start : start + _BLOCK]
         inputs = drafting.draft(np.repeat(winners, drafts, axis=0), coverage.uncovered())
         chosen = coverage.choose(inputs, drafts)
         taken.append({port: values[chosen] for port, values in inputs.items()})
-    return {port: np.concatenate([block[port] for block in taken]) for port in fmt.inputs_of}
+    return {port: np.concatenate([block[port] for block in taken])[:count] for port in fmt.inputs_of}
 
 
 def _turns(fmt: "BmFormat", count: int, generator: np.random.Generator) -> Integers:
@@ -73,10 +73,11 @@ class _Drafting:
         side = self._sides(winners).copy()
         sums = self._sums(rows, uncovered)
         biases, sums = self._biases(sums)
-        partners = self._partners(winners, side)
+        kind = self.random.random(rows)
+        crowded = kind < 0.35
+        partners = self._partners(winners, side, kind > 0.6)
         magnitude = np.zeros((rows, n), dtype=np.int64)
         weights = np.zeros((len(self.weights), rows, n), dtype=np.int64)
-        crowded = self.random.random(rows) < 0.5
         # the others: below the winner of each maximum of their side
         limits = np.stack([self._below(sums[row[:, np.newaxis], side * len(self.weights) + w], crowded)
                            for w in range(len(self.weights))])
@@ -122,15 +123,14 @@ class _Drafting:
             side[np.arange(rows), winners[:, branch]] = branch // len(self.weights)
         return side
 
-    def _partners(self, winners: Integers, side: Integers) -> Integers:
-        """For some winners another input that comes as close as can be; its place differs in one bit, for a tree's nodes.
+    def _partners(self, winners: Integers, side: Integers, paired: NDArray[np.bool_]) -> Integers:
+        """In ``paired`` rows another input close to each winner, its place different in one bit (for a tree's nodes).
 
         Shape (rows, maxima); the winner itself where there is none. Moves the partner to the winner's ``side``.
         """
         rows, n = np.arange(len(winners)), self.fmt.inputs
         partners = winners ^ (1 << self.random.integers(0, max(n - 1, 1).bit_length(), winners.shape))
-        single = self.random.random(winners.shape) < 0.5
-        partners = np.where(single & (partners < n), partners, winners)
+        partners = np.where(paired[:, np.newaxis] & (partners < n), partners, winners)
         for branch in range(winners.shape[1]):
             partner, own = partners[:, branch], branch // len(self.weights)
             taken = (winners == partner[:, np.newaxis]).any(axis=1)
@@ -169,6 +169,8 @@ class _Drafting:
             return sums
         end, step = fmt.log_subtract, 1 << fmt.dropped_bits
         distance = self.random.integers(1, len(end.phi), rows) >> self.random.integers(0, fmt.sum_bits, rows)
+        often = min(2 * int((end.phi > 0).sum()) + 2, len(end.phi) - 1)
+        distance = np.where(self.random.random(rows) < 0.5, distance, self.random.integers(1, often + 1, rows))
         if len(uncovered.distances):
             wanted = uncovered.distances[self.random.integers(0, len(uncovered.distances), rows)]
             distance = np.where(self.random.random(rows) < 0.8, wanted, distance)
@@ -183,10 +185,13 @@ class _Drafting:
         kind = self.random.random(rows)
         first = np.select([kind < 0.55, kind < 0.92], [first, edge], sums[:, 0])
         sums[:, 0] = np.clip(np.maximum(first, distance), 0, fmt.full_scale)
-        other = sums[:, 0] + (self.random.integers(0, 8 << fmt.sum_bits, rows) >> self.random.integers(3, fmt.sum_bits + 4,
-                                                                                                     rows)) * step
+        shift = self.random.integers(3, fmt.sum_bits + 4, rows)
+        other = sums[:, 0] + (self.random.integers(0, 8 << fmt.sum_bits, rows) >> shift) * step
         reverse = self.random.random(rows) < 0.12
         sums[:, 1] = np.clip(np.where(reverse, other, sums[:, 0] - distance), 0, fmt.full_scale)
+        if len(uncovered.pairs):
+            pairs = uncovered.pairs[self.random.integers(0, len(uncovered.pairs), rows)]
+            sums = np.where(self.random.random((rows, 1)) < 0.5, pairs, sums)
         return sums
 
     def _below(self, sums: Integers, crowded: NDArray[np.bool_]) -> Integers:
@@ -250,7 +255,7 @@ class _Drafting:
         if self.fmt.combine == "linear":
             return {}, sums
         wins = self.random.random(sums.shape) < 0.25
-        lower = np.maximum(self._below(sums, self.random.random(len(sums)) < 0.5), 0)
+        lower = np.clip(self._below(sums, self.random.random(len(sums)) < 0.5), 0, self.fmt.full_scale)
         lower = np.where(self.random.random(sums.shape) < 0.4, 0, lower)
         biases, reached = np.where(wins, sums, lower), np.where(wins, lower, sums)
         return {"bias1": biases[:, 0], "bias2": biases[:, 1]}, reached
@@ -271,12 +276,12 @@ class _Drafting:
             one = 1 << fmt.out_fraction
             roundings = uncovered.roundings[self.random.integers(0, len(uncovered.roundings), rows)]
             away = 1 << self.random.integers(0, fmt.out_fraction, rows)
-            away = (self.random.random(rows) * away).astype(np.int64) * self.random.integers(0, 2, rows)
+            away = (self.random.random(rows) * away).astype(np.int64) * (self.random.random(rows) < 0.4)
             side = self.random.integers(0, 2, rows)
             wanted = np.where(side == 1, roundings + away, roundings - 1 - away)
             if len(uncovered.results):
                 new = uncovered.results[self.random.integers(0, len(uncovered.results), rows)]
-                wanted = np.where(kind < 0.7, new, wanted)
+                wanted = np.where(kind < 0.55, new, wanted)
             beyond = one + self.random.integers(-1, 2, rows)
             above = self.random.integers(one, fmt.y.maximum + 1, rows)
             above = above >> fmt.out_fraction << fmt.out_fraction

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors that reach the corners of a neuron: its extremes, single inputs, ties, and seeded random ones."""
+"""Vectors that exercise a neuron: its extremes, single inputs, what shows at its output, and seeded random ones."""
 
 import itertools
 from typing import TYPE_CHECKING
@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.formats.mac import MacFormat
 
+from .bm_coverage import Coverage
+from .bm_stimulus import bm_vectors
+from .mac_stimulus import mac_vectors
 from .vectors import value_range
 
 if TYPE_CHECKING:
     from bmhw.hdl.formats.bm import BmFormat
-    from bmhw.hdl.formats.mac import MacFormat
 
-__all__ = ["corner_vectors", "random_vectors", "vectors"]
+__all__ = ["corner_vectors", "needed_vectors", "random_vectors", "vectors"]
 
 Inputs = dict[str, NDArray[np.int64]]
 
@@ -23,12 +26,37 @@ Inputs = dict[str, NDArray[np.int64]]
 _POSITIONS = 16
 
 
-def vectors(number_format: "MacFormat | BmFormat", count: int, seed: int = 0) -> Inputs:
-    """``count`` vectors: the corners first (as many as fit), then random ones."""
+# Vectors without which carries, trees and ties are not met often enough, found by mutants of many exports.
+_LEAST = 320
+# One vector in so many is random.
+_RANDOM = 10
+
+
+def needed_vectors(number_format: "MacFormat | BmFormat") -> int:
+    """How many vectors exercise the format: 320, more where tables have more entries or a maximum more inputs."""
+    if isinstance(number_format, MacFormat):
+        return _LEAST
+    corners = len(next(iter(corner_vectors(number_format).values())))
+    return max(_LEAST, corners + Coverage(number_format).needed * _RANDOM // (_RANDOM - 1))
+
+
+def vectors(number_format: "MacFormat | BmFormat", count: int | None = None, seed: int = 0) -> Inputs:
+    """``count`` vectors (default: :func:`needed_vectors`), chosen by what they exercise.
+
+    First the corners (:func:`corner_vectors`; up to half of all vectors), then those of :func:`~bmhw.sim.mac_stimulus.
+    mac_vectors` or :func:`~bmhw.sim.bm_stimulus.bm_vectors`, whose docstrings say what they cover, and random ones
+    (a tenth). The same arguments give the same vectors. Fewer than needed leave table entries unread and inputs that
+    never win a maximum.
+    """
+    if count is None:
+        count = needed_vectors(number_format)
     corners = corner_vectors(number_format)
-    taken = min(count, len(next(iter(corners.values()))))
-    random = random_vectors(number_format, count - taken, seed)
-    return {port: np.concatenate([corners[port][:taken], random[port]]) for port in corners}
+    taken = min(count // 2, len(next(iter(corners.values()))))
+    chance = (count - taken) // _RANDOM
+    chosen = mac_vectors if isinstance(number_format, MacFormat) else bm_vectors
+    rest = chosen(number_format, count - taken - chance, np.random.default_rng(seed))
+    random = random_vectors(number_format, chance, seed)
+    return {port: np.concatenate([corners[port][:taken], rest[port], random[port]]) for port in corners}
 
 
 def corner_vectors(number_format: "MacFormat | BmFormat") -> Inputs:

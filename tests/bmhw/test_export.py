@@ -15,7 +15,8 @@ import pytest
 from bmhw.deliver.export_files import write_together
 from bmhw.errors import RunError, UsageError
 from bmhw.export import main
-from bmhw.sim import find_simulator, usable_simulators
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.sim import find_simulator, needed_vectors, usable_simulators
 
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
 COMMAND = "python -m bmhw.export --bits 4"
@@ -334,9 +335,13 @@ class TestTrained:
     def test_format_and_vectors_come_from_the_network(self, network, tmp_path, run_bench):
         main([*self.OPTIONS, "--vectors", "60", "--out", str(tmp_path)])
         description = json.loads((tmp_path / "some_conv_channel2.json").read_text())
-        assert description["bench_vectors"] == "60 activations of some, layer conv, channel 2"
+        count = needed_vectors(BmFormat(inputs=3, bits=4))
+        assert description["bench_vectors"] == (
+            f"60 activations of some, layer conv, channel 2, then {count} vectors chosen by what they exercise (seed 0)"
+        )
         assert description["layer_inputs"] == [2, 0, 1]
-        assert run_bench(tmp_path, "some_conv_channel2")[0] == 0
+        status, printed = run_bench(tmp_path, "some_conv_channel2")
+        assert status == 0 and printed.splitlines()[-1].startswith(f"PASS: some_conv_channel2, {60 + count} vectors")
 
     def test_other_channels_forms_and_architectures_have_other_files(self, network, tmp_path):
         every = [[], ["--channel", "1"], ["--form", "pipelined"], ["--form", "pipelined", "--registers", "maxima"],
