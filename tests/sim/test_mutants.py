@@ -21,6 +21,7 @@ from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import to_verilog
 from bmhw.sim import random_vectors, usable_simulators, vectors
 from bmhw.sim.vectors import broadcast_inputs
@@ -166,7 +167,7 @@ def exported_survivors(options: list[str], count: int, folder: Path, monkeypatch
         random_vectors(fmt, 1000, SEED).items(), vectors(fmt, 1000, SEED).values(), strict=True)}
     others_bench = verilog_bench(design, name, broadcast_inputs(fmt, others)[0] | {
         port: others[port] for port in others if others[port].ndim == 1}, fmt.compute(**others),
-        latency=design.create().latency)
+        latency=create_neuron(design).latency)
     (folder / "mutants.v").write_text(text)
     programs = []
     for number, bench in enumerate(((folder / f"{name}_tb.v").read_text(), others_bench)):
