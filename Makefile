@@ -54,7 +54,7 @@ benchmark: $(VENV)/installed-test
 # $(call layers,NAME,OPTIONS): one run of bmhw.layers into its file
 define layers
 @echo "$(1)"
-@$(RUN) -m bmhw.layers $(2) --json $(RESULTS)/layers-$(1).json > /dev/null
+@$(RUN) -m bmhw.layers --explore $(2) --json $(RESULTS)/layers-$(1).json > /dev/null
 
 endef
 

@@ -25,8 +25,8 @@ What a neuron costs in hardware, against what its trained network classifies rig
 
 For each trained network one neuron of --inputs inputs with the network's own number formats, from activation code
 to activation code and from activation code to the linear result that a residual sum takes: the best architecture
-known, as in bmhw.layers. A network is on the frontier if no other one is at least as accurate with at most as many
-gates on at most as long a path, by the neuron that gives a code."""
+known, as in bmhw.layers --explore. A network is on the frontier if no other one is at least as accurate with at most
+as many gates on at most as long a path, by the neuron that gives a code."""
 
 
 def parser() -> Parser:

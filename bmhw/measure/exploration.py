@@ -41,7 +41,7 @@ LINEAR_MAXIMUM_BITS = {8: 4}
 BOTH_SCRIPTS = ((5, 9), (8, 9))
 # (width, inputs) at which those of layout wired are measured, with clamped sums.
 WIRED = ((5, 9), (8, 9), (5, 64), (8, 64))
-# (width, inputs) at which BM neurons with a linear result are measured as well -> their sums.
+# (width, inputs) at which neurons with a linear result are measured as well -> the BM neurons' sums.
 LINEAR = {(5, 64): ("clamped",), (8, 64): ("clamped",), (8, 9): SUMS}
 
 
@@ -63,10 +63,12 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
 
     BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
     :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. Those of layout wired at :data:`WIRED` and
-    with clamped sums only. At :data:`LINEAR` also those from activation code to linear result.
+    with clamped sums only. At :data:`LINEAR` both neurons also from activation code to linear result.
     """
-    for multiplier, adder in itertools.product(MAC_MULTIPLIERS, MAC_ADDERS):
-        yield Design(format=MacFormat(inputs=inputs, bits=width, boundary="layer"), multiplier=multiplier, adder=adder)
+    results = ("code", "linear") if (width, inputs) in LINEAR else ("code",)
+    for result, multiplier, adder in itertools.product(results, MAC_MULTIPLIERS, MAC_ADDERS):
+        fmt = MacFormat(inputs=inputs, bits=width, boundary="layer", result=result)
+        yield Design(format=fmt, multiplier=multiplier, adder=adder)
     for layout, sums in itertools.product(FAMILIES[1:], SUMS):
         if layout == "wired" and (sums == "full" or (width, inputs) not in WIRED):
             continue
@@ -109,8 +111,7 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
                              cache=cache, library=None)
         report(1 / len(todo))
         fmt = design.format
-        return {**shape(fmt), "result": fmt.result, "sums": getattr(fmt, "sums", None),
-                "architecture": design.architecture,
+        return {**shape(fmt), "sums": getattr(fmt, "sums", None), "architecture": design.architecture,
                 "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
     rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers measured: the best MAC and the best BM neuron of each, from activation code to activation code.
 
-Layers whose neurons have the same parameters are measured once. A layer's outputs stand beside each other: all its
-figures are one output's, times the number of outputs for its gates.
+The architectures are those that the shipped measurements choose (:func:`~bmhw.measure.selection.contenders`), or with
+``explore`` the best ones of all that are tried. Layers whose neurons have the same parameters are measured once. A
+layer's outputs stand beside each other: all its figures are one output's, times the number of outputs for its gates.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,13 +19,13 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.liberty import Library
 from bmhw.flow.synthesis import Figures, in_parallel
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 
 from .generation import generate
+from .layer_formats import Neurons
 from .networks import Layer
-from .selection import AUTO, MAC_MULTIPLIERS, cost, ranking
+from .selection import MAC_MULTIPLIERS, Contenders, contenders, cost, ranking
 
 __all__ = ["CLAIM", "FLAT_INPUTS", "SCRIPTS", "LayerMeasurement", "Neurons", "totals"]
 
@@ -34,14 +35,14 @@ FLAT_INPUTS = 64
 CLAIM = {"source": "arXiv 2009.07190", "gates": [2.1, 2.9], "depth": [0.70, 0.85]}
 """What the paper estimates for most layers: MAC / BM gates, and BM / MAC latency."""
 
-_CHOICE = 0.4  # share of the work that is the choice of MAC architectures
+_CHOICE = {True: 0.4, False: 0.1}  # share of the work that is the choice at fewer inputs, by ``explore``
 
 # The final adder's candidates: a ripple adder is the smallest and by far the longest.
 _ADDERS = {"area": ("brent_kung", "ripple"), "balanced": ("sklansky", "brent_kung"),
            "delay": ("sklansky", "brent_kung")}
-_MAC_ARCHITECTURES = 2  # the best ones at 64 inputs that are tried at a greater fan-in
+_MAC_ARCHITECTURES = 2  # the best ones at 64 inputs, or of those that are chosen, that are tried at a greater fan-in
 
-_Kind = tuple[int, bool, str]
+_Kind = tuple[MacFormat, tuple[BmFormat, ...]]
 
 SCRIPTS = {"area": ("area",), "balanced": ("area",), "delay": ("delay", "area")}
 """objective -> the scripts that a neuron is mapped with before the better result is taken: the one for delay gives some
@@ -62,94 +63,41 @@ class _Candidate:
     figures: Figures
 
 
-@dataclass(frozen=True, kw_only=True)
-class Neurons:
-    """What is compared in each layer.
-
-    ``mac_weight_bits``: of the MAC layers' weights (None: ``mac_bits``). ``log_bits``: of the BM layers' log codes
-    (None: ``bm_bits``, which is the width of linear inputs and half that of a linear result), ``log_fraction`` their
-    bits behind the point (None: as many as span the linear numbers).
-    ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``), ``signed``, or ``wired`` (where the inputs
-    allow it and are an even number, else ``signed``). ``objective``: see
-    :func:`~bmhw.measure.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
-    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.bm.BmFormat`; ``linear_maximum_bits``: the
-    same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
-    better one for the objective.
-    """
-
-    mac_bits: int = 8
-    mac_weight_bits: int | None = None
-    bm_bits: int = 8
-    log_bits: int | None = None
-    log_fraction: int | None = None
-    branches: str = "relu"
-    objective: str = "area"
-    requantize: str = "scale"
-    sums: str = "full"
-    maximum_bits: int | None = None
-    linear_maximum_bits: int | None = None
-    combine: str = AUTO
-
-    def layout(self, layer: Layer) -> str:
-        """The BM layout that the layer's inputs allow."""
-        if self.branches == "relu":
-            return "relu" if layer.nonnegative else "bipolar"
-        if self.branches == "wired" and layer.nonnegative and layer.fan_in % 2 == 0:
-            return "wired"
-        return "signed"
-
-    def mac(self, layer: Layer) -> MacFormat:
-        return MacFormat(inputs=layer.fan_in, bits=self.mac_bits, weight_bits=self.mac_weight_bits,
-                         signed_inputs=not layer.nonnegative, boundary="layer", result=layer.output,
-                         requantize=self.requantize)
-
-    def bm(self, layer: Layer) -> list[BmFormat]:
-        """The formats that may be built: a linear end, and where a code follows and its table stays small a
-        logarithmic one; only that of ``combine``, where it can be built."""
-        maximum_bits = self.maximum_bits
-        if layer.output == "linear" and self.linear_maximum_bits is not None:
-            maximum_bits = self.linear_maximum_bits
-        common = {"inputs": layer.fan_in, "bits": self.bm_bits, "log_bits": self.log_bits,
-                  "log_fraction": self.log_fraction, "layout": self.layout(layer),
-                  "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
-                  "sums": self.sums, "maximum_bits": maximum_bits}
-        linear = BmFormat(**common)
-        fits = (layer.output == "code" and linear.layout != "bipolar"
-                and linear.log_fraction <= LOG_SUBTRACT_FRACTION)
-        if not fits or self.combine == "linear":
-            return [linear]
-        logarithmic = BmFormat(**common, combine="logarithmic")
-        return [logarithmic] if self.combine == "logarithmic" else [linear, logarithmic]
-
-
 class LayerMeasurement:
     """Measures layers of a network, each kind of neuron once.
 
     Parameters: ``mapper`` and ``cache``; ``library`` adds gate equivalents and ns; ``time_limit`` in seconds for
-    each kind of layer.
+    each kind of layer; ``explore``: try every MAC architecture and the best BM ones, instead of those that the shipped
+    measurements choose.
     """
 
     def __init__(self, neurons: Neurons, mapper: BlockMapper, cache: Cache, library: Library | None = None,
-                 time_limit: float = FLAT):
+                 time_limit: float = FLAT, explore: bool = True):
         self.neurons, self.mapper, self.cache, self.library = neurons, mapper, cache, library
-        self.time_limit = time_limit
+        self.time_limit, self.explore = time_limit, explore
         self.yosys = ""
         """Version of the Yosys that mapped the layers, once one is mapped."""
 
     def measure(self, layers: Sequence[Layer], jobs: int,
                 progress: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
         """One row of JSON values a layer; ``progress`` is told each finished share of all work, 1 together."""
-        # MAC architectures are tried at 64 inputs at most: larger fan-in is made of the same blocks
-        samples = self._run(self._mac_candidates, {_kind(layer): layer for layer in map(_sample, layers)}, jobs,
-                            lambda share: progress(share * _CHOICE))
-        kinds = {_kind(layer): layer for layer in layers}
-        pairs = self._run(lambda layer: self._pair(layer, samples[_kind(_sample(layer))]), kinds, jobs,
-                          lambda share: progress(share * (1 - _CHOICE)))
-        return [self._row(layer, pairs[_kind(layer)]) for layer in layers]
+        compared = [layer for layer in layers if self.neurons.bm(layer)]
+        small = [_sample(layer) for layer in compared if self._needs_sample(layer)]
+        choice = _CHOICE[self.explore] if small else 0
+        samples = self._run(self._sampled, small, jobs, lambda share: progress(share * choice))
+        pairs = self._run(lambda layer: self._pair(layer, samples.get(self._kind(_sample(layer)), [])), compared, jobs,
+                          lambda share: progress(share * (1 - choice)))
+        return [self._row(layer, pairs.get(self._kind(layer), "multiply-accumulate in this network"))
+                for layer in layers]
 
-    def _run(self, task: Callable[[Layer], Any], layers: dict[_Kind, Layer], jobs: int,
+    def _kind(self, layer: Layer) -> _Kind:
+        """What of a layer its figures depend on."""
+        return self.neurons.mac(layer), tuple(self.neurons.bm(layer))
+
+    def _run(self, task: Callable[[Layer], Any], given: Iterable[Layer], jobs: int,
              progress: Callable[[float], None]) -> dict[_Kind, Any]:
-        """``task`` of each layer, or in words why it took too long."""
+        """``task`` of each kind of layer, or in words why it took too long."""
+        layers = {self._kind(layer): layer for layer in given}
         # generating and mapping take a time of their own, beside what grows with the fan-in
         work = {kind: layer.fan_in + 30 for kind, layer in layers.items()}
 
@@ -166,9 +114,21 @@ class LayerMeasurement:
         results = in_parallel(self.mapper.engine, [partial(one, kind) for kind in ordered], jobs)
         return dict(zip(ordered, results, strict=True))
 
-    def _mac_candidates(self, layer: Layer) -> list[_Candidate]:
+    def _needs_sample(self, layer: Layer) -> bool:
+        """Whether something is tried at 64 inputs, or at a layer's own fewer ones, before the layer itself is mapped,
+        since a larger fan-in is made of the same blocks: to explore, MAC architectures; else the two ends that a BM
+        neuron may have, which the shipped measurements don't compare."""
+        return self.explore or (layer.fan_in > FLAT_INPUTS and len(self.neurons.bm(layer)) > 1)
+
+    def _sampled(self, layer: Layer) -> list[_Candidate]:
+        deadline = self._deadline()
+        if self.explore:
+            return self._mac_candidates(layer, deadline)
+        return self._candidates(self._bm_designs(self.neurons.bm(layer), self._scripts(layer.fan_in)), deadline)
+
+    def _mac_candidates(self, layer: Layer, deadline: float) -> list[_Candidate]:
         """Every compression with one adder, then the best one with the other adders."""
-        fmt, deadline = self.neurons.mac(layer), self._deadline()
+        fmt = self.neurons.mac(layer)
         first, *others = _ADDERS[self.neurons.objective]
         found = self._candidates([Design(format=fmt, multiplier=name, adder=first) for name in MAC_MULTIPLIERS],
                                  deadline)
@@ -177,20 +137,24 @@ class LayerMeasurement:
 
     def neuron(self, layer: Layer, which: str) -> dict[str, Any]:
         """The best ``mac`` or ``bm`` neuron of a layer alone; TimeLimitError where it takes too long."""
-        if which == "mac":
-            return self._mac(layer, self._mac_candidates(_sample(layer)), self._deadline())
-        return self._bm(layer, self._deadline())
+        needed = self._needs_sample(layer) and self.explore == (which == "mac")
+        sampled = self._sampled(_sample(layer)) if needed else []
+        return (self._mac if which == "mac" else self._bm)(layer, sampled, self._deadline())
 
     def _pair(self, layer: Layer, sampled: list[_Candidate] | str) -> dict[str, Any] | str:
         """Both neurons of a layer, or why there are none."""
         if isinstance(sampled, str):
             return sampled
         deadline = self._deadline()
-        return {"mac": self._mac(layer, sampled, deadline), "bm": self._bm(layer, deadline)}
+        return {"mac": self._mac(layer, sampled, deadline), "bm": self._bm(layer, sampled, deadline)}
 
     def _mac(self, layer: Layer, sampled: list[_Candidate], deadline: float) -> dict[str, Any]:
-        """``sampled``: what was tried at 64 inputs, or at the layer's own fewer ones."""
         scripts, fmt = self._scripts(layer.fan_in), self.neurons.mac(layer)
+        if not self.explore:
+            chosen = contenders(fmt, self.neurons.objective, scripts)
+            tries = _MAC_ARCHITECTURES if layer.fan_in > FLAT_INPUTS else None
+            tried = self._candidates([Design(format=fmt, **one) for one in chosen.architectures[:tries]], deadline)
+            return self._neuron(self._best(tried), tried, deadline, chosen)
         macs, tried = sampled, [one for one in sampled if one.script in scripts]
         if tried[0].design.format != fmt:
             best = sorted(tried, key=self._cost)[:_MAC_ARCHITECTURES]
@@ -198,12 +162,27 @@ class LayerMeasurement:
             tried += macs
         return self._neuron(self._best(macs), tried, deadline)
 
-    def _bm(self, layer: Layer, deadline: float) -> dict[str, Any]:
-        neurons, scripts = self.neurons, self._scripts(layer.fan_in)
-        tried = self._candidates([
-            Design(format=fmt, **architecture) for fmt in neurons.bm(layer)
-            for architecture in ranking(fmt, neurons.objective, scripts=scripts)[:_BM_ARCHITECTURES]], deadline)
-        return self._neuron(self._best(tried), tried, deadline)
+    def _bm(self, layer: Layer, sampled: list[_Candidate], deadline: float) -> dict[str, Any]:
+        scripts, formats = self._scripts(layer.fan_in), self.neurons.bm(layer)
+        if self.explore:
+            tried = self._candidates(self._bm_designs(formats, scripts), deadline)
+            return self._neuron(self._best(tried), tried, deadline)
+        smaller: list[_Candidate] = []
+        if self._needs_sample(layer):
+            smaller = [one for one in sampled if one.script in scripts]
+            end = self._best(smaller).design.format.combine
+            formats = [fmt for fmt in formats if fmt.combine == end]
+        tried = self._candidates(self._bm_designs(formats, scripts), deadline)
+        best = self._best(tried)
+        return self._neuron(best, smaller + tried, deadline,
+                            contenders(best.design.format, self.neurons.objective, scripts))
+
+    def _bm_designs(self, formats: Iterable[BmFormat], scripts: Collection[str]) -> list[Design]:
+        """The architectures that are tried of each format."""
+        objective = self.neurons.objective
+        return [Design(format=fmt, **architecture) for fmt in formats for architecture in (
+            ranking(fmt, objective, scripts=scripts)[:_BM_ARCHITECTURES] if self.explore
+            else contenders(fmt, objective, scripts).architectures)]
 
     def _scripts(self, inputs: int) -> tuple[str, ...]:
         scripts = SCRIPTS[self.neurons.objective]
@@ -223,8 +202,9 @@ class LayerMeasurement:
     def _best(self, candidates: Sequence[_Candidate]) -> _Candidate:
         return min(candidates, key=self._cost)
 
-    def _neuron(self, best: _Candidate, candidates: Sequence[_Candidate], deadline: float) -> dict[str, Any]:
-        """One output's figures, and what was tried."""
+    def _neuron(self, best: _Candidate, candidates: Sequence[_Candidate], deadline: float,
+                chosen: Contenders | None = None) -> dict[str, Any]:
+        """One output's figures, what was tried, and the measured shape that chose it, if one did."""
         design, script, figures = best.design, best.script, best.figures
         inputs = design.format.inputs
         values = {
@@ -233,6 +213,7 @@ class LayerMeasurement:
             "script": script, "design": design.to_dict(),
             "candidates": [{**_architecture(one.design), "script": one.script, "inputs": one.design.format.inputs,
                             "gates": one.figures.gates, "depth": one.figures.depth} for one in candidates],
+            "chosen_from": None if chosen is None else {**chosen.measured, "exact": chosen.exact},
         }
         if self.library:
             cells = self._map(design, script, deadline, self.library)
@@ -259,11 +240,6 @@ class LayerMeasurement:
             return {**row, "mac": None, "bm": None, "ratio": None, "error": pair}
         mac, bm = (_whole_layer(pair[neuron], layer.outputs) for neuron in ("mac", "bm"))
         return {**row, "mac": mac, "bm": bm, "ratio": _ratios(mac, bm)}
-
-
-def _kind(layer: Layer) -> _Kind:
-    """What of a layer its neurons depend on."""
-    return layer.fan_in, layer.nonnegative, layer.output
 
 
 def _sample(layer: Layer) -> Layer:

@@ -25,8 +25,8 @@ def by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
     found: dict[tuple[int, int], dict[str, list[dict[str, Any]]]] = {}
     for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
         label = "MAC" if row["neuron"] == "mac" else (
-            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits"
-            + (", linear result" if row["result"] == "linear" else ""))
+            f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits")
+        label += ", linear result" if row["result"] == "linear" else ""
         found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
     return found
 

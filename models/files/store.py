@@ -25,7 +25,7 @@ from bmhw.models.networks.architecture import Architecture, Node
 
 from .writing import sha256, staged
 
-__all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "save"]
+__all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "read_formats", "save"]
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """The folder of the networks that come with the package."""
@@ -87,29 +87,41 @@ def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
     return tensors
 
 
+def read_formats(name: str | Path) -> tuple[Path, Architecture, dict[str, BmFormat | MacFormat]]:
+    """What the card of :func:`load`'s ``name`` says of the hardware, without any weights: the card's path, the
+    architecture, and the format of each layer with neurons. ModelError as there."""
+    path = card_path(name)
+    card = read_card(path)
+    try:
+        nodes, entries = card["architecture"], card["layers"]
+    except KeyError as error:
+        raise ModelError(f"Model card {path.name} lacks {error}") from None
+    architecture = Architecture.from_list(nodes)
+    formats = {}
+    for node in architecture.layers:
+        fmt = formats[node.name] = _format(path.name, node.name, entries)
+        if fmt.inputs != architecture.fan_in(node):
+            raise ModelError(
+                f"Format of layer {node.name} must have {architecture.fan_in(node)} inputs, not {fmt.inputs}"
+            )
+    return path, architecture, formats
+
+
 def load(name: str | Path) -> IntegerNetwork:
     """The network ``name`` that comes with the package, or the one at a path to its .json or .safetensors
     file.
 
     Raises ModelError, in one line, for an unknown name and for files that are truncated, altered or foreign.
     """
-    path = card_path(name)
+    path, architecture, formats = read_formats(name)
     card = read_card(path)
     try:
-        nodes, formats, weights = card["architecture"], card["layers"], card["weights"]
+        weights = card["weights"]
         file, checksum = path.parent / Path(weights["file"]).name, weights["sha256"]
     except (KeyError, TypeError) as error:
         raise ModelError(f"Model card {path.name} lacks {error}") from None
-    architecture = Architecture.from_list(nodes)
     tensors = _Tensors(file.name, read_checked(file, checksum))
-    layers = {}
-    for node in architecture.layers:
-        fmt = _format(path.name, node.name, formats)
-        if fmt.inputs != architecture.fan_in(node):
-            raise ModelError(
-                f"Format of layer {node.name} must have {architecture.fan_in(node)} inputs, not {fmt.inputs}"
-            )
-        layers[node.name] = _layer(tensors, architecture, node, fmt)
+    layers = {node.name: _layer(tensors, architecture, node, formats[node.name]) for node in architecture.layers}
     thresholds = {}
     for node in architecture.nodes:
         if node.is_layer and layers[node.name].takes_codes != _reads_codes(node, architecture, layers):

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``python -m bmhw.layers``: the network's layers, mapping block by block, table, JSON, bad input."""
 
+import dataclasses
 import json
 
 import pytest
-from support.calls import assert_one_line, command_of, figures_of, map_blocks_without_yosys
+from support.calls import (
+    assert_one_line,
+    command_of,
+    figures_of,
+    figures_without_yosys,
+    map_blocks_without_yosys,
+    measure_without_building,
+)
 from support.liberty_text import liberty_text
 
 from bmhw import layers
-from bmhw.errors import TimeLimitError
+from bmhw.errors import RunError, TimeLimitError, UsageError
 from bmhw.flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper, Modules
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
@@ -21,12 +29,15 @@ from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.generation import generate
+from bmhw.measure.layer_formats import TrainedNeurons
 from bmhw.measure.layers import Neurons, totals
-from bmhw.measure.networks import NETWORKS
-from bmhw.measure.selection import ranking
+from bmhw.measure.networks import NETWORKS, network
+from bmhw.measure.selection import contenders, ranking
+from bmhw.models.files.store import WEIGHTS, list_models, read_card
 
 figures, command = figures_of(layers), command_of(layers)
-SMALL = ("--bits", "3", "--layers", "stem,stage0_block0_conv1,stage0_block0_conv3,stage0_block1_conv3")
+NAMES = "stem,stage0_block0_conv1,stage0_block0_conv3,stage0_block1_conv3"
+SMALL = ("--explore", "--bits", "3", "--layers", NAMES)
 
 
 ARCHITECTURES = layer_measurement._BM_ARCHITECTURES
@@ -42,7 +53,7 @@ def few_architectures():
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Figures of a few small layers, measured once."""
+    """Figures of a few small layers, every architecture tried once."""
     out = tmp_path_factory.mktemp("layers") / "out.json"
     assert layers.main([*SMALL, "--json", str(out)]) == 0
     return json.loads(out.read_text())
@@ -51,6 +62,11 @@ def small(tmp_path_factory):
 @pytest.fixture
 def unmapped(monkeypatch):
     map_blocks_without_yosys(monkeypatch)
+
+
+@pytest.fixture
+def unbuilt(monkeypatch):
+    measure_without_building(monkeypatch)
 
 
 # -- the network
@@ -236,7 +252,8 @@ def test_the_winner_is_the_best_candidate(small):
 @pytest.mark.parametrize("count", [1, ARCHITECTURES])
 def test_the_best_architectures_of_the_table_are_tried(count, monkeypatch, unmapped, capsys):
     monkeypatch.setattr(layer_measurement, "_BM_ARCHITECTURES", count)
-    (row,) = figures(capsys, "--layers", "stem", "--branches", "signed", "--combine", "logarithmic")["layers"]
+    arguments = ("--explore", "--layers", "stem", "--branches", "signed", "--combine", "logarithmic")
+    (row,) = figures(capsys, *arguments)["layers"]
     [fmt] = Neurons(branches="signed", combine="logarithmic").bm(NETWORKS["resnet20v2"]()[0])
     tried = [{key: one[key] for key in ("maximum", "adder", "end")} for one in row["bm"]["candidates"]]
     assert tried == ranking(fmt, "area")[:count] and len(tried) == count
@@ -347,8 +364,215 @@ def test_the_table_names_winners_and_the_claim(small, capsys):
     winners = {row[neuron]["architecture"][part] for row in small["layers"]
                for neuron, part in (("mac", "multiplier"), ("bm", "combine"))}
     for word in ("stage0_block1_conv3", "total, 4 of 4 layers", "2.10 to 2.90", "0.70 to 0.85",
-                 "arXiv 2009.07190", "flat up to 64 inputs", *winners):
+                 "arXiv 2009.07190", "flat up to 64 inputs", "Architectures, explored", *winners):
         assert word in said
+
+
+# -- the choice of architectures
+
+
+def test_the_default_measures_what_the_shipped_measurements_choose(unbuilt, capsys):
+    """Every architecture that is left to choose, and no other; said in JSON and table."""
+    names = "stem,stage0_block0_conv3,stage1_block1_conv1,stage2_block1_conv2"
+    for objective in ("area", "balanced", "delay"):
+        arguments = ("--bits", "4", "--layers", names, "--branches", "signed", "--objective", objective, "--combine",
+                     "logarithmic")
+        found = figures(capsys, *arguments)
+        assert found["method"]["choice"] == "shipped"
+        neurons = Neurons(mac_bits=4, bm_bits=4, branches="signed", objective=objective, combine="logarithmic")
+        layers_ = {layer.name: layer for layer in NETWORKS["resnet20v2"]()}
+        for row in found["layers"]:
+            layer = layers_[row["name"]]
+            scripts = layer_measurement.SCRIPTS[objective] if layer.fan_in <= 64 else ("area",)
+            for which, fmt in (("mac", neurons.mac(layer)), ("bm", *neurons.bm(layer))):
+                chosen = contenders(fmt, objective, scripts)
+                tried = [{name: one[name] for name in chosen.architectures[0]} | {"script": one["script"]}
+                         for one in row[which]["candidates"]]
+                tries = None if layer.fan_in <= 64 else 2
+                assert tried == [{**one, "script": script} for one in chosen.architectures[:tries]
+                                 for script in scripts]
+                assert row[which]["chosen_from"] == {**chosen.measured, "exact": chosen.exact}
+    assert layers.main(arguments) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Architectures, shipped: the best one at the nearest shape in bmhw/measure/data/architectures.json" in said
+    assert "from those at 4 bits, 9 inputs, code)" in said and "from those at 4:5 bits, 9 inputs, code)" in said
+
+
+def test_exploring_names_no_measured_shape(small):
+    assert small["method"]["choice"] == "explored" and "--explore" in small["command"]
+    assert {row[neuron]["chosen_from"] for row in small["layers"] for neuron in ("mac", "bm")} == {None}
+
+
+def test_the_default_is_as_good_as_exploring(small, capsys):
+    """Of MAC neurons, at a width and fan-ins that nothing was measured at."""
+    found = figures(capsys, "--bits", "3", "--layers", NAMES)
+    explored = {row["name"]: row for row in small["layers"]}
+    for row in found["layers"]:
+        best, mac = explored[row["name"]]["mac"], row["mac"]
+        assert not mac["chosen_from"]["exact"]
+        assert mac["gates"] * mac["depth"] <= 1.01 * best["gates"] * best["depth"]
+        assert len(mac["candidates"]) > 1
+
+
+@pytest.mark.parametrize("better", COMBINES)
+def test_the_default_chooses_the_end_at_fewer_inputs(better, capsys, monkeypatch, unbuilt):
+    """Large BM neurons that may have either end are mapped with the one that is better at 64 inputs."""
+
+    def figures_by_end(self, verilog, top, **options):
+        found = figures_without_yosys(verilog)
+        found.gates += 0 if ("logarithmic" in top) == (better == "logarithmic") else 10**9
+        return found
+
+    monkeypatch.setattr(BlockMapper, "figures", figures_by_end)
+    small, large = figures(capsys, "--layers", "stage0_block1_conv1,stage0_block1_conv2")["layers"]
+    tried = [[(one["inputs"], one["combine"]) for one in row["bm"]["candidates"]] for row in (small, large)]
+    ends = [(64, "linear"), (64, "logarithmic")]
+    assert tried == [ends, [*ends, (144, better)]]
+    row = large
+    assert row["bm"]["design"]["combine"] == row["bm"]["architecture"]["combine"] == better
+
+
+# -- trained networks
+
+
+def test_lenet_has_two_convolutions_and_three_dense_layers():
+    found = network("mnist-lenet")
+    assert [(layer.name, layer.fan_in, layer.outputs, layer.output) for layer in found.layers] == [
+        # a pool adds numbers; the classes are compared as numbers
+        ("conv1", 25, 16, "linear"), ("conv2", 400, 32, "linear"), ("dense1", 800, 120, "code"),
+        ("dense2", 120, 84, "code"), ("dense3", 84, 10, "linear")]
+    assert all(layer.nonnegative for layer in found.layers)
+
+
+def test_a_trained_resnet_has_the_layers_of_the_free_one_and_a_dense_one():
+    *convolutions, dense = network("mnist-resnet20").layers
+    assert tuple(convolutions) == NETWORKS["resnet20v2"]()
+    assert (dense.name, dense.fan_in, dense.outputs, dense.output) == ("dense", 256, 10, "linear")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_neurons_of_every_shipped_network_are_those_of_its_card(name):
+    chosen, entries = network(name), read_card(WEIGHTS / f"{name}.json")["layers"]
+    neurons = TrainedNeurons.of(chosen, mac_bits=5)
+    assert [layer.name for layer in chosen.layers] == list(entries)
+    for layer in chosen.layers:
+        entry, [fmt] = entries[layer.name], neurons.bm(layer)
+        kept = set(entry) - {"neuron", "boundary", "result"}
+        assert {key: getattr(fmt, key) for key in kept} == {key: entry[key] for key in kept}
+        assert (fmt.boundary, fmt.result) == ("layer", layer.output)
+        if entry["combine"] == "logarithmic":
+            assert fmt.result == "code"
+        mac = neurons.mac(layer)
+        assert (mac.inputs, mac.bits, mac.signed_inputs, mac.result) == (
+            entry["inputs"], 5, entry["signed_inputs"], layer.output)
+
+
+def test_a_trained_network_is_measured_with_the_formats_of_its_card(unbuilt, capsys):
+    """Convolution and dense layer, codes of fewer octaves than usual, MACs of another width."""
+    arguments = ("--network", "mnist-lenet-5bit", "--mac-bits", "3", "--mac-weight-bits", "2", "--layers",
+                 "conv1,dense2,dense3")
+    found = figures(capsys, *arguments)
+    assert (found["network"], found["formats"], found["log_bits"], found["log_fraction"]) == (
+        "mnist-lenet-5bit", "card", 5, 3)
+    entries = read_card(WEIGHTS / "mnist-lenet-5bit.json")["layers"]
+    for row in found["layers"]:
+        design, entry = row["bm"]["design"], entries[row["name"]]
+        assert {key: design[key] for key in set(entry) - {"boundary", "result"}} == {
+            key: entry[key] for key in set(entry) - {"boundary", "result"}}
+        assert (row["mac"]["design"]["bits"], row["mac"]["design"]["weight_bits"]) == (3, 2)
+        assert row["mac"]["design"]["result"] == design["result"] == row["output"]
+    assert [row["output"] for row in found["layers"]] == ["linear", "code", "linear"]
+    assert layers.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "mnist-lenet-5bit: MAC 3 x 2 bits" in said and "log codes 5.3, relu" in said and "from its card" in said
+
+
+def test_wired_layers_and_logarithmic_ends_come_from_the_card(unbuilt, capsys):
+    names = "stem,stage0_block0_conv1,stage0_block0_conv3"
+    found = figures(capsys, "--network", "mnist-resnet20-wired-log-clamped5-4", "--layers", names)
+    assert [(row["layout"], row["bm"]["design"]["combine"], row["bm"]["design"]["maximum_bits"],
+             row["bm"]["design"]["sums"]) for row in found["layers"]] == [
+        ("signed", "logarithmic", 5, "clamped"), ("wired", "logarithmic", 5, "clamped"),
+        ("wired", "linear", 4, "clamped")]
+    assert (found["branches"], found["maximum_bits"], found["linear_maximum_bits"]) == ("wired", 5, 4)
+
+
+def test_options_that_say_what_the_card_says_are_welcome(unbuilt, capsys):
+    arguments = ("--network", "mnist-resnet20-wired-log-clamped5-4", "--layers", "stem,stage0_block0_conv3")
+    given = ("--bits", "8", "--log-bits", "8", "--log-fraction", "5", "--branches", "wired", "--sums", "clamped",
+             "--maximum-bits", "5", "--linear-maximum-bits", "4", "--combine", "logarithmic")
+    plain, found = figures(capsys, *arguments), figures(capsys, *arguments, *given)
+    assert found["layers"] == plain["layers"]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """The card of a network whose last layer is multiply-accumulate, and of one that has no other layers."""
+    card = read_card(WEIGHTS / "digits.json")
+
+    def mac(entry):
+        return {"neuron": "mac", **dataclasses.asdict(MacFormat(inputs=entry["inputs"], bits=4))}
+
+    *_, last = card["layers"]
+    paths = []
+    for name, replaced in (("mixed", [last]), ("mac", list(card["layers"]))):
+        entries = {key: mac(entry) if key in replaced else entry for key, entry in card["layers"].items()}
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps({**card, "layers": entries}))
+    return (*paths, last)
+
+
+def test_a_multiply_accumulate_layer_has_nothing_to_compare(mixed, unbuilt, capsys):
+    arguments = ("--network", str(mixed[0]), "--layers", f"stem,{mixed[2]}")
+    found = figures(capsys, *arguments)
+    stem, last = found["layers"]
+    assert stem["ratio"] and found["network"] == "mixed"
+    assert (last["layout"], last["ratio"], last["error"]) == ("mac", None, "multiply-accumulate in this network")
+    assert found["total"]["layers_measured"] == 1
+    assert layers.main(arguments) == 0
+    assert "multiply-accumulate in this network" in capsys.readouterr().out
+
+
+def test_a_multiply_accumulate_network_has_nothing_to_compare(mixed, unbuilt):
+    with pytest.raises(UsageError, match="Network mac is multiply-accumulate in every layer: there is nothing to comp"):
+        layers.main(["--network", str(mixed[1])])
+
+
+@pytest.mark.parametrize("network_, arguments, words", [
+    ("mnist-lenet", ["--log-bits", "5"], "--log-bits 5 contradicts the card of mnist-lenet: layer conv1 has 8"),
+    ("mnist-lenet", ["--log-bits", "x"], "--log-bits x contradicts"),
+    ("mnist-lenet", ["--bits", "5"], "--bits 5 contradicts the card of mnist-lenet: layer conv1 has 8; --mac-bits is"),
+    ("mnist-lenet", ["--bits", "5", "--mac-bits", "8"], "--bits 5 contradicts"),
+    ("mnist-lenet", ["--bits", "5", "--bm-bits", "6"], "--bm-bits 6 contradicts"),
+    ("mnist-lenet-5bit", ["--log-fraction", "2"], "--log-fraction 2 contradicts the card of mnist-lenet-5bit: layer "
+                                                  "conv1 has 3"),
+    ("mnist-lenet", ["--branches", "signed"], "--branches signed contradicts the card of mnist-lenet: layer conv1 has "
+                                              "relu"),
+    ("mnist-lenet", ["--sums", "clamped"], "--sums clamped contradicts the card of mnist-lenet: layer conv1 has full"),
+    ("mnist-lenet", ["--combine", "logarithmic"], "--combine logarithmic contradicts the card of mnist-lenet: layer "
+                                                  "dense1 has linear"),
+    ("mnist-lenet", ["--maximum-bits", "5"], "--maximum-bits 5 contradicts the card of mnist-lenet: layer conv1 has 9"),
+    ("mnist-resnet20-wired-log-clamped5-4", ["--maximum-bits", "5"], "layer stage0_block0_conv3 has 4"),
+    ("mnist-resnet20-wired-log-clamped5-4", ["--linear-maximum-bits", "3"], "layer stage0_block0_conv3 has 4"),
+    ("mnist-resnet20-wired-log-clamped5-4", ["--branches", "relu"], "layer stem has signed"),
+    ("mnist-lenet", ["--mac-bits", "17"], "from 2 to 16, not 17"),
+    ("mnist-lenet", ["--layers", "stem"], "Layer must be one of conv1, conv2, dense1, dense2, dense3, not 'stem'"),
+])
+def test_options_that_contradict_the_card_are_refused(network_, arguments, words, unbuilt):
+    with pytest.raises(UsageError) as raised:
+        layers.main(["--network", network_, *arguments])
+    assert words in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content, words", [
+    (None, "doesn't exist"), ("{", "can't be read"), ('{"card_version": 1}', "lacks 'architecture'"),
+])
+def test_an_unusable_card_is_one_line(content, words, tmp_path, unbuilt):
+    path = tmp_path / "card.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RunError, match=words):
+        layers.main(["--network", str(path)])
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -102,6 +102,11 @@ def test_linear_results_are_measured_where_asked_for(monkeypatch):
     without = list(exploration.designs(3, 2))
     monkeypatch.setattr(exploration, "LINEAR", {(3, 2): SUMS})
     added = [design for design in exploration.designs(3, 2) if design not in without]
+    mac = [design for design in added if design.neuron == "mac"]
+    assert {design.format.result for design in mac} == {"linear"}
+    assert [design.architecture for design in mac] == [
+        design.architecture for design in without if design.neuron == "mac"]
+    added = [design for design in added if design not in mac]
     assert {(design.format.layout, design.format.sums, design.maximum) for design in added} == set(
         itertools.product(("relu", "signed"), SUMS, ("tree", "online")))
     assert {(design.format.result, design.format.combine) for design in added} == {("linear", "linear")}

@@ -121,11 +121,12 @@ def test_figures_are_those_of_bmhw_synth(result, capsys):
     assert (measured["gates"], measured["depth"]) == (digits["code"]["gates"], digits["code"]["depth"])
 
 
-def test_one_neuron_alone_is_the_one_of_the_whole_layer(monkeypatch):
+@pytest.mark.parametrize("explore", [True, False])
+def test_one_neuron_alone_is_the_one_of_the_whole_layer(explore, monkeypatch):
     """Also where architectures are chosen at fewer inputs than the layer has."""
     monkeypatch.setattr(layer_measurement, "FLAT_INPUTS", 4)
     cache, engine = Cache(cache_folder()), Engine()
-    measurement = LayerMeasurement(Neurons(mac_bits=3, bm_bits=3), BlockMapper(engine, cache), cache)
+    measurement = LayerMeasurement(Neurons(mac_bits=3, bm_bits=3), BlockMapper(engine, cache), cache, explore=explore)
     for inputs, output in itertools.product((4, 6), OUTPUTS):
         layer = Layer(name="x", kernel=1, inputs=inputs, outputs=1, stride=1, nonnegative=True, output=output)
         [whole] = measurement.measure([layer], 1)

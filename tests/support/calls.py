@@ -17,6 +17,8 @@ import pytest
 
 from bmhw.command_line import called_as, run
 from bmhw.flow.blocks import BlockMapper
+from bmhw.measure import layers as measured_layers
+from bmhw.measure.generation import Generated
 
 
 def figures_of(module: ModuleType) -> Callable[..., Any]:
@@ -75,3 +77,11 @@ def figures_without_yosys(verilog: str) -> SimpleNamespace:
 def map_blocks_without_yosys(patch: pytest.MonkeyPatch) -> None:
     """Have ``bmhw.layers`` get its figures from :func:`figures_without_yosys`."""
     patch.setattr(BlockMapper, "figures", lambda self, verilog, top, **options: figures_without_yosys(verilog))
+
+
+def measure_without_building(patch: pytest.MonkeyPatch) -> None:
+    """Have ``bmhw.layers`` get its figures from :func:`figures_without_yosys` of a text that only names each design:
+    for tests that ask which designs are measured."""
+    patch.setattr(measured_layers, "generate", lambda design, cache: Generated(
+        design.name, f"{design!r}\n" * design.format.inputs, 0))
+    map_blocks_without_yosys(patch)
