@@ -25,7 +25,7 @@ from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.files.writing import write_atomically
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
-from bmhw.models.networks.architecture import ARCHITECTURES
+from bmhw.models.networks.architecture import build
 from bmhw.models.networks.network import Network
 from bmhw.models.networks.wiring import Wiring
 
@@ -47,7 +47,8 @@ class Settings:
     ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
     in pixels; ``mirror``: each image is turned left to right with a chance of one half. ``validation``: training
     images that no phase learns from; each epoch's accuracy is measured on them. ``epoch_images``: images of an
-    epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from.
+    epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from; ``border``:
+    the pixels that its first layer pads images with (see ``Node``).
     ``method``: of the bm phase, a key of ``methods.METHODS``.
     """
 
@@ -69,6 +70,7 @@ class Settings:
     validation: int = 200
     epoch_images: int | None = None
     initial: str | None = None
+    border: tuple[float, ...] = ()
     method: str = "at-once"
     quantisation: Quantisation = field(default_factory=Quantisation)
 
@@ -103,7 +105,7 @@ class Trainer:
     """A run in ``folder``: ``checkpoint.pt``, ``train.jsonl``; goes on from the checkpoint with ``resume``.
 
     ``data``: the whole data set; its test part is never looked at. ``initial``: phase -> state_dict that the
-    phase's network starts from (see ``initial_states``).
+    phase's network starts from (see ``bmhw.models.files.initial``).
 
     ``stop``: set it (in a signal handler, say), and the run writes its checkpoint and raises Stopped.
     """
@@ -134,7 +136,7 @@ class Trainer:
             raise ModelUsageError(
                 f"Images of an epoch must be from 1 to {images}, not {settings.epoch_images}"
             )
-        self.architecture = ARCHITECTURES[settings.architecture](channels, size)
+        self.architecture = build(settings.architecture, channels, size).with_border(settings.border)
         self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
         self.models: dict[str, nn.Module] = {}
         self.phase, self.epoch, self.step = 0, 0, 0
