@@ -4,10 +4,13 @@
 Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in as many files as it takes,
 ``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
 ``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
-constants of the normalisations stay float32.
+constants of the normalisations stay float32. Networks whose first layer pads the image with other pixels than zeros
+(``border`` of a Node) have these in the files' metadata.
 """
 
 import itertools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,12 @@ from bmhw.models.networks.network import Network
 from .store import card_path, read_card, read_checked
 from .writing import sha256, write_atomically
 
-__all__ = ["float_files", "half_precision", "load_float", "parts", "save_float"]
+__all__ = ["border_of", "float_files", "half_precision", "load_float", "parts", "save_float"]
 
 NETWORKS = ("classical", "bm")
 SUFFIX = "-float.safetensors"
+BORDER = "border"
+"""Key of the metadata: the pixels, one a channel, as JSON."""
 
 LARGEST_FILE = 1_500_000
 """Bytes; what is larger is split, so that a repository holds no large file."""
@@ -79,7 +84,22 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
     files = _packed(tensors["classical"] | tensors["bm"])
     if len(files) > 1:
         files = [*_packed(tensors["bm"]), tensors["classical"]]
-    return {path.name: serialise(part) for path, part in zip(_names(name, len(files)), files, strict=True)}
+    border = networks["bm"].architecture.border
+    metadata = {BORDER: json.dumps(border)} if border else None
+    return {
+        path.name: serialise(part, metadata) for path, part in zip(_names(name, len(files)), files, strict=True)
+    }
+
+
+def border_of(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
+    """The border that a file's metadata tell, none in most files; ModelError for what is none."""
+    try:
+        border = json.loads(metadata.get(BORDER, "[]"))
+    except ValueError:
+        border = None
+    if not isinstance(border, list) or not all(isinstance(pixel, (int, float)) for pixel in border):
+        raise ModelError(f"Metadata {BORDER} of {path} must be a list of pixels, not {metadata[BORDER]!r}")
+    return tuple(border)
 
 
 def _packed(tensors: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

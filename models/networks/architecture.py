@@ -174,6 +174,11 @@ class Architecture:
             and takes_codes(readers[node.name][0])
         )
 
+    @property
+    def border(self) -> tuple[float, ...]:
+        """What the layers that pad the image pad it with; none: zeros."""
+        return next((node.border for node in self.nodes if node.border), ())
+
     def with_border(self, pixels: Sequence[float]) -> "Architecture":
         """The same with layers that pad the image with these pixels (0..255), one a channel; none: with zeros."""
         nodes = (

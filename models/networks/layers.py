@@ -76,7 +76,7 @@ def with_signs(weight: Tensor, signs: Tensor, epsilon: float = EPSILON) -> Tenso
 
 def padded(x: Tensor, padding: int, border: Tensor) -> Tensor:
     """Maps x (batch, channels, height, width) with ``padding`` rows and columns of ``border`` (channels,) around."""
-    batch, channels, height, width = x.shape
+    batch, _channels, height, width = x.shape
     result = border.to(x.dtype).view(1, -1, 1, 1).repeat(batch, 1, height + 2 * padding, width + 2 * padding)
     result[:, :, padding : padding + height, padding : padding + width] = x
     return result

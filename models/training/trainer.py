@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bmhw.hdl.checks import not_one_of
 from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.writing import write_atomically
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
@@ -48,7 +49,8 @@ class Settings:
     in pixels; ``mirror``: each image is turned left to right with a chance of one half. ``validation``: training
     images that no phase learns from; each epoch's accuracy is measured on them. ``epoch_images``: images of an
     epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from; ``border``:
-    the pixels that its first layer pads images with (see ``Node``).
+    the pixels that its first layer pads images with (see ``Node``), ``conventions``: what was folded into somebody
+    else's weights (None: they are this package's own).
     ``method``: of the bm phase, a key of ``methods.METHODS``.
     """
 
@@ -71,6 +73,7 @@ class Settings:
     epoch_images: int | None = None
     initial: str | None = None
     border: tuple[float, ...] = ()
+    conventions: Conventions | None = None
     method: str = "at-once"
     quantisation: Quantisation = field(default_factory=Quantisation)
 
