@@ -23,7 +23,8 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,7 +44,7 @@ from bmhw.measure.selection import AUTO, choose
 from .errors import BmhwError, RunError, UsageError
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "check_writable", "comparison_options",
+    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "called_as", "check_writable", "comparison_options",
     "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option", "number",
     "registers_from", "run", "run_options", "stated_command", "time_limit_from", "write_atomically",
 ]
@@ -110,10 +111,25 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+_called: list[str] = []
+
+
+@contextmanager
+def called_as(name: str) -> Iterator[None]:
+    """Within it, messages call the program ``name``, such as ``bmhw synth``."""
+    _called.append(name)
+    try:
+        yield
+    finally:
+        _called.pop()
+
+
 def program_name() -> str:
-    """How this program was called: ``python -m bmhw.synth`` or the name of the script."""
+    """How this program was called: ``bmhw synth``, ``python -m bmhw.synth`` or the name of the script."""
+    if _called:
+        return _called[-1]
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name.startswith("bmhw"):
+    if spec is not None and spec.name.startswith("bmhw."):
         return f"python -m {spec.name.removesuffix('.__main__')}"
     return Path(sys.argv[0]).name or "bmhw"
 

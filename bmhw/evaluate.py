@@ -6,153 +6,16 @@ what the hardware computes. ``--bits B`` takes the network whose codes were trai
 ``NAME-Bbit``, where there is one; otherwise, or with ``--rounded``, it rounds the weight codes.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from bmhw.show.evaluation import accuracy_table, trace_table
 
 from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
 
-WIDTHS = ("log_bits", "maximum_bits", "out_fraction")
-"""What of a network's formats can be changed after training."""
-
-TRACE_COLUMNS = {
-    "layer": "layer",
-    "layout": "layout",
-    "own_error": "alone",
-    "total_error": "so far",
-    "saturated_inputs": "saturated",
-    "clamped_activations": "x clamped",
-    "clamped_weights": "w clamped",
-}
-
-
-def choose(model: str, bits: int | None, rounded: bool) -> str:
-    """The name or path of the network to load: the one trained at this width, if there is one."""
-    from bmhw.models import ModelError
-    from bmhw.models.files.store import card_path
-
-    if bits is None or rounded:
-        return model
-    path = card_path(model)
-    try:
-        return str(card_path(path.with_name(f"{path.stem}-{bits}bit.json")))
-    except ModelError:
-        return str(path)
-
-
-def evaluate(
-    model: str,
-    bits: int | None = None,
-    *,
-    rounded: bool = False,
-    maximum_bits: int | None = None,
-    out_fraction: int | None = None,
-    data_folder: Path | None = None,
-    threads: int = 1,
-    trace_images: int | None = None,
-) -> dict[str, Any]:
-    """All figures as plain values: accuracies in per cent, units in the key names.
-
-    ``maximum_bits``: high bits of the sums that the maxima see, ``out_fraction``: fraction bits of linear results,
-    instead of those it was trained with.
-    ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
-    ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
-    """
-    try:
-        import torch
-
-        from bmhw.models import load
-        from bmhw.models.files.float_weights import float_files, load_float
-        from bmhw.models.integer.layer_errors import layer_errors
-        from bmhw.models.training.datasets import load_dataset
-        from bmhw.models.training.trainer import accuracy
-    except ImportError as error:
-        raise RunError(f"evaluation needs {error.name}: pip install 'bmhw[models]'") from None
-    torch.set_num_threads(threads)
-    chosen = choose(model, bits, rounded)
-    network = load(chosen)
-    trained = {f"trained_{field}": widths(network, field) for field in WIDTHS}
-    if bits is not None:
-        network = network.with_log_bits(bits)
-    if maximum_bits is not None:
-        network = network.with_maximum_bits(maximum_bits)
-    if out_fraction is not None:
-        network = network.with_out_fraction(out_fraction)
-    data = load_dataset(network.card["data"]["name"], data_folder)
-    measured = all(file.is_file() for file in float_files(chosen))
-    if trace_images is not None and not measured:
-        raise RunError(f"--trace needs {', '.join(file.name for file in float_files(chosen))}")
-    floats = load_float(chosen) if measured else {}
-    started = time.monotonic()
-    right = network.classify(data.test_images, threads=threads) == data.test_labels
-    seconds = time.monotonic() - started
-    figures = {
-        "model": network.name,
-        "dataset": data.name,
-        "test_images": len(data.test_images),
-        **{field: widths(network, field) for field in WIDTHS},
-        **trained,
-        "log_fraction": widths(network, "log_fraction"),
-        "sums": widths(network, "sums"),
-        "float_measured": measured,
-        **{
-            f"{key}_accuracy": accuracy(floats[kind], data.test_images, data.test_labels)
-            if measured
-            else network.card["accuracy"][f"{key}_accuracy"]
-            for kind, key in (("classical", "classical"), ("bm", "bm_float"))
-        },
-        "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
-        "integer_seconds": round(seconds, 3),
-    }
-    if trace_images is not None:
-        figures["trace"] = layer_errors(network, floats["bm"], data.test_images[:trace_images])
-    return figures
-
-
-def widths(network, field: str) -> list[Any]:
-    """The values that a field of the BM layers' formats has, sorted; of the fraction of linear results only theirs."""
-    formats = [layer.format for layer in network.layers.values()
-               if field != "out_fraction" or layer.format.result == "linear"]
-    return sorted({getattr(fmt, field) for fmt in formats if hasattr(fmt, field)})
-
-
-def table(figures: dict[str, Any]) -> Table:
-    result = Table("network")
-    result.add_column("accuracy in %", justify="right")
-    log_bits, behind = (", ".join(map(str, figures[key])) for key in ("log_bits", "log_fraction"))
-    seen = ", ".join(map(str, figures["maximum_bits"]))
-    as_trained = all(figures[key] == figures[f"trained_{key}"] for key in WIDTHS)
-    how = "trained at this width" if as_trained else "rounded, not trained again"
-    fractions = figures["out_fraction"]
-    results = (f"linear results of {', '.join(map(str, fractions))} fraction bits, "
-               if fractions != figures["trained_out_fraction"] else "")
-    clamped = "clamped sums, " if "clamped" in figures["sums"] else ""
-    source = "" if figures["float_measured"] else " (its card says so, the weights aren't here)"
-    rows = [
-        (f"classical, floating point{source}", "classical"),
-        (f"BM, floating point{source}", "bm_float"),
-        (f"BM, integer, log codes of {log_bits} bits, {behind} behind the point, {clamped}maxima of {seen} bits, "
-         f"{results}{how}", "bm_integer"),
-    ]
-    if not figures["log_bits"]:
-        rows = [rows[0], ("classical, integer", "bm_integer")]
-    for row, key in rows:
-        result.add_row(row, f"{figures[f'{key}_accuracy']:.2f}")
-    return result
-
-
-def trace_table(trace: list[dict[str, Any]]) -> Table:
-    result = Table(title="Each layer against floating point: errors alone and so far, shares, in %")
-    for heading in TRACE_COLUMNS.values():
-        result.add_column(heading, justify="left" if heading in ("layer", "layout") else "right")
-    for entry in trace:
-        cells = (entry.get(key, "") for key in TRACE_COLUMNS)
-        result.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in cells))
-    return result
+__all__ = ["main", "parser"]
 
 
 def parser() -> Parser:
@@ -203,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
     if args.json is not None:
         check_writable(args.json)
+    try:
+        from bmhw.models.training.evaluation import evaluate
+    except ImportError as error:
+        raise RunError(f"evaluation needs {error.name}: pip install 'bmhw[models]'") from None
     figures = evaluate(
         args.model,
         args.bits,
@@ -217,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     console = Console()
     console.print(f"{figures['model']} on {figures['test_images']} held-out images of {figures['dataset']}")
-    console.print(table(figures))
+    console.print(accuracy_table(figures))
     if "trace" in figures:
         console.print(trace_table(figures["trace"]))
     return 0

@@ -29,19 +29,19 @@ _PLACE_OPTIONS = ("out",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    options = parser()
     # without defaults, to tell whether an option was given that a trained network contradicts
     format_defaults = _format_defaults()
-    parser.set_defaults(**dict.fromkeys(format_defaults))
-    args = parser.parse_args(argv)
+    options.set_defaults(**dict.fromkeys(format_defaults))
+    args = options.parse_args(argv)
     trained = _trained(args, format_defaults)
-    defaults = {option: parser.get_default(option) for option in vars(args)} | format_defaults
+    defaults = {option: options.get_default(option) for option in vars(args)} | format_defaults
     for option, value in format_defaults.items():
         if getattr(args, option) is None:
             setattr(args, option, value)
     if trained is not None:
-        options = {option: getattr(args, option) for option in _ARCHITECTURE}
-        design = trained.design(**{**options, "registers": registers_from(args.registers)})
+        architecture = {option: getattr(args, option) for option in _ARCHITECTURE}
+        design = trained.design(**{**architecture, "registers": registers_from(args.registers)})
     else:
         design = design_from(args)
     name = args.name or design.name
@@ -64,27 +64,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(description=_DESCRIPTION)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the files; made if missing")
-    parser.add_argument(
+def parser() -> Parser:
+    result = Parser(description=_DESCRIPTION)
+    result.add_argument("--out", required=True, metavar="DIR", help="folder for the files; made if missing")
+    result.add_argument(
         "--name", metavar="NAME", help="name of the module and the files (default: from the design)"
     )
-    design_options(parser)
-    bench = parser.add_argument_group("vectors of the bench")
+    design_options(result)
+    bench = result.add_argument_group("vectors of the bench")
     bench.add_argument("--vectors", type=number, default=200, metavar="N", help="how many (default: 200)")
     bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random ones (default: 0)")
     bench.add_argument("--model", metavar="NAME", help="take format and vectors from a trained network")
     bench.add_argument("--layer", metavar="NAME", help="its layer")
     bench.add_argument("--channel", type=number, metavar="K", help="output channel of the layer, from 0")
-    return parser
+    return result
 
 
 def _format_defaults() -> dict[str, Any]:
     """The options that describe a design's format, and their defaults."""
-    parser = Parser()
-    design_options(parser)
-    return {name: value for name, value in vars(parser.parse_args([])).items() if name not in _ARCHITECTURE}
+    designs = Parser()
+    design_options(designs)
+    return {name: value for name, value in vars(designs.parse_args([])).items() if name not in _ARCHITECTURE}
 
 
 def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> TrainedNeuron | None:

@@ -43,12 +43,16 @@ def _cell(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def parser() -> Parser:
+    result = Parser(description=f"Trained networks in {WEIGHTS}, or in other folders.")
+    result.add_argument("command", choices=["list"], help="list: names, formats and accuracies")
+    result.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folders with cards")
+    result.add_argument("--json", metavar="FILE", help="write the rows as JSON; - is stdout")
+    return result
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Parser(description=f"Trained networks in {WEIGHTS}, or in other folders.")
-    parser.add_argument("command", choices=["list"], help="list: names, formats and accuracies")
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folders with cards")
-    parser.add_argument("--json", metavar="FILE", help="write the rows as JSON; - is stdout")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.json is not None:
         check_writable(args.json)
     rows = entries(args.folders or [WEIGHTS])

@@ -31,7 +31,7 @@ neuron in floating point is printed beside it. Exit status 0 only if all outputs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     _check(args)
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
@@ -57,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(description=_DESCRIPTION)
-    trained = parser.add_argument_group("neuron")
+def parser() -> Parser:
+    result = Parser(description=_DESCRIPTION)
+    trained = result.add_argument_group("neuron")
     trained.add_argument("--model", required=True, metavar="NAME", help="a trained network, such as digits")
     trained.add_argument("--layer", required=True, metavar="NAME", help="a layer with neurons")
     trained.add_argument("--channel", type=number, required=True, metavar="K", help="output channel, from 0")
@@ -90,7 +90,7 @@ def _parser() -> Parser:
     trained.add_argument(
         "--multiplier", choices=(AUTO, *MULTIPLIERS), help="architecture of a MAC layer's multiplier"
     )
-    bench = parser.add_argument_group("bench")
+    bench = result.add_argument_group("bench")
     bench.add_argument(
         "--simulator",
         choices=("auto", *SIMULATORS),
@@ -113,7 +113,7 @@ def _parser() -> Parser:
         help="build anew (built simulations are kept in the user's cache folder, or under BMHW_CACHE_DIR)",
     )
     bench.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
-    return parser
+    return result
 
 
 def _check(args) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
+from bmhw.models.files.cards import HISTORY
+
 from .tables import plain_table, widths
 
-__all__ = ["HISTORY", "curves", "drawn", "markdown", "tables"]
+__all__ = ["curves", "drawn", "markdown", "page", "tables"]
 
 COLUMNS = {
     "name": "network",
@@ -20,8 +22,6 @@ COLUMNS = {
     "bm_float_accuracy": "BM float",
     "integer_accuracy": "integer",
 }
-
-HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
 
 Tables = dict[str, tuple[tuple[str, ...], list[list[str]]]]
 
@@ -85,3 +85,13 @@ def _cell(value: Any) -> str:
 
 def _spread(values: Mapping[str, float] | None) -> str:
     return "" if values is None else f"{values['mean']:.2f} ± {values['standard_deviation']:.2f}"
+
+
+def page(figures: Mapping[str, Any], plot: str | None) -> str:
+    """All tables and learning curves as one page of Markdown; ``plot``: where the plot lies as seen from it."""
+    parts = ["# Accuracy against width", "", f"Written by `python -m bmhw.accuracy`, {figures['date']}.", ""]
+    if plot is not None:
+        parts += [f"![Error against width, and learning curves]({plot})", ""]
+    every = tables(figures) | curves(figures)
+    parts += [markdown(title, headings, cells) for title, (headings, cells) in every.items()]
+    return "\n".join(parts)

@@ -9,7 +9,10 @@ from bmhw.models.errors import ModelError
 
 from .store import list_models, read_card
 
-__all__ = ["card_paths", "entries", "entry"]
+__all__ = ["HISTORY", "card_paths", "entries", "entry"]
+
+HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
+"""What a card tells of an epoch."""
 
 
 def entry(path: Path) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.hdl.formats.neurons import COMBINES, SUMS, BmFormat
+from bmhw.measure import exploration
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.frontier import frontier
 from bmhw.measure.selection import SCRIPT_OF, cost, ranking, rows
 from bmhw.show import plots
+from bmhw.show import report as pages
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +42,11 @@ def folder(tmp_path_factory):
 
 def few(monkeypatch):
     """Three designs a format instead of dozens: two with the end that selects, one of them with the other end too."""
-    monkeypatch.setattr(explore, "BOTH_SCRIPTS", ((2, 2), (3, 2)))
-    monkeypatch.setattr(explore, "MAC_ADDERS", ("sklansky",))
-    monkeypatch.setattr(explore, "MAC_MULTIPLIERS", ("dadda",))
-    monkeypatch.setattr(explore, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
-    monkeypatch.setattr(explore, "SMALL_PAIRS", (("tree", "ripple"),))
+    monkeypatch.setattr(exploration, "BOTH_SCRIPTS", ((2, 2), (3, 2)))
+    monkeypatch.setattr(exploration, "MAC_ADDERS", ("sklansky",))
+    monkeypatch.setattr(exploration, "MAC_MULTIPLIERS", ("dadda",))
+    monkeypatch.setattr(exploration, "BM_PAIRS", (("tree", "ripple"), ("online", "ripple")))
+    monkeypatch.setattr(exploration, "SMALL_PAIRS", (("tree", "ripple"),))
 
 
 def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(monkeypatch, tmp_path):
@@ -55,7 +57,7 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
         mapped.append((verilog, objective))
         return figures_without_yosys(verilog)
 
-    monkeypatch.setattr(explore, "map_design", stand_in)
+    monkeypatch.setattr(exploration, "map_design", stand_in)
     out = tmp_path / "table.json"
     for bits in ("2", "3"):
         explore.main(["--bits", bits, "--inputs", "2", "--out", str(out), "--jobs", "1"])
@@ -74,12 +76,12 @@ def test_explore_measures_every_design_with_every_script_and_keeps_other_shapes(
     table["engine"] = "pyosys 0.1"
     out.write_text(json.dumps(table))
     with pytest.raises(RunError, match=r"was measured by pyosys 0.1, not .*: measure all shapes, or take --out"):
-        explore.merged({"engine": Engine().version, "yosys": "", "rows": []}, out, [(2, 2)])
+        exploration.merged({"engine": Engine().version, "yosys": "", "rows": []}, out, [(2, 2)])
 
 
 def test_explore_measures_some_families_and_keeps_the_others(monkeypatch, tmp_path):
     few(monkeypatch)
-    monkeypatch.setattr(explore, "WIRED", ((2, 2),))
+    monkeypatch.setattr(exploration, "WIRED", ((2, 2),))
     out = tmp_path / "table.json"
     common = ["--bits", "2", "--inputs", "2", "--out", str(out), "--jobs", "1"]
     explore.main([*common, "--families", "wired"])
@@ -97,9 +99,9 @@ def test_explore_measures_some_families_and_keeps_the_others(monkeypatch, tmp_pa
 
 def test_linear_results_are_measured_where_asked_for(monkeypatch):
     few(monkeypatch)
-    without = list(explore.designs(3, 2))
-    monkeypatch.setattr(explore, "LINEAR", {(3, 2): SUMS})
-    added = [design for design in explore.designs(3, 2) if design not in without]
+    without = list(exploration.designs(3, 2))
+    monkeypatch.setattr(exploration, "LINEAR", {(3, 2): SUMS})
+    added = [design for design in exploration.designs(3, 2) if design not in without]
     assert {(design.format.layout, design.format.sums, design.maximum) for design in added} == set(
         itertools.product(("relu", "signed"), SUMS, ("tree", "online")))
     assert {(design.format.result, design.format.combine) for design in added} == {("linear", "linear")}
@@ -107,7 +109,7 @@ def test_linear_results_are_measured_where_asked_for(monkeypatch):
 
 def test_a_row_says_what_synthesis_finds(monkeypatch):
     few(monkeypatch)
-    table = explore.explore(Engine(), Cache(None), [(2, 2)], 1, ["mac"])
+    table = exploration.explore(Engine(), Cache(None), [(2, 2)], 1, ["mac"])
     (area, delay) = table["rows"]
     assert area["script"] == "area" and delay["script"] == "delay"
     assert all(row["gates"] > 0 and row["depth"] > 0 for row in table["rows"])
@@ -172,9 +174,9 @@ def test_ranges_are_those_of_the_layers(folder):
     result = json.loads((folder / "layers-full.json").read_text())
     code = [row["ratio"] for row in result["layers"] if row["output"] == "code" and row["fan_in"] >= 64]
     assert len(code) == 1  # the stem has nine inputs
-    for name, (low, mean, high) in report.ranges(result, "code").items():
+    for name, (low, mean, high) in pages.ranges(result, "code").items():
         assert low == high == code[0][name] == pytest.approx(mean)
-    assert set(report.ranges(result, "linear")) == {"gates", "depth"}
+    assert set(pages.ranges(result, "linear")) == {"gates", "depth"}
 
 
 def test_the_page_shows_every_run_and_the_command_that_measures_it(folder, capsys):
@@ -195,15 +197,15 @@ def test_a_goal_is_met_only_where_every_layer_meets_it():
 
     result = {"branches": "relu", "mac_bits": 8, "bm_bits": 8, "objective": "balanced",
               "layers": [row(3.0, 0.7), row(2.9, 0.76)]}
-    assert report._goal(result, "code", report.ranges(result, "code")) == "gates 2.9: met, path 0.75: missed"
+    assert pages._goal(result, "code", pages.ranges(result, "code")) == "gates 2.9: met, path 0.75: missed"
     for layer in result["layers"]:
         layer["output"] = "linear"
         layer["ratio"] |= {"area_gate_equivalents": 3.4, "delay_ns": 0.75}
-    linear = report.ranges(result, "linear")
-    assert report._goal(result, "linear", linear) == "gates 2.9: met, path 0.95: met"
-    assert report._goal(result, "code", linear) == (
+    linear = pages.ranges(result, "linear")
+    assert pages._goal(result, "linear", linear) == "gates 2.9: met, path 0.95: met"
+    assert pages._goal(result, "code", linear) == (
         "gates 2.9: met, path 0.75: missed, GE 3.5: missed, ns 0.75: met")
-    goals = [report._goal({**result, "branches": layout, "log_bits": 5}, output, linear)
+    goals = [pages._goal({**result, "branches": layout, "log_bits": 5}, output, linear)
              for layout in ("signed", "wired") for output in ("code", "linear")]
     assert goals[:2] == goals[2:] and "gates 6: missed" in goals[0] and "path 0.75: missed" in goals[1]
 

@@ -17,8 +17,10 @@ from bmhw.hdl.formats.neurons import BmFormat
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.layers import LayerMeasurement, Neurons
 from bmhw.measure.networks import Layer
+from bmhw.measure.tradeoff import OUTPUTS, neurons_of, on_frontier
 from bmhw.models.files.store import WEIGHTS, read_card
 from bmhw.show import plots
+from bmhw.show.tradeoff import cells, label
 
 NETWORKS = sorted(path for path in WEIGHTS.glob("*.json"))
 # What of a neuron's format its gates depend on, beside the number of inputs and the boundary.
@@ -50,7 +52,7 @@ def result(tmp_path_factory):
 def test_off_the_frontier_is_what_another_network_beats():
     rows = [row("best", 99.0, 100, 10), row("same", 99.0, 100, 10), row("smaller", 98.0, 90, 10),
             row("shorter", 98.0, 100, 9), row("beaten", 99.0, 101, 10), row("worse", 98.9, 100, 10)]
-    best = {one["name"] for one, kept in zip(rows, tradeoff.on_frontier(rows), strict=True) if kept}
+    best = {one["name"] for one, kept in zip(rows, on_frontier(rows), strict=True) if kept}
     assert best == {"best", "same", "smaller", "shorter"}
 
 
@@ -58,7 +60,7 @@ def test_off_the_frontier_is_what_another_network_beats():
 def test_the_neuron_has_the_formats_of_the_networks_own_layers(path):
     """In every layer of a shipped network whose inputs are not negative."""
     card = read_card(path)
-    neurons = tradeoff.neurons_of(card["training"], "balanced", "scale")
+    neurons = neurons_of(card["training"], "balanced", "scale")
     compared = 0
     for name, fmt in card["layers"].items():
         if fmt.get("signed_inputs") or fmt["layout"] not in ("relu", neurons.branches):
@@ -73,30 +75,30 @@ def test_the_neuron_has_the_formats_of_the_networks_own_layers(path):
 
 
 def test_multipliers_have_the_networks_width_and_old_cards_defaults():
-    mac = tradeoff.neurons_of({"layout": "mac", "quantisation": {"bits": 3}}, "area", "shift")
+    mac = neurons_of({"layout": "mac", "quantisation": {"bits": 3}}, "area", "shift")
     assert (mac.mac_bits, mac.mac_weight_bits, mac.objective, mac.requantize) == (3, None, "area", "shift")
     uneven = {"layout": "mac", "quantisation": {"bits": 3, "mac_weight_bits": 2}}
-    assert tradeoff.neurons_of(uneven, "area", "shift").mac_weight_bits == 2
-    bm = tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 5}}, "area", "shift")
+    assert neurons_of(uneven, "area", "shift").mac_weight_bits == 2
+    bm = neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 5}}, "area", "shift")
     assert (bm.bm_bits, bm.log_bits, bm.branches, bm.sums, bm.maximum_bits, bm.combine) == (
         8, 5, "relu", "full", None, "linear")
 
 
 def test_log_codes_of_fewer_octaves():
     """Fraction bits are a part of what is measured, and of how the neuron is called."""
-    few = tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 4, "log_fraction": 2}}, "area",
+    few = neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log_bits": 4, "log_fraction": 2}}, "area",
                               "scale")
     [fmt] = few.bm(Layer(name="x", kernel=1, inputs=4, outputs=1, stride=1, nonnegative=True, output="code"))
     assert (fmt.log_bits, fmt.log_fraction) == (4, 2)
     shown = {"neuron": "bm", "layout": "relu", "bits": [4], "log_fraction": 2, "mac_weight_bits": [],
              "maximum_bits": [5], "sums": ["full"], "ends": ["linear"]}
-    assert tradeoff.label(shown) == "BM relu 4.2:5 bits, full sums, linear ends"
-    assert tradeoff.label({**shown, "log_fraction": None}) == "BM relu 4:5 bits, full sums, linear ends"
+    assert label(shown) == "BM relu 4.2:5 bits, full sums, linear ends"
+    assert label({**shown, "log_fraction": None}) == "BM relu 4:5 bits, full sums, linear ends"
 
 
 def test_formats_that_would_be_measured_wrongly_are_refused():
     with pytest.raises(RunError, match="usual log2 can be measured, not with 'mitchell'"):
-        tradeoff.neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log2": "mitchell"}}, "area", "scale")
+        neurons_of({"layout": "auto", "quantisation": {"bits": 8, "log2": "mitchell"}}, "area", "scale")
 
 
 def test_figures_are_those_of_bmhw_synth(result, capsys):
@@ -107,7 +109,7 @@ def test_figures_are_those_of_bmhw_synth(result, capsys):
     training = read_card(WEIGHTS / "digits.json")["training"]
     assert digits["accuracy"] == read_card(WEIGHTS / "digits.json")["accuracy"]["bm_integer_accuracy"]
     assert digits["neuron"] == "bm" and digits["on_frontier"]
-    [fmt] = tradeoff.neurons_of(training, "balanced", "scale").bm(
+    [fmt] = neurons_of(training, "balanced", "scale").bm(
         Layer(name="x", kernel=1, inputs=4, outputs=1, stride=1, nonnegative=True, output="code"))
     assert isinstance(fmt, BmFormat)
     options = ["--boundary", "layer", "--bits", str(fmt.bits), "--log-bits", str(fmt.log_bits), "--inputs", "4",
@@ -125,7 +127,7 @@ def test_one_neuron_alone_is_the_one_of_the_whole_layer(monkeypatch):
     monkeypatch.setattr(layer_measurement, "FLAT_INPUTS", 4)
     cache, engine = Cache(cache_folder()), Engine()
     measurement = LayerMeasurement(Neurons(mac_bits=3, bm_bits=3), BlockMapper(engine, cache), cache)
-    for inputs, output in itertools.product((4, 6), tradeoff.OUTPUTS):
+    for inputs, output in itertools.product((4, 6), OUTPUTS):
         layer = Layer(name="x", kernel=1, inputs=inputs, outputs=1, stride=1, nonnegative=True, output=output)
         [whole] = measurement.measure([layer], 1)
         for which in ("mac", "bm"):
@@ -140,7 +142,7 @@ def test_a_terminal_gets_whole_lines(result, capsys, monkeypatch):
     assert tradeoff.main(arguments) == 0
     [digits] = json.loads(result.read_text())["networks"]
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("*   ")]
-    assert line.split("  ")[1].strip() == "digits" and all(cell in line for cell in tradeoff.cells(digits))
+    assert line.split("  ")[1].strip() == "digits" and all(cell in line for cell in cells(digits))
 
 
 def test_the_plot_shows_errors_against_gates_and_path(monkeypatch):
@@ -165,7 +167,7 @@ def test_the_report_shows_every_network(result, tmp_path):
     assert report.main(["--folder", str(tmp_path)]) == 0
     page, measured = (tmp_path / "README.md").read_text(), json.loads(result.read_text())
     for one in measured["networks"]:
-        name, *rest = tradeoff.cells(one)
+        name, *rest = cells(one)
         assert f"| **{name}** | {' | '.join(rest)} |" in page  # alone, so on the frontier
         assert [f"{one[output][name]:,}" for output in ("code", "linear") for name in ("gates", "depth")] == rest[-4:]
     assert f"`{measured['command']}`" in page and "tradeoff-digits.svg" in page

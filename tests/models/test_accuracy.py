@@ -6,10 +6,11 @@ import shutil
 
 import pytest
 
-from bmhw.accuracy import collect, equals, main, measure, repeats
+from bmhw.accuracy import main
 from bmhw.errors import RunError, UsageError
 from bmhw.models import ModelError
 from bmhw.models.files.store import WEIGHTS
+from bmhw.models.training.comparison import collect, equals, measure, repeats
 from bmhw.show import plots
 from bmhw.show.accuracy_tables import tables
 

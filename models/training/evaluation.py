@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The accuracy of a trained network on its whole held-out part, in floating point and in integers."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bmhw.models.errors import ModelError
+from bmhw.models.files.float_weights import float_files, load_float
+from bmhw.models.files.store import card_path, load
+from bmhw.models.integer.layer_errors import layer_errors
+
+from .datasets import load_dataset
+from .trainer import accuracy
+
+__all__ = ["WIDTHS", "choose", "evaluate", "widths"]
+
+WIDTHS = ("log_bits", "maximum_bits", "out_fraction")
+"""What of a network's formats can be changed after training."""
+
+def choose(model: str, bits: int | None, rounded: bool) -> str:
+    """The name or path of the network to load: the one trained at this width, if there is one."""
+    if bits is None or rounded:
+        return model
+    path = card_path(model)
+    try:
+        return str(card_path(path.with_name(f"{path.stem}-{bits}bit.json")))
+    except ModelError:
+        return str(path)
+
+
+def evaluate(
+    model: str,
+    bits: int | None = None,
+    *,
+    rounded: bool = False,
+    maximum_bits: int | None = None,
+    out_fraction: int | None = None,
+    data_folder: Path | None = None,
+    threads: int = 1,
+    trace_images: int | None = None,
+) -> dict[str, Any]:
+    """All figures as plain values: accuracies in per cent, units in the key names.
+
+    ``maximum_bits``: high bits of the sums that the maxima see, ``out_fraction``: fraction bits of linear results,
+    instead of those it was trained with.
+    ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
+    ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
+    """
+    torch.set_num_threads(threads)
+    chosen = choose(model, bits, rounded)
+    network = load(chosen)
+    trained = {f"trained_{field}": widths(network, field) for field in WIDTHS}
+    if bits is not None:
+        network = network.with_log_bits(bits)
+    if maximum_bits is not None:
+        network = network.with_maximum_bits(maximum_bits)
+    if out_fraction is not None:
+        network = network.with_out_fraction(out_fraction)
+    data = load_dataset(network.card["data"]["name"], data_folder)
+    measured = all(file.is_file() for file in float_files(chosen))
+    if trace_images is not None and not measured:
+        raise ModelError(f"--trace needs {', '.join(file.name for file in float_files(chosen))}")
+    floats = load_float(chosen) if measured else {}
+    started = time.monotonic()
+    right = network.classify(data.test_images, threads=threads) == data.test_labels
+    seconds = time.monotonic() - started
+    figures = {
+        "model": network.name,
+        "dataset": data.name,
+        "test_images": len(data.test_images),
+        **{field: widths(network, field) for field in WIDTHS},
+        **trained,
+        "log_fraction": widths(network, "log_fraction"),
+        "sums": widths(network, "sums"),
+        "float_measured": measured,
+        **{
+            f"{key}_accuracy": accuracy(floats[kind], data.test_images, data.test_labels)
+            if measured
+            else network.card["accuracy"][f"{key}_accuracy"]
+            for kind, key in (("classical", "classical"), ("bm", "bm_float"))
+        },
+        "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
+        "integer_seconds": round(seconds, 3),
+    }
+    if trace_images is not None:
+        figures["trace"] = layer_errors(network, floats["bm"], data.test_images[:trace_images])
+    return figures
+
+
+def widths(network, field: str) -> list[Any]:
+    """The values that a field of the BM layers' formats has, sorted; of the fraction of linear results only theirs."""
+    formats = [layer.format for layer in network.layers.values()
+               if field != "out_fraction" or layer.format.result == "linear"]
+    return sorted({getattr(fmt, field) for fmt in formats if hasattr(fmt, field)})
