@@ -8,10 +8,11 @@ ends; ``--resume`` goes on from there.
 
 import ctypes
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,25 @@ def parser() -> Parser:
         type=Path,
         metavar="FILE",
         help="start from a classical state_dict (.safetensors, .pt) or NAME-float.safetensors; what it holds "
-        "isn't trained again unless epochs are given",
+        "isn't trained again unless epochs are given; what became what and its validation accuracy are shown first",
     )
+    foreign = result.add_argument_group(
+        "somebody else's network", "What --init-from can't read from a file, folded into the weights."
+    )
+    foreign.add_argument("--norm-epsilon", type=real, metavar="E",
+                         help="of its batch normalisations (default: 1e-5 as PyTorch's; 1e-3 where layers have the "
+                              "names of this program's own, steps.NAME)")
+    foreign.add_argument("--mean", type=reals, metavar="M[,M...]",
+                         help="of its images, one or one a channel: (pixel / --pixel-scale - mean) / std; its zero "
+                              "padding becomes the mean (default: 0)")
+    foreign.add_argument("--std", type=reals, metavar="S[,S...]", help="the same (default: 1)")
+    foreign.add_argument("--pixel-scale", type=real, metavar="P",
+                         help="what its pixels of 0..255 were divided by; 255 in torchvision (default: 256)")
+    foreign.add_argument("--order", type=Path, metavar="FILE",
+                         help="its layers in the order of the architecture's, one name a line (default: by name, else "
+                              "by kind, shape and order)")
+    foreign.add_argument("--accept-import", action="store_true",
+                         help="go on with a network whose accuracy as imported is near chance")
     result.add_argument("--bits", type=number, default=8, help="width of the linear inputs (default: 8)")
     result.add_argument(
         "--log-bits", type=number, metavar="B", help="width of the log codes (default: --bits)"
@@ -119,6 +137,37 @@ def parser() -> Parser:
     return result
 
 
+def real(text: str) -> float | str:
+    """``type=`` of an option that is a real number; what isn't one is named where the range is known."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def reals(text: str) -> tuple[float | str, ...]:
+    """The same of several, separated by commas."""
+    return tuple(real(part) for part in text.split(","))
+
+
+def conventions_from(args) -> Any:
+    """What the options say of somebody else's network; UsageError for what is no number or has no network."""
+    from bmhw.models.files.conventions import Conventions
+
+    given = {}
+    for name in ("norm_epsilon", "mean", "std", "pixel_scale"):
+        value, option = getattr(args, name), f"--{name.replace('_', '-')}"
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, str):
+                raise UsageError(f"{option} must be a number, not {part!r}")
+        if value is not None:
+            given[name] = value
+    if args.init_from is None and (given or args.order is not None or args.accept_import):
+        option = next(iter(given), "order" if args.order is not None else "accept_import").replace("_", "-")
+        raise UsageError(f"--{option} is about the network of --init-from, which is missing")
+    return Conventions(**given)
+
+
 def recipe_from(args) -> Any:
     """The settings of the data set and architecture; UsageError for unknown ones."""
     from bmhw.models.networks.architecture import ARCHITECTURES
@@ -149,27 +198,27 @@ def recipe_from(args) -> Any:
     return chosen
 
 
-def initial_from(path: Path, recipe, data) -> tuple[dict[str, Any], str]:
-    """The state_dicts in a file by phase, and its SHA-256; errors of ``initial_states``."""
-    from bmhw.models.files.initial import initial_states
-    from bmhw.models.files.writing import sha256
-    from bmhw.models.networks.architecture import ARCHITECTURES
+def initial_from(args, recipe, data) -> Any:
+    """What the run starts from (``Initial``); errors of ``read_initial``."""
+    from bmhw.models.files.initial import read_initial
+    from bmhw.models.networks.architecture import build
 
-    architecture = ARCHITECTURES[recipe.architecture](*data.train_images.shape[1:3])
-    states = initial_states(path, architecture, architecture.layouts(recipe.layout, recipe.mac_layers))
-    return states, sha256(path.read_bytes())
+    architecture = build(recipe.architecture, *data.train_images.shape[1:3])
+    layouts = architecture.layouts(recipe.layout, recipe.mac_layers)
+    return read_initial(args.init_from, architecture, layouts, conventions=conventions_from(args), order=args.order)
 
 
-def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | None = None) -> Any:
+def settings_from(args, recipe, initial=None) -> Any:
     """The recipe with what the options change; UsageError where they make no sense.
 
-    ``initial``: the phases whose networks come from a file with SHA-256 ``checksum``.
+    ``initial``: what the run starts from (``Initial``).
     """
     from bmhw.models.integer.quantise import Quantisation
 
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
     usual_epochs = [
-        0 if phase in initial else epochs for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
+        0 if initial is not None and phase in initial.states else epochs
+        for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
     ]
     if recipe.layout == "mac":
         usual_epochs[1] = 0  # nothing to convert
@@ -212,7 +261,9 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         "quantisation": quantisation,
         "batch": batch,
     }
-    changes |= {"epoch_images": args.epoch_images, "initial": checksum}
+    changes |= {"epoch_images": args.epoch_images}
+    if initial is not None:
+        changes |= {"initial": initial.checksum, "border": initial.border, "conventions": initial.conventions}
     return dataclasses.replace(recipe, **changes)
 
 
@@ -324,16 +375,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch
 
         from bmhw.models.training.datasets import load_dataset
+        from bmhw.models.training.importing import check_import
         from bmhw.models.training.trainer import Stopped, Trainer
     except ImportError as error:
         raise RunError(f"training needs {error.name}: pip install 'bmhw[models]'") from None
     recipe = recipe_from(args)
     settings = settings_from(args, recipe)  # its errors before anything is read
+    conventions_from(args)
     data = load_dataset(args.dataset, args.data)
-    initial: dict[str, Any] = {}
-    if args.init_from is not None:
-        initial, checksum = initial_from(args.init_from, recipe, data)
-        settings = settings_from(args, recipe, initial, checksum)
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
@@ -341,10 +390,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
     folder = args.out or Path("runs") / name
     torch.set_num_threads(args.threads)
+    console = Console(stderr=True)
+    initial = None
+    if args.init_from is not None:
+        initial = initial_from(args, recipe, data)
+        settings = settings_from(args, recipe, initial)
+        if not args.resume:  # before anything is written
+            tell = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+            check_import(initial, settings, data, tell, accept=args.accept_import, device=args.device)
     torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums differ from run to run
     keep_memory()
-    trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=initial)
-    console = Console(stderr=True)
+    states = {} if initial is None else initial.states
+    trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=states)
 
     def interrupted(*_):
         if trainer.stop:  # the second time: at once

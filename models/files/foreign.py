@@ -138,10 +138,7 @@ def _pytorch(path: Path) -> WeightsFile:
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):  # global, class or operand: what tensors don't need
-            raise ModelError(f"Weights file {path} can't be read: {_cause(error)}") from None
-        raise ModelError(f"Weights file {path} holds code, such as a whole pickled network, which isn't run; "
-                         f"{EXPORT} ({_cause(error)})") from None
+        raise ModelError(f"Weights file {path} {_pickle_kind(path, str(error))}") from None
     except Exception as error:  # torch raises many kinds for a broken or foreign file
         raise ModelError(f"Weights file {path} can't be read: {_first_line(error)}") from None
     if isinstance(loaded, Mapping) and {"settings", "phase", "models"} <= set(loaded):
@@ -183,7 +180,11 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _cause(error: Exception) -> str:
-    """What PyTorch's long text says is wrong; its advice to load the file anyway is left out."""
-    found = re.search(r"WeightsUnpickler error: (.*)", str(error))
-    return found.group(1).strip() if found else _first_line(error)
+def _pickle_kind(path: Path, message: str) -> str:
+    """What PyTorch's long text says of a file that isn't tensors alone; its advice to load it anyway is left out."""
+    found = re.search(r"GLOBAL (\S+)", message)
+    if found:
+        return f"holds more than tensors, {found[1]}, whose code isn't run; {EXPORT}"
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80"
+    return f"is a pickle that isn't PyTorch's; {EXPORT}" if pickled else f"can't be read: it is no PyTorch file; {EXPORT}"

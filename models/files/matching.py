@@ -139,7 +139,8 @@ def _layer(path: Path, name: str, parts: States, places: Sequence[_Layer]) -> _L
         if part not in tensors:
             raise ModelError(f"Layer {name} of {path} can't be converted: it has no {part}")
     variance = tensors["running_var"]
-    for part, value in tensors.items():
+    for part in ("weight", "bias", *STATISTICS):
+        value = tensors.get(part, variance)
         if value.shape != variance.shape or value.ndim != 1:
             raise ModelError(f"Tensor {full[part]} of {path} must have one value a channel, as many as "
                              f"{full['running_var']}, not shape {tuple(value.shape)}")

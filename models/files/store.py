@@ -246,6 +246,8 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
         "layers": layers,
         "architecture": network.architecture.to_list(),
     }
+    if network.architecture.border:  # the layers that pad the image pad it with these pixels, not with zeros
+        whole["border_codes"] = next(node.border_codes for node in network.architecture.nodes if node.border)
     write_atomically(folder / file, lambda path: path.write_bytes(data))
     text = json.dumps(whole, indent=1) + "\n"
     write_atomically(folder / f"{network.name}.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -37,6 +37,10 @@ OPTIONS = {
     "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
+    "--norm-epsilon": ("conventions", "norm_epsilon"),
+    "--mean": ("conventions", "mean"),
+    "--std": ("conventions", "std"),
+    "--pixel-scale": ("conventions", "pixel_scale"),
 }
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--log-fraction", "--sums", "--maximum-bits", "--linear-maximum-bits",
            "--combine")
@@ -48,7 +52,8 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
     for option, path in OPTIONS.items():
         value: Any = training
         for key in path:
-            value = value[key] if isinstance(key, int) else value.get(key)
+            value = value[key] if isinstance(key, int) else (value or {}).get(key)
+        value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")
     initial = training["initial"]

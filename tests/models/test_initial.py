@@ -9,19 +9,24 @@ from torch import nn
 from bmhw.models import ModelError, load
 from bmhw.models.files import float_weights
 from bmhw.models.files.float_weights import load_float, save_float
-from bmhw.models.files.initial import initial_states
+from bmhw.models.files.conventions import Conventions
+from bmhw.models.files.initial import read_initial
 from bmhw.models.files.store import WEIGHTS, save
 from bmhw.models.networks.architecture import lenet, resnet_small, resnet_v2
 from bmhw.models.networks.network import Network
 
 
+def initial_states(path, architecture, layouts):
+    return read_initial(path, architecture, layouts, conventions=Conventions()).states
+
+
 def users_lenet():
-    """The architecture ``lenet`` as somebody else would write it: other names, linear layers."""
+    """The architecture ``lenet`` as somebody else would write it: other names, linear layers, PyTorch's epsilon."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2)),
-        *(nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
-        *(nn.Linear(800, 120), nn.BatchNorm1d(120, eps=1e-3), nn.ReLU()),
-        *(nn.Linear(120, 84), nn.BatchNorm1d(84, eps=1e-3), nn.ReLU()),
+        *(nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(800, 120), nn.BatchNorm1d(120), nn.ReLU()),
+        *(nn.Linear(120, 84), nn.BatchNorm1d(84), nn.ReLU()),
         nn.Linear(84, 10),
     )
 
@@ -98,14 +103,14 @@ def test_large_networks_lie_in_several_files(tmp_path, monkeypatch, largest, mid
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update({"4.weight": torch.zeros(32, 16, 3, 3)}), r"Layer 4 .* to conv2"),
+        (lambda state: state.update({"4.weight": torch.zeros(32, 16, 3, 3)}), r"Layer 4 .* to conv2: it has weight of shape \(32, 16, 3, 3\), not weight of shape \(32, 16, 5, 5\)"),
         (
             lambda state: state.update({"20.weight": torch.zeros(3, 3)}),
             "the first that can't be converted: 20",
         ),
         (lambda state: [state.pop("15.weight"), state.pop("15.bias")], "none for dense3"),
         (lambda state: state.update({"1.extra": torch.zeros(1)}), "it has a extra"),
-        (lambda state: state.update({"0.weight": state["0.weight"].long()}), "Layer 0"),
+        (lambda state: state.update({"0.weight": state["0.weight"].long()}), "Tensor 0.weight .* holds int64 numbers"),
     ],
 )
 def test_the_first_layer_that_does_not_fit_is_named(tmp_path, change, message):
