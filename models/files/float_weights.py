@@ -4,8 +4,8 @@
 Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in as many files as it takes,
 ``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
 ``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
-constants of the normalisations stay float32. Networks whose first layer pads the image with other pixels than zeros
-(``border`` of a Node) have these in the files' metadata.
+constants of the normalisations stay float32. The files' metadata hold the BM network's layouts, which its tensors'
+shapes don't always tell, and the pixels that the image is padded with (``border`` of a Node) where these aren't zeros.
 """
 
 import itertools
@@ -24,12 +24,14 @@ from bmhw.models.networks.network import Network
 from .store import card_path, read_card, read_checked
 from .writing import sha256, write_atomically
 
-__all__ = ["border_of", "float_files", "half_precision", "load_float", "parts", "save_float"]
+__all__ = ["border_of", "float_files", "half_precision", "layouts_of", "load_float", "parts", "save_float"]
 
 NETWORKS = ("classical", "bm")
 SUFFIX = "-float.safetensors"
 BORDER = "border"
 """Key of the metadata: the pixels, one a channel, as JSON."""
+LAYOUTS = "layouts"
+"""The same: layer -> layout, as JSON."""
 
 LARGEST_FILE = 1_500_000
 """Bytes; what is larger is split, so that a repository holds no large file."""
@@ -52,14 +54,14 @@ def save_float(
 ) -> dict[str, Any]:
     """Write the networks' files into a folder; returns their entry for the card.
 
-    If ``known`` is the ``-float.safetensors`` file of the very same networks, its name is kept, so that
+    If ``known`` is the ``-float.safetensors`` file of the very same networks, its name and content are kept, so that
     networks of several code widths share their files.
     """
     files = _serialised(name, networks)
     if known is not None:
         same = _serialised(known.name.removesuffix(SUFFIX), networks)
         if all(_holds(known.with_name(file), data) for file, data in same.items()):
-            files = same
+            files = {file: known.with_name(file).read_bytes() for file in same}
     for file, data in files.items():
         write_atomically(folder / file, lambda path, data=data: path.write_bytes(data))
     entries = [{"file": file, "bytes": len(data), "sha256": sha256(data)} for file, data in files.items()]
@@ -67,7 +69,17 @@ def save_float(
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
+    """Whether a file holds the same tensors; older ones have no metadata."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        there, here = load(path.read_bytes()), load(data)
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return False
+    return there.keys() == here.keys() and all(
+        there[key].dtype == value.dtype and np.array_equal(there[key], value) for key, value in here.items()
+    )
 
 
 def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
@@ -81,11 +93,13 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
             if value.is_floating_point():
                 array = value.cpu().numpy()
                 tensors[kind][f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
-    files = _packed(tensors["classical"] | tensors["bm"])
+    network = networks["bm"]
+    metadata = {LAYOUTS: json.dumps(network.layouts)}
+    if network.architecture.border:
+        metadata[BORDER] = json.dumps(network.architecture.border)
+    files = _packed(tensors["classical"] | tensors["bm"], metadata)
     if len(files) > 1:
-        files = [*_packed(tensors["bm"]), tensors["classical"]]
-    border = networks["bm"].architecture.border
-    metadata = {BORDER: json.dumps(border)} if border else None
+        files = [*_packed(tensors["bm"], metadata), tensors["classical"]]
     return {
         path.name: serialise(part, metadata) for path, part in zip(_names(name, len(files)), files, strict=True)
     }
@@ -93,22 +107,39 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
 
 def border_of(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
     """The border that a file's metadata tell, none in most files; ModelError for what is none."""
-    try:
-        border = json.loads(metadata.get(BORDER, "[]"))
-    except ValueError:
-        border = None
+    border = _parsed(metadata, BORDER, "[]")
     if not isinstance(border, list) or not all(isinstance(pixel, (int, float)) for pixel in border):
         raise ModelError(f"Metadata {BORDER} of {path} must be a list of pixels, not {metadata[BORDER]!r}")
     return tuple(border)
 
 
-def _packed(tensors: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def layouts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """The layouts of a file's BM network, by its metadata or, in an older one, by the card beside it; None where
+    neither says."""
+    layouts = _parsed(metadata, LAYOUTS, "null")
+    card = Path(f"{str(path).removesuffix(SUFFIX)}.json")
+    if layouts is None and card.is_file():
+        try:
+            layouts = read_card(card)["float_weights"]["layouts"]
+        except (ModelError, KeyError, TypeError):
+            return None  # the card of something else
+    return layouts if isinstance(layouts, dict) else None
+
+
+def _parsed(metadata: Mapping[str, str], key: str, default: str) -> Any:
+    try:
+        return json.loads(metadata.get(key, default))
+    except ValueError:
+        return None
+
+
+def _packed(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
     """The tensors, in their order, in as few files of ``LARGEST_FILE`` as that allows."""
     from safetensors.numpy import save as serialise
 
     files: list[dict[str, np.ndarray]] = [{}]
     for key, value in tensors.items():
-        if files[-1] and len(serialise(files[-1] | {key: value})) > LARGEST_FILE:
+        if files[-1] and len(serialise(files[-1] | {key: value}, metadata)) > LARGEST_FILE:
             files.append({})
         files[-1][key] = value
     return files

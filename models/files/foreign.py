@@ -187,4 +187,5 @@ def _pickle_kind(path: Path, message: str) -> str:
         return f"holds more than tensors, {found[1]}, whose code isn't run; {EXPORT}"
     with path.open("rb") as file:
         pickled = file.read(1) == b"\x80"
-    return f"is a pickle that isn't PyTorch's; {EXPORT}" if pickled else f"can't be read: it is no PyTorch file; {EXPORT}"
+    kind = "is a pickle that isn't PyTorch's" if pickled else "can't be read: it is no PyTorch file"
+    return f"{kind}; {EXPORT}"

@@ -13,7 +13,7 @@ from bmhw.models.networks.architecture import Architecture
 from bmhw.models.networks.network import NORM_EPSILON, Network
 
 from .conventions import PYTORCH_EPSILON, Conventions
-from .float_weights import border_of, parts
+from .float_weights import border_of, layouts_of, parts
 from .foreign import WeightsFile, read_weights
 from .matching import COUNTER, Match, match
 from .writing import sha256
@@ -95,7 +95,11 @@ def read_initial(
         missing = min(expected.keys() - found.keys())
         raise ModelError(f"Weights file {path} and the files beside it lack {missing} of the BM network")
     # a signed BM layer has the shape of a classical one, but its weights are those of maxima
-    if found == expected and set(layouts.values()) != {"mac"}:
+    theirs = layouts_of(path, file.metadata)
+    alike = theirs is not None and _classical_layers(theirs) == _classical_layers(layouts)
+    if theirs is None:  # of a quantised classical network both are the same
+        alike = any(not torch.equal(value, own["classical"].get(key, value[:0])) for key, value in own["bm"].items())
+    if found == expected and set(layouts.values()) != {"mac"} and alike:
         states["bm"] = {key: _finite(path, key, value) for key, value in own["bm"].items()}
     return Initial(path=path, states=states, checksum=checksum, border=border_of(path, file.metadata))
 
@@ -108,6 +112,10 @@ def _by_network(tensors: Mapping[str, Tensor]) -> dict[str, States]:
         if kind in own and rest.startswith("steps."):
             own[kind][rest] = value
     return own
+
+
+def _classical_layers(layouts: Mapping[str, str]) -> set[str]:
+    return {name for name, layout in layouts.items() if layout == "mac"}
 
 
 def _floats(network: Network) -> States:
