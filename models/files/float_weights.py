@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bmhw.hdl.checks import not_one_of
+from bmhw.hdl.formats.neurons import LAYOUTS as BM_LAYOUTS
 from bmhw.models.errors import ModelError
 from bmhw.models.networks.architecture import Architecture
 from bmhw.models.networks.network import Network
 
+from .card_fields import reading
 from .store import card_path, read_card, read_checked
 from .writing import sha256, write_atomically
 
@@ -161,41 +164,49 @@ def parts(first: Path) -> list[Path]:
 def float_files(name: str | Path) -> list[Path]:
     """The files that hold a model's floating-point networks, whether they are there or not."""
     path = card_path(name)
-    try:
+    with reading(path):
         return [path.parent / Path(part["file"]).name for part in read_card(path)["float_weights"]["files"]]
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"Model card {path.name} lacks {error}") from None
 
 
 def load_float(name: str | Path) -> dict[str, Network]:
     """The networks ``classical`` and ``bm`` of a model, for evaluation; errors as of ``store.load``."""
     path = card_path(name)
     card = read_card(path)
-    try:
+    with reading(path):
         entry, nodes = card["float_weights"], card["architecture"]
         files = {path.parent / Path(part["file"]).name: part["sha256"] for part in entry["files"]}
         layouts = entry["layouts"]
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"Model card {path.name} lacks {error}") from None
     architecture, tensors = Architecture.from_list(nodes), {}
+    _check_layouts(path, architecture, layouts)
     for file, checksum in files.items():
         tensors |= read_checked(file, checksum)
+    names = ", ".join(file.name for file in files)
     networks = {}
     for kind in NETWORKS:
-        network = Network(architecture, layouts if kind == "bm" else architecture.layouts("mac"))
+        chosen = layouts if kind == "bm" else architecture.layouts("mac")
         state = {
-            key.removeprefix(f"{kind}."): torch.tensor(value, dtype=torch.float32)
-            for key, value in tensors.items()
-            if key.startswith(f"{kind}.")
+            key.removeprefix(f"{kind}."): value for key, value in tensors.items() if key.startswith(f"{kind}.")
         }
-        counters = {
-            key: value for key, value in network.state_dict().items() if not value.is_floating_point()
-        }
-        try:
-            network.load_state_dict(state | counters)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            names = ", ".join(file.name for file in files)
-            raise ModelError(f"Weights in {names} don't fit the architecture: {reason}") from None
+        with torch.device("meta"):  # shapes alone: a broken card may ask for any amount of memory
+            expected = {key: tuple(value.shape) for key, value in Network(architecture, chosen).state_dict().items()
+                        if value.is_floating_point()}
+        for key, shape in expected.items():
+            if key not in state or state[key].shape != shape:
+                found = f"of shape {state[key].shape}" if key in state else "missing"
+                raise ModelError(f"Weights in {names} don't fit the architecture: {kind}.{key} must be of shape "
+                                 f"{shape}, but is {found}")
+        unknown = min(state.keys() - expected.keys(), default=None)
+        if unknown is not None:
+            raise ModelError(f"Weights in {names} don't fit the architecture: it has no {kind}.{unknown}")
+        network = Network(architecture, chosen)
+        floats = {key: torch.tensor(value, dtype=torch.float32) for key, value in state.items()}
+        network.load_state_dict(network.state_dict() | floats)
         networks[kind] = network.eval()
     return networks
+
+
+def _check_layouts(path: Path, architecture: Architecture, layouts: Mapping[str, str]) -> None:
+    for node in architecture.layers:
+        if layouts.get(node.name) not in (*BM_LAYOUTS, "mac"):
+            raise ModelError(not_one_of(f"Layout of layer {node.name} in {path.name}", (*BM_LAYOUTS, "mac"),
+                                        layouts.get(node.name)))

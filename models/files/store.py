@@ -20,6 +20,7 @@ from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
+from .card_fields import check_fields
 from .writing import sha256, write_atomically
 
 __all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "save"]
@@ -59,6 +60,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("card_version") != CARD_VERSION:
         found = card.get("card_version") if isinstance(card, dict) else None
         raise ModelError(f"Model card {path.name} must have card_version {CARD_VERSION}, not {found!r}")
+    check_fields(path.name, card)
     return card
 
 

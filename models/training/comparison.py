@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bmhw.models.errors import ModelError
+from bmhw.models.files.card_fields import reading
 from bmhw.models.files.cards import HISTORY, card_paths, entry
 from bmhw.models.files.store import load, read_card
 
@@ -66,34 +67,41 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method, command and the epochs'
     losses and validation accuracies."""
     cards = {path: read_card(path) for path in card_paths(folders)}
-    parts = [part for card in cards.values() for part in card.get("float_weights", {}).get("files", ())]
-    files = {part["sha256"]: part["file"] for part in parts}
+    files: dict[str, str] = {}
     # SHA-256 -> the network whose floating-point training ended in that file; what else a card lists is of before
-    trained = {
-        part["sha256"]: card["name"]
-        for card in cards.values()
-        for part in card.get("float_weights", {}).get("files", ())[:1]
-        if any(card["training"]["epochs"][:2]) and card["training"]["initial"] != part["sha256"]
-    }
+    trained: dict[str, str] = {}
+    for path, card in cards.items():
+        with reading(path):
+            parts = card.get("float_weights", {}).get("files", [])
+            files |= {part["sha256"]: part["file"] for part in parts}
+            training = card["training"]
+            trained |= {part["sha256"]: card["name"] for part in parts[:1]
+                        if any(training["epochs"][:2]) and training["initial"] != part["sha256"]}
     rows = []
     for path, card in cards.items():
-        row, training = entry(path), card["training"]
-        row["neuron"] = "mac" if row["layouts"] == ["mac"] else "bm"
-        row["integer_accuracy"] = row.pop("bm_integer_accuracy")
-        if row["neuron"] == "bm":
-            row["method"] = training.get("method", "at-once")
-        row["test_images"] = card["data"]["test_images"]
-        row["command"] = command(card["name"], training, files)
-        if training["initial"] in trained:
-            row["continues"] = trained[training["initial"]]
-        if "notes" in training:
-            row["notes"] = training["notes"]
-        row["history"] = [{key: event[key] for key in HISTORY} for event in training.get("history", ())]
-        row["torch_version"], row["bmhw_version"] = training["torch_version"], training["bmhw_version"]
-        rows.append(row)
+        with reading(path):
+            rows.append(_row(path, card, files, trained))
     return sorted(
         rows, key=lambda row: (row["data"], row["architecture"], row["neuron"], *(-b for b in row["bits"]))
     )
+
+
+def _row(path: Path, card: Mapping[str, Any], files: Mapping[str, str], trained: Mapping[str, str]) -> dict[str, Any]:
+    """``files``: SHA-256 -> file, ``trained``: the same -> network."""
+    row, training = entry(path), card["training"]
+    row["neuron"] = "mac" if row["layouts"] == ["mac"] else "bm"
+    row["integer_accuracy"] = row.pop("bm_integer_accuracy")
+    if row["neuron"] == "bm":
+        row["method"] = training.get("method", "at-once")
+    row["test_images"] = card["data"]["test_images"]
+    row["command"] = command(card["name"], training, files)
+    if training["initial"] in trained:
+        row["continues"] = trained[training["initial"]]
+    if "notes" in training:
+        row["notes"] = training["notes"]
+    row["history"] = [{key: event[key] for key in HISTORY} for event in training.get("history", ())]
+    row["torch_version"], row["bmhw_version"] = training["torch_version"], training["bmhw_version"]
+    return row
 
 
 def equals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
