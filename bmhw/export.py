@@ -2,13 +2,13 @@
 """``python -m bmhw.export``: a neuron's Verilog, description, FuseSoC core and self-checking bench."""
 
 import argparse
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmhw.deliver.export_files import VERILOG_WORDS, export_files, write_together
+from bmhw.deliver.export_files import export_files, write_together
+from bmhw.deliver.export_names import check_name, check_unused, default_name
 from bmhw.hdl.checks import check_range
 from bmhw.sim.stimulus import vectors
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
@@ -25,7 +25,9 @@ The same parameters give the same bytes."""
 # Of the options that describe a design, those that a trained network leaves open; it brings its own format.
 _ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "end", "multiplier")
 # Options that don't change what is in the files.
-_PLACE_OPTIONS = ("out",)
+_PLACE_OPTIONS = ("out", "force")
+# What chooses the architecture of which a default name says nothing.
+_USUAL_OBJECTIVE = "area"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     format_defaults = _format_defaults()
     options.set_defaults(**dict.fromkeys(format_defaults))
     args = options.parse_args(argv)
+    if args.name is not None:
+        check_name(args.name)
     trained = _trained(args, format_defaults)
     defaults = {option: options.get_default(option) for option in vars(args)} | format_defaults
     for option, value in format_defaults.items():
@@ -44,12 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         design = trained.design(**{**architecture, "registers": registers_from(args.registers)})
     else:
         design = design_from(args)
-    name = args.name or design.name
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in VERILOG_WORDS:
-        raise UsageError(
-            "--name must be letters, digits and underscores, a letter first and no word of Verilog, "
-            f"not {name!r}"
-        )
+    name = default_name(design, _USUAL_OBJECTIVE, trained) if args.name is None else args.name
     command = _command(args, defaults)
     if trained is not None:
         inputs, expected = trained.inputs, trained.expected
@@ -59,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = design.format.compute(**inputs)
         source, slots = f"{len(expected)} vectors: corners, then random ones (seed {args.seed})", None
     files = export_files(design, name, inputs, expected, command=command, source=source, slots=slots)
-    for path in write_together(Path(args.out), files):
+    check_unused(name, {file: text for file, text in files.items() if file.endswith(".v")})
+    for path in write_together(Path(args.out), files, command=command, force=args.force):
         print(path)
     return 0
 
@@ -68,8 +68,10 @@ def parser() -> Parser:
     result = Parser(description=_DESCRIPTION)
     result.add_argument("--out", required=True, metavar="DIR", help="folder for the files; made if missing")
     result.add_argument(
-        "--name", metavar="NAME", help="name of the module and the files (default: from the design)"
+        "--name", metavar="NAME", help="name of the module and the files (default: from the design, or network, layer "
+        "and channel; and the architecture where it isn't the one that --objective area chooses)"
     )
+    result.add_argument("--force", action="store_true", help="overwrite what another command exported under that name")
     design_options(result)
     bench = result.add_argument_group("vectors of the bench")
     bench.add_argument("--vectors", type=number, default=200, metavar="N", help="how many (default: 200)")

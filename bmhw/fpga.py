@@ -4,11 +4,9 @@
 import argparse
 import dataclasses
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,11 @@ from bmhw.hdl.neurons.design import Design
 from bmhw.measure.fpga import Fpga, compare
 from bmhw.measure.pipelining import pipeline_options, pipelined
 from bmhw.measure.selection import AUTO
+from bmhw.show.progress import steps
 from bmhw.show.tables import pipeline, plain_table, title
 
 from .command_line import (
     Parser,
-    RunError,
     UsageError,
     check_writable,
     comparison_options,
@@ -35,8 +33,10 @@ from .command_line import (
     design_options,
     designs_from,
     number,
+    reading,
     run,
     run_options,
+    stated_command,
     time_limit_from,
     write_atomically,
 )
@@ -58,7 +58,8 @@ Adders that are not named are `operator`: left to Yosys, which takes carry chain
 maximum that is not named two are placed, `operator` and what --objective chooses by gates, and the one with the fewest
 lookup tables (area), the shortest critical path (delay) or the least product of both (balanced) is shown. Of an end
 that is not named, `subtract` is placed, too.
-Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
+Results are kept in {cache_folder()}, which can always be deleted;
+BMHW_CACHE_DIR names another folder for it.
 """
 
 _ROWS = (("LUTs", "luts", "MAC / BM"), ("carries", "carries", "MAC / BM"), ("flip-flops", "flip_flops", "MAC / BM"),
@@ -91,26 +92,23 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
-    if args.show:
+    if args.show is not None:
         print(markdown(_rows(args.show)))
         return 0
     for file in filter(None, (args.json, args.append)):
         check_writable(file)
     designs = designs_from(args)
-    if args.append and not args.compare:
-        raise UsageError(f"--append {args.append} needs --compare")
+    if args.append is not None:
+        if not args.compare:
+            raise UsageError(f"--append {args.append} needs --compare")
+        _appended(args.append)  # its errors before a long run
     fpga = _fpga(args)
-    console = Console(stderr=True)
-    waiting = console.status("generating ...") if console.is_terminal else nullcontext()
-    with waiting as status, fpga.engine.stopping(), fpga.nextpnr.stopping():
-        if status is not None:
-            fpga.progress = lambda step: status.update(f"{step} ...")
+    with steps("generating") as fpga.progress, fpga.engine.stopping(), fpga.nextpnr.stopping():
         neurons = [_measure(fpga, design, args) for design in designs]
     result = compare(*neurons) if args.compare else neurons[0]
-    if args.append:
-        row = {"command": _command(argv), "date": time.strftime("%Y-%m-%d"), **result}
-        rows = _rows(args.append) if Path(args.append).exists() else []
-        write_atomically(args.append, json.dumps([*rows, row], indent=1) + "\n")
+    if args.append is not None:
+        row = {"command": stated_command("bmhw.fpga", argv), "date": time.strftime("%Y-%m-%d"), **result}
+        write_atomically(args.append, json.dumps([*_appended(args.append), row], indent=1) + "\n")
     if deliver_json(result, args.json):
         return 0
     _print(neurons, result if args.compare else None)
@@ -148,13 +146,6 @@ def _fpga(args: argparse.Namespace) -> Fpga:
                 Cache(None if args.no_cache else cache_folder()), dsp=not args.no_dsp,
                 block_ram=not args.no_block_ram, frequency=frequency,
                 seeds=tuple(range(args.seed, args.seed + args.seeds)))
-
-
-def _command(argv: Sequence[str]) -> str:
-    """This command, without where its figures go."""
-    words = list(argv)
-    at = words.index("--append") if "--append" in words else len(words)
-    return shlex.join(["python", "-m", "bmhw.fpga", *words[:at], *words[at + 2:]])
 
 
 def _print(neurons: list[dict[str, Any]], comparison: dict[str, Any] | None) -> None:
@@ -229,15 +220,17 @@ def _placed(placed: dict[str, dict[str, int]]) -> str:
 
 def _rows(path: str) -> list[dict[str, Any]]:
     """The rows that ``--append`` wrote."""
-    try:
+    with reading(path, "file that --append wrote"):
         rows = json.loads(Path(path).read_text())
-        if not isinstance(rows, list) or not all({"command", "mac", "bm", "ratio"} <= set(row) for row in rows):
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "command" in row for row in rows):
             raise ValueError("no list of rows")
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is not a file that --append wrote: {error}") from error
+        markdown(rows)
     return rows
+
+
+def _appended(path: str) -> list[dict[str, Any]]:
+    """The rows that are there already; none where there is no file."""
+    return _rows(path) if Path(path).exists() else []
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -4,7 +4,6 @@
 import datetime
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,16 +12,16 @@ from rich.text import Text
 from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
-from bmhw.flow.liberty import load_library
-from bmhw.flow.scripts import ABC_GATES, ABC_LIBERTY, ABC_SIZING, GATES, OBJECTIVES
+from bmhw.flow.liberty import Library, load_library
+from bmhw.flow.scripts import ABC_GATES, ABC_SIZING, GATES, OBJECTIVES
 from bmhw.hdl.checks import not_one_of
-from bmhw.hdl.formats.neurons import COMBINES, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.choices import COMBINES, REQUANTIZATIONS, SUMS
 from bmhw.measure.layers import CLAIM, FLAT_INPUTS, SCRIPTS, LayerMeasurement, Neurons, totals
 from bmhw.measure.networks import NETWORKS, Layer
 from bmhw.measure.neurons import tools
 from bmhw.measure.selection import AUTO
 from bmhw.show.progress import shares
-from bmhw.show.tables import code_width, plain_table, print_whole
+from bmhw.show.tables import code_width, left_out, plain_table, print_whole
 
 from .command_line import (
     Parser,
@@ -31,6 +30,7 @@ from .command_line import (
     deliver_json,
     jobs_from,
     jobs_option,
+    liberty_option,
     number,
     run,
     run_options,
@@ -93,7 +93,7 @@ def parser() -> Parser:
                         help="BM layers before a code: linear end, logarithmic where it can be built, or the better "
                              "one for the objective (default: auto)")
     result.add_argument("--layers", metavar="NAME,...", help="only these layers (default: all)")
-    result.add_argument("--liberty", metavar="FILE", help="cell library, .lib or .lib.gz: adds GE and ns")
+    liberty_option(result)
     jobs_option(result, "layers")
     run_options(result, "layer")
     return result
@@ -116,11 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(str(error)) from error
     jobs = jobs_from(args.jobs)
     time_limit = time_limit_from(args.time_limit)
-    if args.json:
+    if args.json is not None:
         check_writable(args.json)
     engine = Engine(args.engine, time_limit)
     cache = Cache(None if args.no_cache else cache_folder())
-    library = load_library(args.liberty, engine, cache) if args.liberty else None
+    library = load_library(args.liberty, cache) if args.liberty else None
     measurement = LayerMeasurement(neurons, BlockMapper(engine, cache), cache, library, time_limit)
     with shares("measuring layers") as progress:
         rows = measurement.measure(layers, jobs, progress)
@@ -134,21 +134,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         "linear_maximum_bits": neurons.linear_maximum_bits, "combine": neurons.combine,
         "layers": rows, "total": totals(rows), "claim": CLAIM,
         "method": {**_METHOD, "abc_scripts": {script: ABC_GATES[script] for script in SCRIPTS[neurons.objective]},
-                   **({"abc_liberty_scripts": {script: ABC_LIBERTY[script] for script in SCRIPTS[neurons.objective]},
-                       "sizing": f"of cells, block by block too: once in the joined netlist, by {ABC_SIZING}"}
-                      if library else {})},
+                   **(_cell_method(library, neurons.objective) if library else {})},
         "tools": tools(engine, measurement.yosys),
     }
     result["total"] = result["total"] and {
         **result["total"], "by_output": {output: totals(row for row in rows if row["output"] == output)
                                          for output in ("code", "linear")}}
     if library:
-        result["liberty"] = {"file": Path(library.path).name, "sha256": library.digest, "nand2": library.nand2,
-                             "nand2_area_library_units": library.nand2_area}
+        result["liberty"] = library.describe(whole_paths=False)
     if deliver_json(result, args.json):
         return 0
     _print(result)
     return 0
+
+
+def _cell_method(library: Library, objective: str) -> dict[str, Any]:
+    """How a library's cells are chosen: by size only where it knows delays."""
+    scripts = {"abc_liberty_scripts": {script: library.scripts[script] for script in SCRIPTS[objective]}}
+    sizing = f"of cells, block by block too: once in the joined netlist, by {ABC_SIZING}"
+    return {**scripts, "sizing": sizing} if library.timed else scripts
 
 
 def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
@@ -164,9 +168,13 @@ def _chosen(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
 
 # -- the table
 
+# What a library adds, by its key in the JSON.
+_UNITS = {"area_gate_equivalents": "GE", "delay_ns": "ns"}
+
 
 def _print(result: dict[str, Any]) -> None:
-    cells = "liberty" in result
+    cells = ["area_gate_equivalents"] if "liberty" in result else []
+    cells += ["delay_ns"] if cells and "no_delays" not in result["liberty"] else []
     fraction = result["log_fraction"]
     usual = result["log_bits"] is None and fraction is None
     codes = "" if usual else f", log codes {code_width(result['log_bits'] or result['bm_bits'], fraction)}"
@@ -177,11 +185,11 @@ def _print(result: dict[str, Any]) -> None:
     table = plain_table()
     for heading in ("layer", "layout", "output"):
         table.add_column(heading)
-    extra = ["GE", "ns"] if cells else []
+    extra = [_UNITS[name] for name in cells]
     figures = ["gates", "depth", *extra]
     for heading in ("fan-in", "outputs", *(f"{n} {f}" for n in ("MAC", "BM") for f in figures),
                     "layer MAC gates", "layer BM gates", "gates ratio", "path ratio",
-                    *(["GE ratio", "ns ratio"] if cells else [])):
+                    *(f"{unit} ratio" for unit in extra)):
         table.add_column(heading, justify="right")
     table.add_column("MAC architecture")
     table.add_column("BM architecture")
@@ -207,7 +215,7 @@ def _print(result: dict[str, Any]) -> None:
                 line = list(empty)
                 line[1], line[1 + len(figures)] = (f"{part[n]['depth']:,}" for n in ("mac", "bm"))
                 line[-2:] = [f"{part[n]['gates']:,}" for n in ("mac", "bm")]
-                if cells:
+                if "delay_ns" in cells:
                     line[3], line[3 + len(figures)] = (f"{part[n]['delay_ns']:.2f}" for n in ("mac", "bm"))
                 table.add_row(f"total, {name}", "", "", "", "", *line, *_ratios(part["ratio"], cells), style="bold")
     claim = result["claim"]
@@ -219,6 +227,7 @@ def _print(result: dict[str, Any]) -> None:
     method, tool = result["method"], result["tools"]
     for line in (f"Ratios: {method['ratio']}. Boundary: {method['boundary']}.",
                  f"Gates: {method['gates']}. Mapping: {method['mapping']}. Depth: {method['depth']}.",
+                 *filter(None, [left_out(result.get("liberty"))]),
                  f"bmhw {tool['bmhw']}, {tool['engine']} ({tool['yosys']}), amaranth {tool['amaranth']}, "
                  f"Python {tool['python']}."):
         console.print(Text(line, style="dim"))
@@ -233,14 +242,13 @@ def _sums(result: dict[str, Any]) -> str:
     return "".join(f", {word}" for word in words)
 
 
-def _figures(neuron: dict[str, Any], cells: bool) -> list[str]:
-    shown = [f"{neuron['gates']:,}", str(neuron["depth"])]
-    return shown + ([f"{neuron['area_gate_equivalents']:,.0f}", f"{neuron['delay_ns']:.2f}"] if cells else [])
+def _figures(neuron: dict[str, Any], cells: list[str]) -> list[str]:
+    return [f"{neuron['gates']:,}", str(neuron["depth"]),
+            *(f"{neuron[name]:,.0f}" if name == "area_gate_equivalents" else f"{neuron[name]:.2f}" for name in cells)]
 
 
-def _ratios(ratio: dict[str, float], cells: bool) -> list[str]:
-    names = ("gates", "depth", *(("area_gate_equivalents", "delay_ns") if cells else ()))
-    return [f"{ratio[name]:.2f}" for name in names]
+def _ratios(ratio: dict[str, float], cells: list[str]) -> list[str]:
+    return [f"{ratio[name]:.2f}" for name in ("gates", "depth", *cells)]
 
 
 if __name__ == "__main__":

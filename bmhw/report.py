@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bmhw.show.plots import accuracy_cost, gates_depth
-from bmhw.show.report import markdown, read, read_tradeoffs
+from bmhw.show.report import PAGE_MARK, PAGE_PLOT, PLOT_MARK, markdown, read, read_tradeoffs
 
-from .command_line import Parser, run, write_atomically
+from .command_line import Parser, check_own, reading, run, write_atomically
 
 __all__ = ["main", "parser"]
 
@@ -28,8 +28,14 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
     results, tradeoffs = read(args.folder), read_tradeoffs(args.folder)
-    plots = {"gates-depth.svg": gates_depth()}
-    plots |= {Path(result["file"]).with_suffix(".svg").name: accuracy_cost(result) for result in tradeoffs}
+    of_tradeoffs = {Path(result["file"]).with_suffix(".svg").name: result for result in tradeoffs}
+    check_own(args.folder / "README.md", PAGE_MARK, "bmhw.report")
+    for name in (PAGE_PLOT, *of_tradeoffs):
+        check_own(args.folder / name, PLOT_MARK, "bmhw.report")
+    plots = {PAGE_PLOT: gates_depth()}
+    for name, result in of_tradeoffs.items():
+        with reading(args.folder / result["file"], "result of bmhw.tradeoff"):
+            plots[name] = accuracy_cost(result)
     for name, plot in plots.items():
         write_atomically(args.folder / name, plot)
     write_atomically(args.folder / "README.md", markdown(results, tradeoffs))

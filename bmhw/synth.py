@@ -4,7 +4,6 @@
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import load_library
 from bmhw.measure.neurons import compare, figures, measure
 from bmhw.measure.pipelining import pipeline_options, pipelined
+from bmhw.show.progress import waiting
 from bmhw.show.tables import print_comparison, print_neuron, print_versions
 
 from .command_line import (
@@ -24,6 +24,7 @@ from .command_line import (
     deliver_json,
     design_options,
     designs_from,
+    liberty_option,
     run,
     run_options,
     time_limit_from,
@@ -38,7 +39,8 @@ examples:
   python -m bmhw.synth --compare --mac-bits 8 --bm-bits 5 --inputs 64 --liberty cells.lib.gz --json out.json
       both neurons at unequal widths, also in gate equivalents and ns of a cell library
 
-Results are kept in {cache_folder()} (BMHW_CACHE_DIR names another folder; deleting it is safe).
+Results are kept in {cache_folder()}, which can always be deleted;
+BMHW_CACHE_DIR names another folder for it.
 """
 
 
@@ -49,8 +51,7 @@ def parser() -> Parser:
     design_options(result)
     pipeline_options(result, stage_depth=True)
     synthesis = result.add_argument_group("synthesis")
-    synthesis.add_argument("--liberty", metavar="FILE",
-                           help="cell library, .lib or .lib.gz: adds gate equivalents and ns")
+    liberty_option(synthesis)
     comparison_options(synthesis)
     run_options(synthesis, "run of Yosys")
     return result
@@ -60,17 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     designs = designs_from(args)
-    if args.json:
+    if args.json is not None:
         check_writable(args.json)
     engine = Engine(args.engine, time_limit_from(args.time_limit))
     cache = Cache(None if args.no_cache else cache_folder())
-    progress = Console(stderr=True)
-    waiting = progress.status("generating and mapping ...") if progress.is_terminal else nullcontext()
-    with waiting, engine.stopping():
+    with waiting("generating and mapping"), engine.stopping():
         mapped = partial(figures, objective=args.objective, engine=engine, cache=cache)
         designs = [pipelined(design, args, lambda every: mapped(every, by_parts=True).stages,
                              lambda chosen: mapped(chosen, by_parts=False).depth) for design in designs]
-        library = load_library(args.liberty, engine, cache) if args.liberty else None
+        library = load_library(args.liberty, cache) if args.liberty else None
         # the BM neuron first: it is generated sooner, and mapped while the MAC neuron is generated
         neurons = measure(designs[::-1], args.objective, engine, cache, library)[::-1]
     result = compare(*neurons) if args.compare else neurons[0]

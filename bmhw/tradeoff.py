@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.tradeoff``: what a neuron costs in hardware, against what its trained network classifies right.
-
-For each trained network one neuron of ``--inputs`` inputs with the network's own number formats, from activation code
-to activation code and from activation code to the linear result that a residual sum takes: the best architecture
-known, as in ``bmhw.layers``. A network is on the frontier if no other one is at least as accurate with at most as many
-gates on at most as long a path, by the neuron that gives a code.
-"""
+"""``python -m bmhw.tradeoff``: what a neuron costs in hardware, against what its trained network classifies right."""
 
 import datetime
 import sys
@@ -15,7 +9,7 @@ from pathlib import Path
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
 from bmhw.flow.scripts import OBJECTIVES
-from bmhw.hdl.formats.neurons import REQUANTIZATIONS
+from bmhw.hdl.formats.choices import REQUANTIZATIONS
 from bmhw.measure.layers import FLAT_INPUTS
 from bmhw.measure.neurons import tools
 from bmhw.show.progress import shares
@@ -37,9 +31,17 @@ from .command_line import (
 
 __all__ = ["main", "parser"]
 
+_DESCRIPTION = """\
+What a neuron costs in hardware, against what its trained network classifies right.
+
+For each trained network one neuron of --inputs inputs with the network's own number formats, from activation code
+to activation code and from activation code to the linear result that a residual sum takes: the best architecture
+known, as in bmhw.layers. A network is on the frontier if no other one is at least as accurate with at most as many
+gates on at most as long a path, by the neuron that gives a code."""
+
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument("folders", nargs="*", type=Path, metavar="FOLDER",
                         help="folders with cards of networks (default: the package's)")
     result.add_argument("--dataset", default="mnist", help="the networks' images (default: mnist)")
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not isinstance(args.inputs, int) or args.inputs < 2 or args.inputs % 2:
         raise UsageError(f"Number of inputs must be an even number of 2 or more, not {args.inputs!r}")
     time_limit = time_limit_from(args.time_limit)
-    if args.json:
+    if args.json is not None:
         check_writable(args.json)
     try:
         from bmhw.measure.tradeoff import measure, networks

@@ -1,10 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.train``: train a network in three phases and write its integer weights and their card.
-
-The classical network comes first; the BM network starts from its weights and learns from its soft labels;
-then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
-ends; ``--resume`` goes on from there.
-"""
+"""``python -m bmhw.train``: train a network in three phases and write its integer weights and their card."""
 
 import ctypes
 import dataclasses
@@ -21,15 +16,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bmhw import __version__
 from bmhw.hdl.checks import not_one_of
+from bmhw.show.progress import on_terminal
 
-from .command_line import Parser, RunError, UsageError, number, run
+from .command_line import Parser, RunError, UsageError, check_file_name, number, run
+
+_DESCRIPTION = """\
+Train a network in three phases and write its integer weights and their card.
+
+The classical network comes first; the BM network starts from its weights and learns from its soft labels;
+then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
+ends; --resume goes on from there."""
 
 PHASES = ("classical", "bm", "quantised")
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def parser() -> Parser:
-    result = Parser(description=__doc__)
+    result = Parser(description=_DESCRIPTION)
     result.add_argument("--dataset", default="digits", help="images to train on (default: digits)")
     result.add_argument(
         "--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files (IDX, binary or npz)"
@@ -235,6 +238,8 @@ def settings_from(args, recipe, initial=None) -> Any:
     ):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"{what} must be an integer of {least} or more, not {value!r}")
+    if args.threads > 1024:
+        raise UsageError(f"--threads must be an integer from 1 to 1024, not {args.threads}")
     quantisation = Quantisation(
         bits=args.bits,
         log_bits=args.log_bits,
@@ -290,6 +295,7 @@ class ProgressReport:
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
             console=console,
+            disable=not on_terminal(),
         )
         self.tasks: dict[str, Any] = {}
 
@@ -388,6 +394,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
     name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
+    check_file_name("--name", name)
     folder = args.out or Path("runs") / name
     torch.set_num_threads(args.threads)
     console = Console(stderr=True)

@@ -7,17 +7,21 @@ another one with :func:`place`. Under Amaranth's own simulator and platforms tha
 short enough to read, and synthesis can map each block once.
 """
 
+import ast
+import inspect
 import re
+import textwrap
+from functools import cache
 from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.wiring import Flow
+from amaranth.lib.wiring import Flow, In, Out
 
 from .checks import check_range
 
-__all__ = ["Block", "Hierarchy", "place"]
+__all__ = ["Block", "Hierarchy", "connect", "place"]
 
 
 class Block(wiring.Component):
@@ -102,7 +106,7 @@ class Hierarchy:
         clock = [("input", "clk"), ("input", "rst")] if block.clocked else []
         self.ports[name] = clock + [("input" if flow is Flow.In else "output", port)
                                     for port, (flow, _) in block.ports.items()]
-        self.descriptions[name] = _plain(" ".join((block.__doc__ or "").split("\n\n")[0].split()))
+        self.descriptions[name] = _plain(" ".join(_docstring(type(block)).split("\n\n")[0].split()))
         return name
 
     def instance(self, m: Module, name: str, block: Block) -> None:
@@ -117,6 +121,22 @@ class Hierarchy:
         m.submodules[name] = Instance(module, **connections)
 
 
+@cache
+def _docstring(kind: type[Block]) -> str:
+    """The docstring of a block's class or of the nearest base that has one.
+
+    ``python -OO`` leaves docstrings out of the program; there it is read from the source, so that the Verilog is the
+    same.
+    """
+    for base in kind.__mro__[:kind.__mro__.index(Block)]:
+        text = base.__dict__.get("__doc__")
+        if text is None:
+            text = ast.get_docstring(ast.parse(textwrap.dedent(inspect.getsource(base))).body[0], clean=False)
+        if text:
+            return text
+    return ""
+
+
 def _plain(text: str) -> str:
     """Documentation markup as plain text."""
     return re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", text).replace("``", "")
@@ -129,3 +149,10 @@ def place(m: Module, platform: Any, name: str, block: Block) -> Block:
     else:
         m.submodules[name] = block
     return block
+
+
+def connect(m: Module, platform: Any, name: str, part: Block, values: dict[str, Value]) -> None:
+    """Place a part, feed its inputs from ``values`` by name and put its outputs there."""
+    place(m, platform, name, part)
+    m.d.comb += [signal.eq(values[port]) for port, (flow, signal) in part.ports.items() if flow is In]
+    values |= {port: signal for port, (flow, signal) in part.ports.items() if flow is Out}

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         design,
         neuron.inputs,
         neuron.expected,
-        simulator=simulator.name,
+        simulator=args.simulator if waveform is None else simulator.name,
         waveform=waveform,
         build_dir=args.build_dir,
         cache=not args.no_cache,

@@ -3,7 +3,8 @@
 
 cocotb loads this module. A job file, named by the variable ``BMHW_SIM_JOB``, brings the vectors; what was
 seen goes into a result file (both: :mod:`bmhw.sim.job`). The test fails for a wrong output as well as for a
-broken protocol: an output withdrawn or changed, one too many, a wrong latency, no progress.
+broken protocol: an output withdrawn or changed, one too many, a wrong latency, no progress. No check is an
+``assert``: the variable PYTHONOPTIMIZE takes those away.
 """
 
 import os
@@ -14,7 +15,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import Timer
 
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.hdl.formats.choices import SCALARS
 
 from .job import JOB_VARIABLE, Job, Observation
 from .vectors import port_values
@@ -33,9 +34,10 @@ async def outputs_equal_expected(dut):
         await _RUN[job.form](dut, job, observation)
         if job.expected is not None:
             wrong = np.flatnonzero(np.array(observation.outputs, dtype=np.bytes_) != job.expected)
-            assert not len(wrong), (
-                f"{len(wrong)} of {job.count} outputs differ, the first of vector {wrong[0]}"
-            )
+            if len(wrong):
+                raise AssertionError(
+                    f"{len(wrong)} of {job.count} outputs differ, the first of vector {wrong[0]}"
+                )
     except Exception as error:
         observation.error = str(error) or type(error).__name__
         raise
@@ -130,22 +132,23 @@ async def run_serial(dut, job: Job, observation: Observation) -> None:
         await HALF_PERIOD
 
         valid, bits, vector = str(dut.out_valid.value), str(output.value), len(observation.outputs)
-        assert valid in ("0", "1"), f"out_valid is {valid} in cycle {cycle}"
+        if valid not in ("0", "1"):
+            raise AssertionError(f"out_valid is {valid} in cycle {cycle}")
         idle += 1
         if waiting is not None:
-            assert valid == "1", f"out_valid of vector {vector} fell before out_ready"
-            assert bits == waiting, (
-                f"{job.output} of vector {vector} changed from {waiting} to {bits} before out_ready"
-            )
+            if valid != "1":
+                raise AssertionError(f"out_valid of vector {vector} fell before out_ready")
+            if bits != waiting:
+                raise AssertionError(
+                    f"{job.output} of vector {vector} changed from {waiting} to {bits} before out_ready"
+                )
         if valid == "1":
-            assert vector < len(completed), (
-                f"out_valid of vector {vector} before its last element was accepted"
-            )
+            if vector >= len(completed):
+                raise AssertionError(f"out_valid of vector {vector} before its last element was accepted")
             if waiting is None and vector < full_rate:
                 latency = cycle - completed[vector]
-                assert latency == job.latency, (
-                    f"latency of vector {vector} is {latency} cycles, not {job.latency}"
-                )
+                if latency != job.latency:
+                    raise AssertionError(f"latency of vector {vector} is {latency} cycles, not {job.latency}")
             waiting = bits
             if ready:
                 observation.outputs.append(bits)
@@ -159,15 +162,17 @@ async def run_serial(dut, job: Job, observation: Observation) -> None:
             element, offered, idle = next(elements, None), False, 0
         await rising_edge(dut)
         cycle += 1
-        assert idle <= _PATIENCE + job.latency, (
-            f"no transfer in {idle} cycles after {accepted} elements and {len(observation.outputs)} outputs"
-        )
+        if idle > _PATIENCE + job.latency:
+            raise AssertionError(
+                f"no transfer in {idle} cycles after {accepted} elements and {len(observation.outputs)} outputs"
+            )
 
     driver.drive(noise[0])
     dut.in_valid.value, dut.out_ready.value = 0, 1
     for _ in range(job.latency + job.fan_in + 1):
         await HALF_PERIOD
-        assert str(dut.out_valid.value) == "0", "out_valid once more after the last vector"
+        if str(dut.out_valid.value) != "0":
+            raise AssertionError("out_valid once more after the last vector")
         await rising_edge(dut)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Building and running a simulation through cocotb's runner, with a cache of what was built.
 
-The cache holds, in the folder ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations
+The cache holds, in the database ``simulations`` of :func:`bmhw.flow.cache.cache_folder`, built simulations
 keyed by the Verilog text and the tools, and Verilator's own run-time library, compiled once for a compiler:
 it takes five of the six seconds that a small neuron takes.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from bmhw.errors import RunError
 from bmhw.flow.cache import Cache, cache_folder, digest
 
+from .plain_names import plain_names
 from .simulators import Simulator
 
 __all__ = ["build", "run"]
@@ -58,7 +59,7 @@ def build(
     :class:`RunError` with the tool's first error.
     """
     check_cocotb()
-    store = Cache(cache_folder() / "simulations" if cache else None)
+    store = Cache(cache_folder() if cache else None, "simulations")
     # with waveforms, what is built names its folder
     kept = None if waves else _key("simulation", simulator, verilog, top)
     if kept is not None and _restore(store, kept, folder):
@@ -72,7 +73,7 @@ def build(
     runtime = _key("runtime", simulator, str(waves))
     runtime_restored = simulator.name == "verilator" and _restore(store, runtime, folder)
     log = folder / "build.log"
-    with _environment(simulator):
+    with _environment(simulator, folder):
         runner = _runner(simulator)
         try:
             runner.build(
@@ -85,7 +86,7 @@ def build(
                 build_args=_BUILD_ARGUMENTS[simulator.name],
                 log_file=log,
             )
-        except RuntimeError as error:
+        except (RuntimeError, SystemExit) as error:  # the latter for a program that isn't there
             raise RunError(f"{simulator} cannot build {top}: {_first_error(log, error)}") from None
     if kept is not None:
         _keep(store, kept, [folder / ("sim.vvp" if simulator.name == "icarus" else top)])
@@ -112,7 +113,7 @@ def run(
     if waveform is not None:
         plusargs = [f"+dumpfile_path={waveform}"] if simulator.name == "icarus" else []
         arguments = ["--trace-file", str(waveform)] if simulator.name == "verilator" else []
-    with _environment(simulator):
+    with _environment(simulator, folder):
         runner = _runner(simulator)
         try:
             runner.test(
@@ -129,7 +130,7 @@ def run(
                 timescale=None,
                 log_file=log,
             )
-        except RuntimeError as error:
+        except (RuntimeError, SystemExit) as error:  # the latter for a simulator that fails
             raise RunError(f"{simulator} ended early: {_first_error(log, error)}") from None
         except ValueError as error:  # no shared libpython
             raise RunError(f"cocotb cannot run: {error}") from None
@@ -167,13 +168,14 @@ def _runner(simulator: Simulator):
 
 
 @contextlib.contextmanager
-def _environment(simulator: Simulator) -> Iterator[None]:
+def _environment(simulator: Simulator, folder: Path) -> Iterator[None]:
     """The simulator's variables in ``os.environ``, from which cocotb's runner takes its own."""
-    with _environment_lock:
+    with _environment_lock, plain_names(simulator, folder) as variables:
         before = dict(os.environ)
         for name in _FOREIGN_VARIABLES:
             os.environ.pop(name, None)
-        os.environ.update(simulator.environment)
+        # temporary files of compilers, and of Icarus, which hands their names to a shell, go into our folder
+        os.environ.update(variables, TMPDIR=str(folder))
         # an empty list: the bench's assertions carry their own messages, and pytest loads slowly
         os.environ["COCOTB_REWRITE_ASSERTION_FILES"] = ""
         try:

@@ -4,14 +4,16 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from bmhw.hdl.formats.neurons import SCALARS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.formats.mac import MacFormat
 
 from .vectors import value_range
 
 if TYPE_CHECKING:
     from bmhw.hdl.neurons.design import Design
 
-__all__ = ["CONTROLS", "Port", "ports_of"]
+__all__ = ["CONTROLS", "PORT_NAMES", "Port", "ports_of"]
 
 CONTROLS = {
     "parallel": (),
@@ -134,3 +136,9 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
         "y": ("output, linear", linear),
         "z": ("output, log code", code),
     }
+
+
+PORT_NAMES = frozenset(_CONTROL_MEANINGS) | _mac_meanings(MacFormat(inputs=1, bits=2)).keys() | _bm_meanings(
+    BmFormat(inputs=1, bits=2)
+).keys()
+"""Every port that some neuron has."""

@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulating a neuron's Verilog and comparing it with the integer model."""
 
-import contextlib
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bmhw.errors import RunError
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.errors import RunError, TimeLimitError, warn_once
+from bmhw.hdl.formats.choices import SCALARS
 
 from . import build
+from .build_folder import build_folder
 from .job import JOB_VARIABLE, Job, Observation
 from .ports import CONTROLS
-from .simulators import Simulator, find_simulator
+from .simulators import Simulator, find_simulators
 from .vectors import bit_strings, broadcast_inputs, integers, pack
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["WAVEFORM_SUFFIXES", "Mismatch", "Report", "simulate", "verify"]
 
 Integers = NDArray[np.int64]
+Result = TypeVar("Result")
 
 WAVEFORM_SUFFIXES = {"verilator": ".vcd", "icarus": ".fst"}
 
@@ -190,13 +190,15 @@ def _run(
         if expected.shape != shape:
             raise ValueError(f"Expected {name} must have shape {shape}, not {expected.shape}")
         bits = bit_strings(code.check(f"Expected {name}", expected).ravel(), code.bits)
+    from bmhw.hdl.neurons.neuron import create_neuron  # loads Amaranth
+
     serial = design.form == "serial"
     ports = design.format.inputs_of
     job = Job(
         form=design.form,
         count=len(next(iter(arrays.values()))),
         fan_in=design.format.inputs,
-        latency=design.create().latency,
+        latency=create_neuron(design).latency,
         output=name,
         seed=seed,
         stalls=stalls,
@@ -212,38 +214,40 @@ def _run(
     )
     if job.count == 0:
         raise ValueError("There must be 1 vector or more to simulate, not 0")
-    found = find_simulator(simulator)
+    candidates = find_simulators(simulator)
     if verilog is None:
         from bmhw.hdl.verilog.convert import to_verilog
 
         verilog = to_verilog(design)
-    with contextlib.ExitStack() as stack:
-        if build_dir is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bmhw-sim-")))
-        else:
-            folder = Path(build_dir).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-        started = time.perf_counter()
-        build.build(
-            verilog,
-            design.name,
-            [*ports, name, *CONTROLS[design.form]],
-            folder,
-            found,
-            waves=waveform is not None,
-            cache=cache,
-        )
-        built = time.perf_counter()
-        job.result_path = str(folder / "result.npz")
-        job.save(folder / "job.npz")
-        Path(job.result_path).unlink(missing_ok=True)
-        traced = folder / f"{design.name}{WAVEFORM_SUFFIXES[found.name]}" if waveform is not None else None
-        passed = build.run(
-            design.name, folder, found, waveform=traced, variables={JOB_VARIABLE: str(folder / "job.npz")}
-        )
-        observation, strings = Observation.load(job.result_path)
-        if traced is not None and waveform is not None:
-            shutil.copyfile(traced, waveform)
+
+    def bench(found: Simulator) -> tuple[bool, Observation, NDArray[np.bytes_], float, float]:
+        with build_folder(build_dir) as folder:
+            started = time.perf_counter()
+            build.build(
+                verilog,
+                design.name,
+                [*ports, name, *CONTROLS[design.form]],
+                folder,
+                found,
+                waves=waveform is not None,
+                cache=cache,
+            )
+            built = time.perf_counter()
+            job.result_path = str(folder / "result.npz")
+            job.save(folder / "job.npz")
+            Path(job.result_path).unlink(missing_ok=True)  # of an earlier run in a folder that is ours
+            traced = folder / f"{design.name}{WAVEFORM_SUFFIXES[found.name]}" if waveform is not None else None
+            passed = build.run(
+                design.name, folder, found, waveform=traced, variables={JOB_VARIABLE: str(folder / "job.npz")}
+            )
+            observation, strings = Observation.load(job.result_path)
+            if traced is not None and waveform is not None and traced != Path(waveform).absolute():
+                shutil.copyfile(traced, waveform)
+            return passed, observation, strings, built - started, time.perf_counter() - built
+
+    # a waveform's format is the simulator's: then no other one takes over
+    found, result = _first_that_runs(candidates if waveform is None else candidates[:1], bench)
+    passed, observation, strings, build_seconds, run_seconds = result
     if passed != (observation.error is None):
         raise RunError(f"{found}: the bench {'passed' if passed else 'failed'} but says {observation.error}")
     outputs, unknown = integers(strings, code)
@@ -257,9 +261,27 @@ def _run(
         error=observation.error,
         cycles=observation.cycles,
         simulator=found,
-        build_seconds=built - started,
-        run_seconds=time.perf_counter() - built,
+        build_seconds=build_seconds,
+        run_seconds=run_seconds,
     )
+
+
+def _first_that_runs(candidates: list[Simulator], bench: Callable[[Simulator], Result]) -> tuple[Simulator, Result]:
+    """What the bench gives with the first simulator that builds and runs it, and one line if it isn't the first of all;
+    the first one's error where none does."""
+    failure: RunError | None = None
+    for simulator in candidates:
+        try:
+            result = bench(simulator)
+        except TimeLimitError:
+            raise
+        except RunError as error:
+            failure = failure or error
+            continue
+        if failure is not None:
+            warn_once("simulator", f"{failure}; {simulator} is taken")
+        return simulator, result
+    raise failure or RunError("there is no simulator")
 
 
 def _mismatch(run: _Run, expected: Integers, vector: int) -> Mismatch:

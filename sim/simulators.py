@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bmhw.errors import RunError, UsageError
+from bmhw.errors import RunError, UsageError, warn_once
 from bmhw.hdl.checks import not_one_of
 
-__all__ = ["SIMULATORS", "Simulator", "find_simulator", "usable_simulators"]
+__all__ = ["SIMULATORS", "Simulator", "find_simulator", "find_simulators", "usable_simulators"]
 
 SIMULATORS = ("verilator", "icarus")
 
@@ -47,27 +47,43 @@ class Simulator:
 
 
 class _Unusable(Exception):
-    """Why a simulator can't be used."""
+    """Why a simulator can't be used, though there is one."""
+
+
+class _Missing(_Unusable):
+    """There is none."""
 
 
 def find_simulator(name: str | None = None) -> Simulator:
     """The simulator called ``name`` (``verilator``, ``icarus`` or ``auto``; default: ``SIM`` or ``auto``).
 
-    ``auto`` is Verilator if it is usable, else Icarus. :class:`UsageError` for another name,
-    :class:`RunError` that names both ways to get a simulator where none can be used.
+    ``auto`` is Verilator if it is usable, else Icarus; one line on stderr says it if there is a Verilator that isn't.
+    :class:`UsageError` for another name, :class:`RunError` that names both ways to get a simulator where none can be
+    used.
     """
+    return find_simulators(name)[0]
+
+
+def find_simulators(name: str | None = None) -> list[Simulator]:
+    """The simulator of :func:`find_simulator`, and for ``auto`` behind it the one to take if that one fails."""
     source = "--simulator"
     if name is None:
         source, name = "SIM", os.environ.get("SIM") or "auto"
     if name not in ("auto", *SIMULATORS):
         raise UsageError(not_one_of(source, ("auto", *SIMULATORS), name))
-    reasons = []
+    found, reasons = [], []
     for candidate in SIMULATORS if name == "auto" else (name,):
         try:
-            return _FINDERS[candidate]()
+            found.append(_FINDERS[candidate]())
         except _Unusable as reason:
-            reasons.append(str(reason))
-    raise RunError(f"no simulator found ({'; '.join(reasons)}): {_HOW_TO_INSTALL}")
+            if not found:
+                reasons.append(reason)
+    if not found:
+        raise RunError(f"no simulator found ({'; '.join(map(str, reasons))}): {_HOW_TO_INSTALL}")
+    for reason in reasons:
+        if not isinstance(reason, _Missing):
+            warn_once("simulator", f"{reason}; {found[0]} is taken")
+    return found
 
 
 def usable_simulators() -> list[str]:
@@ -88,10 +104,11 @@ def _find_verilator() -> Simulator:
         executable = str(root / "bin" / "verilator")
         variables["VERILATOR_ROOT"] = str(root)
         version = importlib.metadata.version("verilator")
+        _version([str(root / "bin" / "verilator_bin"), "--version"], r"Verilator (\d+\.\d+)")  # it runs here
     else:
         executable = shutil.which("verilator")
         if executable is None:
-            raise _Unusable("no verilator")
+            raise _Missing("no verilator")
         version = _version([executable, "--version"], r"Verilator (\d+\.\d+)")
     if tuple(int(number) for number in version.split(".")[:2]) < _OLDEST_VERILATOR:
         raise _Unusable(f"Verilator {version} is older than {'.'.join(map(str, _OLDEST_VERILATOR))}")
@@ -140,7 +157,7 @@ def _compiler() -> str | None:
 def _find_icarus() -> Simulator:
     executable = shutil.which("iverilog")
     if executable is None or shutil.which("vvp") is None:
-        raise _Unusable("no iverilog")
+        raise _Missing("no iverilog")
     version = _version([executable, "-V"], r"Icarus Verilog version (\S+)")
     return Simulator("icarus", version, f"icarus {version} {executable}")
 
@@ -150,12 +167,16 @@ _FINDERS = {"verilator": _find_verilator, "icarus": _find_icarus}
 
 def _version(command: list[str], pattern: str) -> str:
     try:
-        output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _Unusable(f"{command[0]} does not run: {error}") from error
-    found = re.search(pattern, output)
-    if found is None:
-        raise _Unusable(f"{' '.join(command)} does not tell its version")
+        raise _Unusable(f"{command[0]} does not run: {getattr(error, 'strerror', None) or error}") from error
+    found = re.search(pattern, done.stdout)
+    if done.returncode or found is None:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        ended = f"ends with status {done.returncode}" if done.returncode else "does not tell its version"
+        raise _Unusable(": ".join([f"{shlex.join(command)} {ended}", *said]))
     return found.group(1).strip()
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.hdl.formats.choices import SCALARS
 
 from .vectors import value_range
 
 if TYPE_CHECKING:
-    from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+    from bmhw.hdl.formats.bm import BmFormat
+    from bmhw.hdl.formats.mac import MacFormat
 
 __all__ = ["corner_vectors", "random_vectors", "vectors"]
 

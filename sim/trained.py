@@ -11,7 +11,8 @@ from bmhw.errors import RunError, UsageError
 from bmhw.measure.selection import AUTO, choose
 
 if TYPE_CHECKING:
-    from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+    from bmhw.hdl.formats.bm import BmFormat
+    from bmhw.hdl.formats.mac import MacFormat
     from bmhw.hdl.neurons.design import Design
 
 __all__ = ["MOST_VECTORS", "TrainedNeuron", "load_neuron"]

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bmhw.hdl.formats.neurons import SCALARS, BmFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import SCALARS
 
 if TYPE_CHECKING:
     from bmhw.hdl.formats.codes import LinearCode
-    from bmhw.hdl.formats.neurons import MacFormat
+    from bmhw.hdl.formats.mac import MacFormat
 
 __all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values", "value_range"]
 

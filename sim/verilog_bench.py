@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.hdl.formats.choices import SCALARS
 
 from .ports import ports_of
 from .vectors import broadcast_inputs, pack, port_values

@@ -5,6 +5,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,33 +16,18 @@ from numpy.typing import ArrayLike
 
 from bmhw import __version__
 from bmhw.command_line import RunError, write_atomically
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import converter, to_verilog
 from bmhw.sim.ports import ports_of
 from bmhw.sim.verilog_bench import verilog_bench
 
-__all__ = ["VERILOG_WORDS", "export_files", "write_together"]
+__all__ = ["export_files", "recorded_command", "write_together"]
 
-# What marks a file as this command's own, which it may overwrite.
+# What marks a file as this command's own.
 _MARK = "bmhw.export"
-
-VERILOG_WORDS = frozenset(
-    """
-    always and assign automatic begin buf bufif0 bufif1 case casex casez cell cmos config deassign
-    default defparam design disable edge else end endcase endconfig endfunction endgenerate endmodule
-    endprimitive endspecify endtable endtask event for force forever fork function generate genvar highz0
-    highz1 if ifnone incdir include initial inout input instance integer join large liblist library
-    localparam macromodule medium module nand negedge nmos nor noshowcancelled not notif0 notif1 or
-    output parameter pmos posedge primitive pull0 pull1 pulldown pullup pulsestyle_ondetect
-    pulsestyle_onevent rcmos real realtime reg release repeat rnmos rpmos rtran rtranif0 rtranif1
-    scalared showcancelled signed small specify specparam strong0 strong1 supply0 supply1 table task time
-    tran tranif0 tranif1 tri tri0 tri1 triand trior trireg unsigned use uwire vectored wait wand weak0
-    weak1 while wire wor xnor xor
-    """.split()  # noqa: SIM905
-)
-"""The keywords of Verilog (IEEE 1364-2005, annex B): no names of modules."""
-
 
 def export_files(
     design: Design,
@@ -59,7 +45,7 @@ def export_files(
     into the files, ``source`` says where the vectors come from, ``slots`` which input of a trained layer (input
     channel, kernel row, kernel column in C order) each element of the ports is. The same arguments give the same text.
     """
-    latency = design.create().latency
+    latency = create_neuron(design).latency
     description = describe(design, name, latency) | {"command": command, "bench_vectors": source}
     if slots is not None:
         description["layer_inputs"] = list(slots)
@@ -88,6 +74,7 @@ def describe(design: Design, name: str, latency: int) -> dict[str, Any]:
         "name": name,
         "design": design.to_dict(),
         "latency_cycles": latency,
+        "reset_cycles_before_use": int(design.form == "serial"),
         "throughput_cycles_per_output": design.format.inputs if design.form == "serial" else 1,
         "ports": [port.to_dict() for port in ports_of(design)],
         "formats": _formats(design.format),
@@ -134,6 +121,7 @@ def _header(description: dict[str, Any]) -> str:
             subsequent_indent=" " * 12,
         ),
         f"Latency:    {_latency(description)}",
+        *([f"Reset:      {_RESET}"] if description["reset_cycles_before_use"] else []),
         "",
         "Ports (element 0 in the lowest bits):",
     ]
@@ -148,6 +136,10 @@ def _header(description: dict[str, Any]) -> str:
             f"{port['meaning']}{value}"
         )
     return "".join(f"// {line}".rstrip() + "\n" for line in lines)
+
+
+# Registers have no value of their own at power-up; those of data get theirs with the first element.
+_RESET = "rst must be pulsed (1 at a rising edge of clk) before the first element; outputs are unknown until then"
 
 
 def _title(design: dict[str, Any]) -> str:
@@ -208,21 +200,32 @@ targets:
 """
 
 
-def write_together(folder: Path, files: dict[str, str]) -> list[Path]:
+def recorded_command(path: Path) -> str | None:
+    """The command that wrote a file of an export, as it says itself; None for any other file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            description = json.loads(text)
+            command = description["command"] if description["generator"] == _MARK else None
+        else:
+            found = re.search(r"^(?://|#) .*\b[Ww]ritten by: +(\S.*)$", text[:4096], re.M)
+            command = found[1] if found else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return command if isinstance(command, str) and _MARK in command else None
+
+
+def write_together(folder: Path, files: dict[str, str], *, command: str, force: bool = False) -> list[Path]:
     """Write all files into ``folder`` or none of them: first under temporary names, then renamed.
 
-    A file of the same name that this command did not write is left alone. :class:`RunError` names what is
-    wrong.
+    A file of the same name is replaced if ``command`` wrote it, with ``force`` also if another export did; any other
+    file is left alone. :class:`RunError` names what is wrong.
     """
     made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (folder / name for name in files):
-            if path.exists() and not (path.is_file() and _MARK in path.read_text(errors="replace")):
-                raise RunError(
-                    f"cannot write {path}: it exists and is not a file of bmhw.export; "
-                    "move it away, or choose another --out or --name"
-                )
+            _check_replaceable(path, command, force)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".bmhw-export-") as temporary:
             for name, text in files.items():
                 write_atomically(Path(temporary) / name, text)
@@ -235,6 +238,18 @@ def write_together(folder: Path, files: dict[str, str]) -> list[Path]:
             raise
         raise RunError(f"cannot write into {folder}: {error.strerror or error}") from None
     return [folder / name for name in files]
+
+
+def _check_replaceable(path: Path, command: str, force: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    before = recorded_command(path)
+    if before is None:
+        raise RunError(f"cannot write {path}: it exists and is not a file of bmhw.export; "
+                       "move it away, or choose another --out or --name")
+    if before != command and not force:
+        raise RunError(f"cannot write {path}: it was written by another command, {before}; "
+                       "choose another --out or --name, or overwrite it with --force")
 
 
 def _move_together(source: Path, target: Path, names: list[str]) -> None:

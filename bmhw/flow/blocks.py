@@ -28,9 +28,9 @@ from bmhw.errors import TimeLimitError
 from .cache import Cache, digest
 from .engine import Engine
 from .liberty import Library
-from .scripts import ABC_GATES, ABC_LIBERTY, ABC_MAPPING, abc_files, yosys_script
+from .scripts import ABC_GATES, ABC_MAPPING, abc_files
 from .sizing import size_netlist, sizing_files
-from .synthesis import REVISION, Figures, measure_netlist
+from .synthesis import REVISION, Figures, mapping_script, measure_netlist, run_mapping
 
 __all__ = ["BLOCK_LIMIT", "FLAT", "BlockMapper", "Modules"]
 
@@ -142,11 +142,12 @@ class BlockMapper:
         source = Modules(re.sub(rf"\b{top}(?=_|\b)", "neuron", verilog))
         blocks = {block: source.source(block, limit) for block in source.blocks("neuron", limit)}
         # a block alone is sized where it is mapped; of many, none knows its loads and whether it is critical
-        joined_library = library if len(blocks) > 1 else None
-        scripts = ABC_MAPPING if joined_library else ABC_LIBERTY if library else ABC_GATES
+        joined_library = library if library and library.timed and len(blocks) > 1 else None
+        scripts = ABC_MAPPING if joined_library else library.scripts if library else ABC_GATES
         abc = abc_files(scripts[objective])
         key = digest("blocks", REVISION, blocks, *self._method("neuron", abc, library),
-                     *([sizing_files("neuron", joined_library.flip_flops)] if joined_library else []))
+                     *([sizing_files("neuron", joined_library.flip_flops, joined_library.buffered)]
+                       if joined_library else []))
         if stored := self.cache.get(key):
             try:
                 return Figures.from_dict(stored)
@@ -166,7 +167,7 @@ class BlockMapper:
 
     def _method(self, block: str, abc: dict[str, str], library: Library | None) -> tuple:
         """What beside the Verilog decides the result: Yosys's script, abc's files, version, library."""
-        return (yosys_script(block, [], library is not None), abc, self.engine.version,
+        return (mapping_script(block, [], library), abc, self.engine.version,
                 library.digest if library else None)
 
     def _netlist(self, verilog: str, block: str, abc: dict[str, str], library: Library | None,
@@ -183,11 +184,8 @@ class BlockMapper:
             if stored and isinstance(stored.get("netlist"), str):
                 netlist = base64.b64decode(stored["netlist"])
             else:
-                inputs: dict[str, str | bytes] = {"design.v": verilog, **abc}
-                if library:
-                    inputs["cells.lib"] = library.content
-                files = self.engine.run(script, inputs, ("netlist.json",), _remaining(deadline))
-                netlist = zlib.compress(files["netlist.json"].encode())
+                text = run_mapping(script, {"design.v": verilog, **abc}, self.engine, library, _remaining(deadline))
+                netlist = zlib.compress(text.encode())
                 self.cache.set(key, {"netlist": base64.b64encode(netlist).decode()})
             self._netlists[key] = netlist
             return netlist

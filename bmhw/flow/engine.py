@@ -9,7 +9,6 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bmhw.errors import RunError, UsageError
 from bmhw.hdl.checks import not_one_of
 
 from .children import Children
+from .work_folder import work_folder
 
 __all__ = ["ENGINES", "TIME_LIMIT", "Engine"]
 
@@ -66,8 +66,7 @@ class Engine(Children):
         Yosys's own message if it fails, ``TimeLimitError`` if it takes more than ``time_limit`` seconds (default:
         :attr:`time_limit`).
         """
-        with tempfile.TemporaryDirectory(prefix="bmhw-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        with work_folder() as folder:
             for file, content in {**inputs, "run.ys": script}.items():
                 (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
             command = [sys.executable, "-c", _BUILDS[self.name][2]]

@@ -11,11 +11,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from bmhw.errors import RunError
@@ -23,6 +21,7 @@ from bmhw.errors import RunError
 from .children import Children
 from .netlist import Cell, join, read_blocks
 from .paths import Stage, pipeline_stages
+from .work_folder import work_folder
 
 __all__ = [
     "DEVICES", "Device", "DoesNotFitError", "NextPnr", "count_cells", "planning_script", "stages_of",
@@ -184,8 +183,7 @@ class NextPnr(Children):
 
         :class:`DoesNotFitError` with what is needed and what there is, ``RunError``, ``TimeLimitError``.
         """
-        with tempfile.TemporaryDirectory(prefix="bmhw-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        with work_folder() as folder:
             (folder / "netlist.json").write_text(netlist)
             command = [*self._command, *self.device.options, "--json", "netlist.json", "--report", "report.json",
                        "--seed", str(seed), "--freq", f"{frequency:g}", "--timing-allow-fail"]

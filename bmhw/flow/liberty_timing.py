@@ -1,43 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capacitances and delay tables of a library's cells, read from the text of a Liberty file.
+"""Delay tables of a library's cells: from the groups of a Liberty file to ns and pF.
 
-Only what a table-lookup delay model needs of the cells asked for: Yosys has checked the file before.
+Only what a table-lookup delay model needs. A table is kept as text (:class:`TableText`), from which it is written for
+other tools and read as numbers (:class:`Table`) where a cell is used.
 """
 
+import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.errors import RunError
+from .liberty_syntax import Group, number
 
-__all__ = ["Arc", "CellTiming", "Table", "read_timing"]
+__all__ = ["TABLES", "Arc", "ArcText", "CellTiming", "Table", "TableText", "Units", "arcs_of"]
 
-_TOKEN = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:[^"\\]|\\.)*"|[{}():;,]|[^\s{}():;,"\\]+', re.DOTALL)
-# A pattern that begins with a plain word is found many times faster than one that begins with a look behind.
-_CELL = re.compile(r'cell\s*\(\s*"?([^")\s]+)"?\s*\)\s*\{')
-_BRACE = re.compile(r'[{}]|"[^"]*"')
-# Most of a library's text, and nothing of its timing.
-_SKIPPED = frozenset(("internal_power", "leakage_power", "pg_pin", "ff", "test_cell"))
-_TABLES = ("cell_rise", "cell_fall", "rise_transition", "fall_transition")
+TABLES = ("cell_rise", "cell_fall", "rise_transition", "fall_transition")
 
-
-@dataclass
-class Group:
-    """A Liberty group: ``kind (arguments) { attributes and groups }``."""
-
-    kind: str
-    arguments: list[str]
-    attributes: dict[str, list[str]] = field(default_factory=dict)
-    groups: list["Group"] = field(default_factory=list)
-
-    def of(self, *kinds: str) -> Iterator["Group"]:
-        return (group for group in self.groups if group.kind in kinds)
-
-    def first(self, attribute: str) -> str | None:
-        return self.attributes.get(attribute, [None])[0]
+_SENSES = {"positive_unate": 1, "negative_unate": -1, "non_unate": 0}
+_AXES = {"input_net_transition": "transition", "input_transition_time": "transition",
+         "related_pin_transition": "transition", "total_output_net_capacitance": "load"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +32,18 @@ class Table:
     transition: NDArray[np.float64]
     load: NDArray[np.float64]
     values: NDArray[np.float64]
+
+
+class TableText(NamedTuple):
+    """A :class:`Table` as three lists of numbers, ``"0.1, 0.2"``, the values row by row."""
+
+    transition: str
+    load: str
+    values: str
+
+    def table(self) -> Table:
+        transition, load, values = (np.array(text.split(","), dtype=np.float64) for text in self)
+        return Table(transition, load, values.reshape(len(transition), len(load)))
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,17 @@ class Arc:
     fall_transition: Table
 
 
+class ArcText(NamedTuple):
+    """An :class:`Arc` whose tables, in the order of ``TABLES``, are text."""
+
+    source: str
+    sense: int
+    tables: tuple[TableText, ...]
+
+    def arc(self) -> Arc:
+        return Arc(self.source, self.sense, *(table.table() for table in self.tables))
+
+
 @dataclass(frozen=True)
 class CellTiming:
     """Capacitance in pF of each input pin (for a rising, a falling edge), and the arcs to each output pin."""
@@ -69,152 +77,126 @@ class CellTiming:
     arcs: dict[str, list[Arc]]
 
 
-def read_timing(content: bytes, cells: Iterable[str]) -> dict[str, CellTiming]:
-    """The timing of these cells; ``RunError`` where a cell or what it needs is not in the text."""
-    text = content.decode(errors="replace")
-    starts = [(match.group(1), match.start()) for match in _CELL.finditer(text)
-              if text[match.start() - 1].isspace() or text[match.start() - 1] in "{};/"]
-    ends = [start for _, start in starts[1:]] + [len(text)]
-    header = _parse(text[: starts[0][1]] if starts else text)
-    units = _Units(header)
-    places = {name: (start, end) for (name, start), end in zip(starts, ends, strict=True)}
-    timing = {}
-    for name in cells:
-        if name not in places:
-            raise RunError(f"the Liberty file has no cell {name}")
-        start, end = places[name]
-        group = next(_parse(text[start:end]).of("cell"))
-        timing[name] = _cell_timing(group, units)
-    return timing
+class NotTimed(Exception):
+    """A delay that the model can't have, though the file is no broken one: ``str()`` says why."""
 
 
-def _parse(text: str) -> Group:
-    """A text of groups and attributes, the last of them perhaps cut off, as the groups of one."""
-    root = Group("", [])
-    stack = [root]
-    words: list[str] = []
-    arguments: list[str] | None = None
-    inside = False  # of parentheses
-    position = 0
-    while match := _TOKEN.search(text, position):
-        token, position = match.group(), match.end()
-        if token.startswith(("/*", "//")):
-            continue
-        if token == "(":
-            inside, arguments = True, []
-        elif token == ")":
-            inside = False
-        elif inside:
-            if token != "," and arguments is not None:
-                arguments.append(token.strip('"'))
-        elif token == "{" and words and words[0] in _SKIPPED:
-            position = _behind(text, position)
-            words, arguments = [], None
-        elif token == "{":
-            group = Group(words[0] if words else "", arguments or [])
-            stack[-1].groups.append(group)
-            stack.append(group)
-            words, arguments = [], None
-        elif token == "}":
-            words, arguments = [], None
-            if len(stack) > 1:
-                stack.pop()
-        elif token == ";":
-            if words:
-                # name : value;  or  name (values);
-                stack[-1].attributes[words[0]] = arguments if arguments is not None else words[1:]
-            words, arguments = [], None
-        elif token != ":":
-            if arguments is not None:  # a call without its semicolon
-                stack[-1].attributes[words[0]] = arguments
-                words, arguments = [], None
-            words.append(token.strip('"'))
-    return root
+class Units:
+    """What a library says outside of its cells, wherever that stands: scales to ns and pF, templates, defaults.
 
+    ``ValueError`` for what is not understood.
+    """
 
-def _behind(text: str, position: int) -> int:
-    """The place behind the group that begins before ``position``."""
-    depth = 1
-    while depth and (match := _BRACE.search(text, position)):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        position = match.end()
-    return position
+    def __init__(self, library: Group):
+        self.time = _scale(library.first("time_unit") or "1ns", "s") / 1e-9
+        load = " ".join(library.attributes.get("capacitive_load_unit", ["1", "pf"])).replace(",", " ")
+        self.load = _scale(load, "f") / 1e-12
+        # the quotients of some scales are not what they stand for: 1e-9 / 1e-12 is 1000.0000000000001
+        self.time, self.load = float(f"{self.time:.12g}"), float(f"{self.load:.12g}")
+        self.templates = {group.arguments[0]: group for group in library.of("lu_table_template") if group.arguments}
+        self._library = library
 
+    def capacitance(self, group: Group, *names: str) -> float | None:
+        """The first of these attributes that a pin has, in pF."""
+        return self._scaled(group, names, self.load)
 
-class _Units:
-    """Scales to ns and pF, and the templates of tables, from what stands before the first cell."""
+    def transition(self, group: Group, *names: str) -> float | None:
+        """The first of these attributes that a pin has, in ns."""
+        return self._scaled(group, names, self.time)
 
-    def __init__(self, header: Group):
-        library = next(header.of("library"), Group("library", []))
-        self.time = _unit(library.first("time_unit") or "1ns", "s") / 1e-9
-        load = library.attributes.get("capacitive_load_unit", ["1", "pf"])
-        self.load = float(load[0]) * _unit(f"1{load[1].lower()}", "f") / 1e-12
-        self.templates = {group.arguments[0]: group for group in library.of("lu_table_template")
-                          if group.arguments}
-        self.default_capacitance = float(library.first("default_input_pin_cap") or 0) * self.load
+    def _scaled(self, group: Group, names: tuple[str, ...], scale: float) -> float | None:
+        for of in (group, self._library):
+            for name in names if of is group else [f"default_{name}" for name in names]:
+                if text := of.first(name):
+                    return number(text) * scale
+        return None
 
-    def table(self, group: Group) -> Table:
-        template = self.templates.get(group.arguments[0] if group.arguments else "", Group("", []))
-        axes: dict[str, NDArray[np.float64]] = {}
-        order = []
-        for number in (1, 2):
-            variable = template.first(f"variable_{number}")
-            index = group.attributes.get(f"index_{number}") or template.attributes.get(f"index_{number}")
-            if variable is None or index is None:
+    def wire_loads(self) -> str:
+        """The library's estimates of wires by fan-out, as attributes and groups in pF: abc's buffering uses them,
+        the timing here does not."""
+        lines = [f'  {name} : "{value}";\n' for name in ("default_wire_load", "default_wire_load_selection")
+                 if (value := self._library.first(name))]
+        for group in self._library.of("wire_load", "wire_load_selection"):
+            words = [f"{name} : {number(value) * (self.load if name == 'capacitance' else 1.0)!r};"
+                     for name in ("resistance", "capacitance", "area", "slope") if (value := group.first(name))]
+            words += [f"{name} ({', '.join(map(_word, values))});" for name, values in group.lists]
+            lines.append(f'  {group.kind} ({", ".join(map(_word, group.arguments))}) {{ {" ".join(words)} }}\n')
+        return "".join(lines)
+
+    def table(self, group: Group) -> TableText:
+        """A table, turned so that its rows are transitions; ``NotTimed`` where it depends on something else."""
+        name = group.arguments[0] if group.arguments else "scalar"
+        values = _numbers(group.attributes.get("values", []), self.time)
+        template = self.templates.get(name)
+        if template is None and len(values) != 1:
+            raise NotTimed(f"its {group.kind} is a table of the template {name}, which the file does not have")
+        axes: dict[str, list[float]] = {}
+        for index in ("1", "2", "3") if template else ():
+            variable = template.first(f"variable_{index}")
+            if variable is None:
                 continue
-            name = "load" if "capacitance" in variable else "transition"
-            axes[name] = _numbers(index) * (self.load if name == "load" else self.time)
-            order.append(name)
-        values = _numbers(group.attributes.get("values", [])) * self.time
-        values = values.reshape([len(axes[name]) for name in order])
-        for name in ("transition", "load"):
-            if name not in axes:  # a table that does not depend on it
-                axes[name] = np.zeros(1)
-                values = values[..., None]
-                order.append(name)
-        if order[0] != "transition":
-            values = values.T
-        return Table(axes["transition"], axes["load"], values)
+            points = group.attributes.get(f"index_{index}") or template.attributes.get(f"index_{index}")
+            axis = _AXES.get(variable)
+            if axis is None or axis in axes:
+                raise NotTimed(f"its {group.kind} is a table over {variable}, which is not known here")
+            if points is None:
+                raise NotTimed(f"its {group.kind} has no index_{index}, nor has the template {name}")
+            axes[axis] = _numbers(points, self.load if axis == "load" else self.time)
+            if any(a >= b for a, b in zip(axes[axis], axes[axis][1:], strict=False)):
+                raise ValueError(f"index_{index} of {group.kind} does not rise")
+        sizes = [len(points) for points in axes.values()]
+        if len(values) != np.prod(sizes, dtype=int):
+            raise ValueError(f"{group.kind} has {len(values)} values, not {' x '.join(map(str, sizes)) or '1'}")
+        if group.kind.startswith("cell") and max(values) <= 0:
+            raise NotTimed(f"its {group.kind} has no value above 0")
+        if list(axes) == ["load", "transition"]:
+            rows, columns = len(axes["transition"]), len(axes["load"])
+            values = [values[column * rows + row] for row in range(rows) for column in range(columns)]
+        return TableText(_text(axes.get("transition", [0.0])), _text(axes.get("load", [0.0])), _text(values))
 
 
-def _cell_timing(cell: Group, units: _Units) -> CellTiming:
-    capacitance: dict[str, tuple[float, float]] = {}
-    arcs: dict[str, list[Arc]] = {}
-    for pin in cell.of("pin"):
-        name, direction = pin.arguments[0], pin.first("direction")
-        if direction == "input":
-            plain = pin.first("capacitance")
-            both = [pin.first(f"{edge}_capacitance") or plain for edge in ("rise", "fall")]
-            rise, fall = (units.default_capacitance if of is None else float(of) * units.load for of in both)
-            capacitance[name] = rise, fall
-        elif direction == "output":
-            arcs[name] = [arc for timing in pin.of("timing") for arc in _arcs(timing, units)]
-    return CellTiming(capacitance, arcs)
+def arcs_of(pin: Group, inputs: frozenset[str], units: Units) -> Iterator[ArcText]:
+    """The combinational arcs to an output pin; ``NotTimed`` where a table is none for this model."""
+    for timing in pin.of("timing"):
+        tables = [next(timing.of(kind), None) for kind in TABLES]
+        if timing.first("timing_type") not in (None, "combinational") or any(table is None for table in tables):
+            continue
+        sense = _SENSES.get(timing.first("timing_sense") or "", 0)
+        read = tuple(units.table(table) for table in tables if table)
+        for source in " ".join(timing.attributes.get("related_pin", [])).split():
+            if source in inputs:
+                yield ArcText(source, sense, read)
 
 
-_SENSES = {"positive_unate": 1, "negative_unate": -1, "non_unate": 0}
-
-
-def _arcs(timing: Group, units: _Units) -> Iterator[Arc]:
-    tables = {kind: next(timing.of(kind), None) for kind in _TABLES}
-    if timing.first("timing_type") not in (None, "combinational") or any(t is None for t in tables.values()):
-        return
-    read = [units.table(table) for table in tables.values() if table is not None]
-    sense = _SENSES.get(timing.first("timing_sense") or "", 0)
-    for source in (timing.first("related_pin") or "").split():
-        yield Arc(source, sense, *read)
-
-
-def _unit(text: str, base: str) -> float:
-    """``100ps`` in seconds, ``1ff`` in farads."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*([munpf]?)" + base, text)
-    if not match:
-        raise RunError(f"the Liberty file has a unit {text!r} that is not understood")
+def _scale(text: str, base: str) -> float:
+    """``100ps`` in seconds, ``1 ff`` in farads."""
+    match = re.fullmatch(r"\s*([\d.+\-e]+)\s*([munpf]?)" + base, text.strip().lower())
+    value = number(match.group(1)) if match else 0.0
+    if not match or value <= 0:
+        raise ValueError(f"a unit {text!r} that is not understood")
     prefixes = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
-    return float(match.group(1)) * prefixes[match.group(2)]
+    return value * prefixes[match.group(2)]
 
 
-def _numbers(values: list[str]) -> NDArray[np.float64]:
+def _numbers(values: list[str], scale: float) -> list[float]:
     """The numbers of ``"1, 2", "3, 4"``."""
-    rows = (row.replace("\\", " ").replace(",", " ").split() for row in values)
-    return np.array([float(number) for row in rows for number in row])
+    words = [text for row in values for text in row.replace(",", " ").split()]
+    try:
+        numbers = [value * scale for value in map(float, words)]
+    except ValueError:
+        numbers = []
+    if numbers and all(map(math.isfinite, numbers)):
+        return numbers
+    return [number(text) * scale for text in words]  # an expression, or the error that names it
+
+
+def _word(text: str) -> str:
+    """A number as it is, anything else in quotes."""
+    try:
+        return repr(number(text))
+    except ValueError:
+        return f'"{text}"'
+
+
+def _text(values: list[float]) -> str:
+    return ", ".join(map(repr, values))

@@ -54,10 +54,11 @@ def abc_files(commands: str) -> dict[str, str]:
     return {"abc.script": abc_script(commands), "unit.genlib": _UNIT_GATES}
 
 
-def yosys_script(top: str, parts: Sequence[str], liberty: bool) -> str:
+def yosys_script(top: str, parts: Sequence[str], liberty: bool, buffered: bool = False) -> str:
     """Map ``design.v`` with :func:`abc_files` (and ``cells.lib``) into ``netlist.json``.
 
-    ``parts``: modules that stay modules and are mapped on their own; all others are dissolved.
+    ``parts``: modules that stay modules and are mapped on their own; all others are dissolved. ``buffered``: a stand-in
+    for a buffer, which is among the cells, becomes what ``buffer.v`` makes of it.
     Flip-flops become plain D flip-flops in either case: a synchronous reset is gates, as it is in a library
     without such a cell, and what a register holds at power-up is left open.
     """
@@ -80,7 +81,8 @@ def yosys_script(top: str, parts: Sequence[str], liberty: bool) -> str:
         "opt_clean -purge",
     ]
     if liberty:
-        lines += ["dfflibmap -liberty cells.lib", "abc -liberty cells.lib -script abc.script"]
+        lines += ["dfflibmap -liberty cells.lib", "abc -liberty cells.lib -script abc.script",
+                  *(["techmap -map buffer.v"] if buffered else [])]
     else:
         lines += [f"abc -g {','.join(GATES)} -script abc.script"]
     return "\n".join([*lines, "opt_clean -purge", "write_json netlist.json", ""])

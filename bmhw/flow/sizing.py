@@ -28,12 +28,13 @@ _ABC = (f"write_blif pretext.blif; read_blif -n gates.blif; topo; {ABC_SIZING}; 
         "read_blif pretext.blif; map")
 
 
-def sizing_files(top: str, flip_flops: Sequence[str]) -> dict[str, str]:
+def sizing_files(top: str, flip_flops: Sequence[str], buffered: bool = False) -> dict[str, str]:
     """What with ``blocks.json`` and ``cells.lib`` makes ``netlist.json``, by the Yosys script ``run.ys``.
 
     Yosys has no way to give abc cells that are mapped: abc reads and writes them by itself, as BLIF, while Yosys has
     it map a pretext. What abc sees is a module of gates alone. Flip-flops (cells of the kinds ``flip_flops``) stay
-    around it, as when a design is mapped, and so do outputs that are inputs, constants or each other.
+    around it, as when a design is mapped, and so do outputs that are inputs, constants or each other. ``buffered``: as
+    for :func:`~bmhw.flow.scripts.yosys_script`.
     """
     yosys = [
         "read_liberty -lib cells.lib",
@@ -57,6 +58,7 @@ def sizing_files(top: str, flip_flops: Sequence[str]) -> dict[str, str]:
         "read_blif sized.blif",
         f"hierarchy -check -top {top}",
         "flatten",
+        *(["techmap -map buffer.v"] if buffered else []),
         "opt_clean -purge",
         "write_json netlist.json",
     ]
@@ -69,9 +71,9 @@ def size_netlist(document: dict[str, Any], top: str, engine: Engine, library: Li
 
     ``time_limit`` in seconds; errors as of :meth:`~bmhw.flow.engine.Engine.run`.
     """
-    inputs = sizing_files(top, library.flip_flops)
+    inputs = sizing_files(top, library.flip_flops, library.buffered)
     script = inputs.pop("run.ys")
-    files = engine.run(script, {**inputs, "blocks.json": json.dumps(document), "cells.lib": library.content},
-                       ("netlist.json",), time_limit)
+    files = library.run(engine, script, {**inputs, "blocks.json": json.dumps(document)}, ("netlist.json",),
+                        time_limit)
     sized = json.loads(files["netlist.json"])
     return {"creator": sized["creator"], "modules": {top: sized["modules"][top]}}

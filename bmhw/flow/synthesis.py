@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,12 @@ from .engine import Engine
 from .liberty import Library
 from .netlist import Cell, Netlist, join, read_blocks
 from .paths import Path, PathStep, Stage, longest_path, pipeline_stages
-from .scripts import ABC_GATES, ABC_LIBERTY, GATES, OBJECTIVES, abc_files, yosys_script
+from .scripts import ABC_GATES, GATES, OBJECTIVES, abc_files, yosys_script
 from .timing import timed_path
 
 __all__ = [
     "OBJECTIVES", "REVISION", "Figures", "PartFigures", "Synthesis", "in_parallel", "instances", "map_design",
-    "measure_netlist", "processors", "synthesize",
+    "mapping_script", "measure_netlist", "processors", "run_mapping", "synthesize",
 ]
 
 # Part of everything in the cache: to be raised when figures of the same netlist change their meaning.
@@ -37,7 +37,8 @@ Result = TypeVar("Result")
 class PartFigures:
     """A part of a design, mapped on its own. ``critical_path_*``: its share of the joined parts' path.
 
-    With a library, gates are its cells, and ``depth`` those on the path with the longest delay.
+    With a library, gates are its cells, and ``depth`` those on the path with the longest delay, or where it knows no
+    delays on the longest path; what is in ns is None then.
     """
 
     gates: int
@@ -127,8 +128,8 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
                library: Library | None) -> Figures:
     """Map a design to gates, or to the cells of a library, as one netlist or part by part."""
     parts = instances(verilog, top) if by_parts else {}
-    script = yosys_script(top, sorted(set(parts.values())), library is not None)
-    abc = abc_files((ABC_LIBERTY if library else ABC_GATES)[objective])
+    script = mapping_script(top, sorted(set(parts.values())), library)
+    abc = abc_files((library.scripts if library else ABC_GATES)[objective])
     library_digest = library.digest if library else None
     key = digest("figures", REVISION, verilog, script, abc, engine.version, library_digest)
     if stored := cache.get(key):
@@ -136,24 +137,36 @@ def map_design(verilog: str, top: str, *, by_parts: bool, objective: str, engine
             return Figures.from_dict(stored)
         except (KeyError, TypeError, ValueError):
             pass  # not ours: it is overwritten below
-    inputs: dict[str, str | bytes] = {"design.v": verilog, **abc}
-    if library:
-        inputs["cells.lib"] = library.content
-    files = engine.run(script, inputs, ("netlist.json",))
-    figures = measure_netlist(json.loads(files["netlist.json"]), top, parts, library)
+    netlist = run_mapping(script, {"design.v": verilog, **abc}, engine, library)
+    figures = measure_netlist(json.loads(netlist), top, parts, library)
     cache.set(key, dataclasses.asdict(figures))
     return figures
+
+
+def mapping_script(top: str, parts: Sequence[str], library: Library | None) -> str:
+    """:func:`~bmhw.flow.scripts.yosys_script` to gates, or to the cells of a library."""
+    return yosys_script(top, parts, library is not None, library is not None and library.buffered)
+
+
+def run_mapping(script: str, inputs: Mapping[str, str], engine: Engine, library: Library | None,
+                time_limit: float | None = None) -> str:
+    """The netlist that :func:`mapping_script` makes of its files, as text."""
+    outputs = ("netlist.json",)
+    files = (library.run(engine, script, inputs, outputs, time_limit) if library
+             else engine.run(script, inputs, outputs, time_limit))
+    return files["netlist.json"]
 
 
 def measure_netlist(document: dict[str, Any], top: str, parts: dict[str, str],
                     library: Library | None) -> Figures:
     """Figures of a mapped netlist, as ``write_json`` gives it; of the ``parts`` (instance -> module) also alone."""
     cell_of = library.cell if library else _UNIT_CELLS.get
+    timed = library is not None and library.timed
     blocks = read_blocks(document, cell_of)
     whole = join(blocks, top, cell_of)
 
     def path_of(netlist: Netlist) -> Path:
-        return timed_path(netlist, library.timing(netlist.kinds)) if library else longest_path(netlist)
+        return timed_path(netlist, library.timing(netlist.kinds)) if timed else longest_path(netlist)
 
     path = path_of(whole)
 
@@ -163,9 +176,9 @@ def measure_netlist(document: dict[str, Any], top: str, parts: dict[str, str],
         alone = path_of(join(blocks, module, cell_of)) if module else None
         return PartFigures(
             gates=gates, flip_flops=flip_flops, depth=alone.gates if alone else None,
-            delay_ns=alone.delay if alone and library else None,
+            delay_ns=alone.delay if alone and timed else None,
             critical_path_gates=sum(step.gates for step in on_path),
-            critical_path_ns=sum(step.delay for step in on_path) if library else None,
+            critical_path_ns=sum(step.delay for step in on_path) if timed else None,
             area=whole.total(library.areas, part) if library else None)
 
     gates, flip_flops = whole.count()
@@ -174,7 +187,7 @@ def measure_netlist(document: dict[str, Any], top: str, parts: dict[str, str],
         figures[""] = figures_of("", "")
     return Figures(
         gates=gates, flip_flops=flip_flops, depth=path.gates, cells=_cell_counts(whole), parts=figures,
-        path=path.steps, path_ends=(path.begin, path.end), delay_ns=path.delay if library else None,
+        path=path.steps, path_ends=(path.begin, path.end), delay_ns=path.delay if timed else None,
         area=whole.total(library.areas) if library else None, yosys=document["creator"],
         stages=pipeline_stages(whole))
 

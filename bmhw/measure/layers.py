@@ -17,7 +17,9 @@ from bmhw.flow.blocks import BLOCK_LIMIT, FLAT, BlockMapper
 from bmhw.flow.cache import Cache
 from bmhw.flow.liberty import Library
 from bmhw.flow.synthesis import Figures, in_parallel
-from bmhw.hdl.formats.neurons import LOG_SUBTRACT_FRACTION, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 
 from .generation import generate
@@ -70,7 +72,7 @@ class Neurons:
     ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``), ``signed``, or ``wired`` (where the inputs
     allow it and are an even number, else ``signed``). ``objective``: see
     :func:`~bmhw.measure.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
-    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.neurons.BmFormat`; ``linear_maximum_bits``: the
+    ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.bm.BmFormat`; ``linear_maximum_bits``: the
     same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
     better one for the objective.
     """
@@ -235,7 +237,8 @@ class LayerMeasurement:
         if self.library:
             cells = self._map(design, script, deadline, self.library)
             values["area_gate_equivalents"] = (cells.area or 0.0) / self.library.nand2_area
-            values["delay_ns"] = cells.delay_ns
+            if self.library.timed:
+                values["delay_ns"] = cells.delay_ns
         return values
 
     def _map(self, design: Design, script: str, deadline: float, library: Library | None = None) -> Figures:
@@ -283,8 +286,9 @@ def _whole_layer(neuron: dict[str, Any], outputs: int) -> dict[str, Any]:
 def _ratios(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, float]:
     """MAC / BM for gates and area, BM / MAC for depth and delay."""
     ratio = {"gates": mac["gates"] / bm["gates"], "depth": bm["depth"] / mac["depth"]}
-    if "delay_ns" in mac:
+    if "area_gate_equivalents" in mac:
         ratio["area_gate_equivalents"] = mac["area_gate_equivalents"] / bm["area_gate_equivalents"]
+    if "delay_ns" in mac:
         ratio["delay_ns"] = bm["delay_ns"] / mac["delay_ns"]
     return ratio
 

@@ -10,7 +10,7 @@ from bmhw import __version__
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import Library
-from bmhw.flow.scripts import ABC_GATES, ABC_LIBERTY, GATES
+from bmhw.flow.scripts import ABC_GATES, GATES
 from bmhw.flow.synthesis import Figures, Synthesis, map_design, synthesize
 from bmhw.hdl.neurons.design import Design
 
@@ -52,7 +52,8 @@ def compare(mac: dict[str, Any], bm: dict[str, Any]) -> dict[str, Any]:
         ratio["latency_cycles"] = _ratio(bm["latency_cycles"], mac["latency_cycles"])
     if "area_gate_equivalents" in mac:
         ratio["area_gate_equivalents"] = _ratio(mac["area_gate_equivalents"], bm["area_gate_equivalents"])
-        ratio["delay_ns"] = _ratio(bm["delay_ns"], mac["delay_ns"])
+        if mac["delay_ns"] is not None:
+            ratio["delay_ns"] = _ratio(bm["delay_ns"], mac["delay_ns"])
     meaning = "MAC / BM for gates, flip-flops and area; BM / MAC for depth, delay and latency"
     return {"mac": mac, "bm": bm, "ratio": ratio, "comparison": widths(mac["design"], bm["design"]),
             "ratio_meaning": meaning}
@@ -117,7 +118,7 @@ def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> N
     values["library_cells"] = flat.cells
     values["parts_joined"]["area_gate_equivalents"] = joined.area / unit
     values["parts_joined"]["delay_ns"] = joined.delay_ns
-    values["critical_path_ns"] = {
+    values["critical_path_ns"] = None if library.untimed else {
         "from": joined.path_ends[0],
         "to": joined.path_ends[1],
         "steps": [{"part": step.part or OTHER, "cells": step.gates, "delay_ns": step.delay}
@@ -128,10 +129,7 @@ def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> N
         entry["area_gate_equivalents"] = (part.area or 0.0) / unit
         entry["delay_ns"] = part.delay_ns
         entry["critical_path_ns"] = part.critical_path_ns
-    values["liberty"] = {
-        "file": library.path, "sha256": library.digest, "nand2": library.nand2,
-        "nand2_area_library_units": unit,
-    }
+    values["liberty"] = library.describe()
 
 
 def _method(design: Design, library: Library | None, objective: str) -> dict[str, str]:
@@ -155,9 +153,10 @@ def _method(design: Design, library: Library | None, objective: str) -> dict[str
         method["boundary"] = "linear inputs, linear output"
     if library:
         method["area"] = "cell area of the flattened neuron, divided by the library's smallest two-input NAND"
-        method["delay"] = ("longest combinational path through the cells' delay tables with their loads, "
+        method["delay"] = (f"not known ({library.untimed})" if library.untimed else
+                           "longest combinational path through the cells' delay tables with their loads, "
                            "without wires and without the delays of flip-flops")
-        method["abc_liberty_script"] = ABC_LIBERTY[objective]
+        method["abc_liberty_script"] = library.scripts[objective]
     return method
 
 

@@ -13,7 +13,8 @@ from importlib import resources
 from typing import Any
 
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 
 __all__ = ["AUTO", "MAC_MULTIPLIERS", "SCRIPT_OF", "choose", "cost", "ranking", "rows", "shape"]

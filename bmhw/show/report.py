@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bmhw.command_line import reading
 from bmhw.errors import RunError
 from bmhw.measure.frontier import frontier
 from bmhw.measure.layers import CLAIM
@@ -15,7 +16,11 @@ from .plots import by_shape
 from .tables import code_width
 from .tradeoff import HEADINGS, cells
 
-__all__ = ["markdown", "ranges", "read", "read_tradeoffs"]
+__all__ = ["PAGE_MARK", "PAGE_PLOT", "PLOT_MARK", "markdown", "ranges", "read", "read_tradeoffs"]
+
+PAGE_MARK = "Written by `python -m bmhw.report`"
+"""What marks a page as one of this program's."""
+PAGE_PLOT, PLOT_MARK = "gates-depth.svg", "Matplotlib"
 
 FAN_IN = 64
 """Smallest fan-in of the layers that the goals are stated for."""
@@ -62,7 +67,7 @@ def markdown(results: Sequence[dict[str, Any]], tradeoffs: Sequence[dict[str, An
     """The page: comparisons with goals, the runs behind them, networks against their neurons, the frontier of
     architectures."""
     lines = ["# Measured", "",
-             "Written by `python -m bmhw.report`; `make results` measures everything again.", ""]
+             f"{PAGE_MARK}; `make results` measures everything again.", ""]
     lines += _comparisons(results) + _runs(results)
     for result in tradeoffs:
         lines += _tradeoff(result)
@@ -160,7 +165,7 @@ def _frontiers() -> list[str]:
     lines = ["## Every architecture tried", "",
              "Gates / depth of those that no other one beats in both, from `bmhw/measure/data/architectures.json` "
              "(`python -m bmhw.explore`): one neuron, from activation code to activation code (MAC requantised by a "
-             "scale) or, where it says so, to a linear result.", "", "![Gates against depth](gates-depth.svg)", "",
+             "scale) or, where it says so, to a linear result.", "", f"![Gates against depth]({PAGE_PLOT})", "",
              "| inputs | bits | neuron | tried | frontier |", "| --- | --- | --- | --- | --- |"]
     for (inputs, width), shapes in by_shape().items():
         for neuron, points in shapes.items():
@@ -181,33 +186,30 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """The runs of ``bmhw.layers`` in a folder, ordered by comparison and objective; RunError for another file."""
 
     def check(result: dict[str, Any]) -> None:
-        (*kind(result), result["objective"], result["layers"], result["total"], result["command"])
+        _comparisons([result]), _runs([result]), order(result)
+
+    def order(result: dict[str, Any]) -> tuple[str, int, str, str, int]:
+        return (str(kind(result)[0]), -kind(result)[2], str(result["sums"]), str(result["requantize"]),
+                _OBJECTIVES.index(result["objective"]))
 
     results = _read(folder, "layers", check)
     if not results:
         raise RunError(f"no layers-*.json in {folder}: make results measures them")
-    return sorted(results, key=lambda r: (kind(r)[0], -kind(r)[2], r["sums"], r["requantize"],
-                                          _OBJECTIVES.index(r["objective"])))
+    return sorted(results, key=order)
 
 
 def read_tradeoffs(folder: Path) -> list[dict[str, Any]]:
     """The runs of ``bmhw.tradeoff`` in a folder; RunError for another file."""
 
-    def check(result: dict[str, Any]) -> None:
-        for row in result["networks"]:
-            (cells(row), row["on_frontier"])
-
-    return _read(folder, "tradeoff", check)
+    return _read(folder, "tradeoff", _tradeoff)
 
 
-def _read(folder: Path, command: str, check: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+def _read(folder: Path, command: str, check: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
     results = []
     for path in sorted(folder.glob(f"{command}-*.json")):
-        try:
+        with reading(path, f"result of bmhw.{command}"):
             result = json.loads(path.read_text())
             result["file"] = path.name
             check(result)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{path} is no result of bmhw.{command}: {error!r}") from None
         results.append(result)
     return results

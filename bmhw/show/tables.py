@@ -10,8 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["code_width", "pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions", "print_whole",
-           "title", "widths"]
+__all__ = ["code_width", "left_out", "pipeline", "plain_table", "print_comparison", "print_neuron", "print_versions",
+           "print_whole", "title", "widths"]
 
 
 def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
@@ -20,7 +20,8 @@ def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
     console.print(Text(title(neuron), style="bold"), soft_wrap=True)
     table = plain_table()
     table.add_column("part", no_wrap=True)
-    extra = ("GE", "ns", "path ns") if cells else ()
+    timed = neuron.get("delay_ns") is not None
+    extra = (*(("GE",) if cells else ()), *(("ns", "path ns") if timed else ()))
     for name in ("gates", "share", "flip-flops" if not cells else "FFs", "depth", "path", *extra):
         table.add_column(name, justify="right")
 
@@ -28,8 +29,9 @@ def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
         row = [_count(part["gates"]), "" if share is None else f"{share:.0%}", _count(part["flip_flops"]),
                _count(part["depth"]), _count(part.get("critical_path_gates"))]
         if cells:
-            row += [_count(part["area_gate_equivalents"]), _ns(part["delay_ns"]),
-                    _ns(part.get("critical_path_ns"))]
+            row.append(_count(part["area_gate_equivalents"]))
+        if timed:
+            row += [_ns(part["delay_ns"]), _ns(part.get("critical_path_ns"))]
         table.add_row(name, *row, **style)
 
     joined = neuron["parts_joined"]
@@ -43,7 +45,7 @@ def print_neuron(console: Console, neuron: dict[str, Any]) -> None:
         depths = " + ".join(str(stage["depth"]) for stage in neuron["stages"])
         console.print(Text(f"Pipeline: {pipeline(neuron)}; stages {depths} gates deep"), soft_wrap=True)
     _print_path(console, "Critical path", neuron["critical_path"], "gates")
-    if cells:
+    if timed:
         _print_path(console, "Critical path, ns", neuron["critical_path_ns"], "delay_ns")
 
 
@@ -95,7 +97,9 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
         rows[-1] = ("depth between registers", "depth", _count)
         rows.append(("latency, cycles", "latency_cycles", _count))
     if "area_gate_equivalents" in ratio:
-        rows += [("area, GE", "area_gate_equivalents", _count), ("delay, ns", "delay_ns", _ns)]
+        rows.append(("area, GE", "area_gate_equivalents", _count))
+    if "delay_ns" in ratio:
+        rows.append(("delay, ns", "delay_ns", _ns))
     console.print(Text(f"MAC against BM: {comparison['comparison']}", style="bold"), soft_wrap=True)
     table = plain_table()
     table.add_column("")
@@ -120,11 +124,22 @@ def print_versions(console: Console, neurons: list[dict[str, Any]]) -> None:
         f"Boundary: {method['boundary']}." if "bm" in {neuron["design"]["neuron"] for neuron in neurons} else "",
         f"Area: {method['area']} ({neurons[-1]['liberty']['nand2']}). Delay: {method['delay']}."
         if "area" in method else "",
+        left_out(neurons[-1].get("liberty")),
         f"bmhw {tools['bmhw']}, {tools['engine']} ({tools['yosys']}), amaranth {tools['amaranth']}, "
         f"Python {tools['python']}; script for {neurons[-1]['objective']}.",
     ]
     for line in filter(None, lines):
         console.print(Text(line, style="dim"))
+
+
+def left_out(liberty: dict[str, Any] | None) -> str:
+    """Which cells of a library are not used, and why."""
+    reasons = liberty["unused_cells"] if liberty else {}
+    if not reasons:
+        return ""
+    words = (f"{reason}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+             for reason, names in reasons.items())
+    return f"Cells not mapped to. {'; '.join(words)}."
 
 
 def title(neuron: dict[str, Any]) -> str:

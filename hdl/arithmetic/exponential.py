@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.codes import Exp2
+from bmhw.hdl.formats.conversions import Exp2
 
 from .logarithm import TABLE_LIMIT, BipartiteLookup
 from .lookup import Lookup

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
-from bmhw.hdl.formats.codes import Bipartite, Log2
+from bmhw.hdl.formats.conversions import Bipartite, Log2
 
 from .lookup import Lookup
 

@@ -16,7 +16,8 @@ from bmhw.hdl.arithmetic.exponential import Exp2Block
 from bmhw.hdl.arithmetic.logarithm import Log2Block
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
 
 __all__ = [
     "CodeSum", "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",

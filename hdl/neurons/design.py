@@ -2,16 +2,42 @@
 """One complete, hashable description of a neuron: its format and how it is built."""
 
 import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bmhw.hdl.checks import check_choice
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.block import Block
+from bmhw.hdl.checks import check_choice, check_range
+from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import default_fraction
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 
-__all__ = ["FORMS", "Design"]
+from . import bm_parts, mac_parts
+from .log_ends import LOG_ENDS
+
+__all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "Design", "joined"]
 
 FORMS = ("parallel", "pipelined", "serial")
+
+MOST_INPUTS = 1 << 16
+"""A neuron of more is no circuit that a tool places; a mistyped number would fill the memory."""
+
+LONGEST_NAME = 100
+"""Of a module, in characters. The names of files that tools make of it hold it twice (that of a submodule begins with
+it) with up to 55 characters more, and most file systems take 255 bytes."""
+
+# The fields that a name begins with; see `Design.name`.
+_NAMED_FIRST = ("inputs", "bits", "layout", "boundary", "log_bits", "log_fraction")
+# Field of a format -> its word in a name, where its value isn't the default; the others are called by their own name.
+_WORDS = {
+    "sums": "{}", "combine": "{}", "signed_inputs": "signed_inputs", "maximum_bits": "maxima{}",
+    "weight_bits": "weights{}", "result": "{}", "requantize": "{}", "requantize_shift": "shift{}",
+    "scale_bits": "scale{}", "bias_bits": "bias{}", "out_fraction": "out{}", "log2": "log2_{}", "exp2": "exp2_{}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +66,8 @@ class Design:
     registers: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        from bmhw.hdl.arithmetic.adders import ADDERS
-        from bmhw.hdl.arithmetic.maxima import MAXIMA
-        from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-
-        from .log_ends import LOG_ENDS
-
         check_choice("Form", self.form, FORMS)
+        check_range("Number of inputs", self.format.inputs, 1, MOST_INPUTS)
         if self.form == "serial" and self.format.boundary == "layer":
             raise ValueError("Form serial is for boundary neuron, not layer")
         if self.form == "serial" and getattr(self.format, "layout", None) == "wired":
@@ -78,20 +99,17 @@ class Design:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts in the order of the data: the neuron's submodules, pipeline stages and table rows."""
-        if self.neuron == "mac":
-            end = ("requantize",) if self.format.result == "code" else ()
-            return ("products", "compression", "final_adder", *end)
-        start = ("log2",) if self.format.boundary == "neuron" else ()
-        end = ("log_subtract",)
-        if self.format.combine == "linear":
-            end = ("exp2", "combine", "relu_log2") if self.format.result == "code" else ("exp2", "combine")
-        return (*start, "sums", "maxima", *end)
+        return tuple(_makers(self))
+
+    def create_parts(self) -> dict[str, Block]:
+        """The parts, in the order of the data, with their registers inside. Ports of the same name are connected."""
+        return {name: make() for name, make in _makers(self).items()}
 
     @property
     def places(self) -> tuple[str, ...]:
         """Where a pipelined neuron may have registers, in the order of the data: ``maxima.1``, ``maxima``, ..."""
-        neuron = dataclasses.replace(self, form="parallel", registers=None).create()
-        return tuple(place for name, part in neuron.create_parts().items()
+        parts = dataclasses.replace(self, form="parallel", registers=None).create_parts()
+        return tuple(place for name, part in parts.items()
                      for place in (*(f"{name}.{level}" for level in range(1, part.levels)), name))
 
     def levels_with_registers(self, part: str) -> tuple[int, ...]:
@@ -101,28 +119,26 @@ class Design:
 
     @property
     def name(self) -> str:
-        """A Verilog module name, such as ``bm_relu_8bit_9in``: what it computes where that isn't the default."""
-        fmt, words = self.format, [self.neuron]
+        """A Verilog module name, such as ``bm_relu_8bit_9in``: what it computes where that isn't the default, and its
+        form.
+
+        Designs that differ in more than their :attr:`architecture` have different names.
+        """
+        fmt = self.format
+        words = [self.neuron]
         if isinstance(fmt, BmFormat):
             words.append(fmt.layout)
         if fmt.boundary == "layer":
             words.append("layer")
         words += [f"{fmt.bits}bit", f"{fmt.inputs}in"]
-        if isinstance(fmt, BmFormat):
-            if (fmt.log_bits, fmt.log_fraction) != (fmt.bits, default_fraction(fmt.bits, fmt.bits)):
-                words.append(f"log{fmt.log_bits}_{fmt.log_fraction}")
-            words += [word for word in (fmt.sums, fmt.combine) if word in ("clamped", "logarithmic")]
-        if fmt.signed_inputs and not (isinstance(fmt, BmFormat) and fmt.layout == "bipolar"):
-            words.append("signed_inputs")
+        usual_code = fmt.bits, default_fraction(fmt.bits, fmt.bits)
+        if isinstance(fmt, BmFormat) and (fmt.log_bits, fmt.log_fraction) != usual_code:
+            words.append(f"log{fmt.log_bits}_{fmt.log_fraction}")
+        words += _unusual(fmt)
         if self.form != "parallel":
             words.append(self.form)
-        return "_".join(words)
-
-    def create(self) -> Any:
-        """The neuron as an Amaranth component (see :mod:`bmhw.hdl.neurons.neuron`)."""
-        from .neuron import create_neuron
-
-        return create_neuron(self)
+        words += [place.replace(".", "") for place in self.registers or ()]
+        return joined(words)
 
     @property
     def architecture(self) -> dict[str, str]:
@@ -139,3 +155,65 @@ class Design:
             **self.architecture,
             **({"registers": list(self.registers)} if self.registers is not None else {}),
         }
+
+
+def _makers(design: Design) -> dict[str, Callable[[], Block]]:
+    """Name of a part -> what makes it, in the order of the data."""
+    fmt, adder = design.format, design.adder
+
+    def inside(part: str) -> dict[str, Any]:
+        levels = design.levels_with_registers(part)
+        return {"registers": levels} if levels else {}
+
+    if isinstance(fmt, MacFormat):
+        multiplier = design.multiplier
+        makers: dict[str, Callable[[], Block]] = {
+            "products": lambda: mac_parts.Products(format=fmt, multiplier=multiplier),
+            "compression": lambda: mac_parts.Compression(
+                format=fmt, multiplier=multiplier, inputs=fmt.inputs, addend="bias", addend_bits=fmt.bias_bits,
+                **inside("compression")),
+            "final_adder": lambda: mac_parts.FinalAdder(width=fmt.y.bits, adder=adder),
+        }
+        if fmt.result == "code":
+            makers["requantize"] = lambda: mac_parts.Requantize(format=fmt, multiplier=multiplier, adder=adder)
+        return makers
+    makers = {}
+    if fmt.boundary == "neuron":
+        makers["log2"] = lambda: bm_parts.LogarithmPart(format=fmt, inputs=fmt.inputs)
+    makers["sums"] = lambda: bm_parts.SumsPart(format=fmt, inputs=fmt.inputs, adder=adder)
+    makers["maxima"] = lambda: bm_parts.MaximaPart(format=fmt, maximum=design.maximum, **inside("maxima"))
+    if fmt.combine == "logarithmic":
+        makers["log_subtract"] = lambda: LOG_ENDS[design.end](format=fmt, adder=adder)
+        return makers
+    makers["exp2"] = lambda: bm_parts.ExponentialPart(format=fmt, end=design.end)
+    makers["combine"] = lambda: bm_parts.Combine(format=fmt, adder=adder)
+    if fmt.result == "code":
+        makers["relu_log2"] = lambda: bm_parts.ReluLog2(format=fmt)
+    return makers
+
+
+def joined(words: Iterable[str]) -> str:
+    """The words as one name of at most :data:`LONGEST_NAME` characters; the end of a longer one is a digest of it."""
+    name = "_".join(words)
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[:LONGEST_NAME - len(digest) - 1].rstrip('_')}_{digest}"
+
+
+def _unusual(fmt: MacFormat | BmFormat) -> list[str]:
+    """A word for each value that the format's other values don't imply."""
+    fields = {field.name: field.default for field in dataclasses.fields(fmt) if field.name not in _NAMED_FIRST}
+    order = [*(name for name in _WORDS if name in fields), *(name for name in fields if name not in _WORDS)]
+    return [_WORDS.get(name, f"{name}{{}}").format(getattr(fmt, name)).replace("-", "minus")
+            for name in order if getattr(fmt, name) != _usual(fmt, name, fields[name])]
+
+
+def _usual(fmt: MacFormat | BmFormat, name: str, default: Any) -> Any:
+    """The value that a field has unless it is given; None where the others need it to be given."""
+    if default is not None:
+        return default
+    try:
+        return getattr(dataclasses.replace(fmt, **{name: None}), name)
+    except ValueError:
+        return None

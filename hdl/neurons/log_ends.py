@@ -10,13 +10,13 @@ from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.lookup import Lookup
 from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.neurons import BmFormat
+from bmhw.hdl.formats.bm import BmFormat
 
 __all__ = ["LOG_ENDS", "LogSelectPart", "LogSubtractPart", "LogarithmicEnd"]
 
 
 class LogarithmicEnd(Block):
-    """The logarithmic end: log2(relu(2^m1 - 2^m2)) as a log code (:class:`~bmhw.hdl.formats.neurons.LogSubtract`).
+    """The logarithmic end: log2(relu(2^m1 - 2^m2)) as a log code (:class:`~bmhw.hdl.formats.conversions.LogSubtract`).
 
     Latency: combinational. Subclasses choose the architecture; see :data:`LOG_ENDS`.
 

@@ -10,7 +10,7 @@ from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.compressors import Columns, Compressor
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier, partial_products
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.neurons import MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 
 __all__ = ["Compression", "CompressionGroup", "FinalAdder", "Products", "Requantize"]
 

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 
 __all__ = ["ShiftWrapper"]
 
@@ -38,7 +39,7 @@ class ShiftWrapper(Block):
 
     def elaborate(self, platform):
         m = Module()
-        neuron = place(m, platform, "neuron", self.design.create())
+        neuron = place(m, platform, "neuron", create_neuron(self.design))
         inputs = [signal for flow, signal in neuron.ports.values() if flow is In]
         outputs = Cat(signal for flow, signal in neuron.ports.values() if flow is Out)
         entered = Signal(sum(map(len, inputs)), reset_less=True)

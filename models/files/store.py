@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmhw.hdl.checks import not_one_of
-from bmhw.hdl.formats.neurons import SCALARS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node

@@ -13,7 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError
 from bmhw.models.networks.architecture import Node
 from bmhw.models.networks.network import Network

@@ -9,7 +9,8 @@ import torch.nn.functional as functional
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.models.networks.layers import combine_layout
 from bmhw.models.networks.network import Network
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer network: what the hardware computes, from the pixels to the class, in NumPy integers only.
 
-Each layer's arithmetic is that of its format object (``bmhw.hdl.formats.neurons``). Between the layers there
+Each layer's arithmetic is that of its format object (in ``bmhw.hdl.formats``). Between the layers there
 are constants, shifts, additions and comparisons, no multiplier: a batch normalisation is a threshold (its
 scale lies in the next layer's weight codes, its sign in a negation), a residual sum and a pool are sums.
 """
@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.operators.maximum_of_sums import Rows, candidate_maps, layer_rows, maxima_of_rows

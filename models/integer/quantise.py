@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.formats.codes import LinearCode
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat, MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.networks.layers import combine_layout, padded
 from bmhw.models.operators.max_product import max_product, straight_through

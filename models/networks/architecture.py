@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from bmhw.hdl.checks import not_one_of
-from bmhw.hdl.formats.neurons import TWO_MAXIMA
+from bmhw.hdl.formats.choices import TWO_MAXIMA
 from bmhw.models.errors import ModelError, ModelUsageError
 
 __all__ = [

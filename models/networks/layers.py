@@ -9,7 +9,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from bmhw.hdl.checks import check_choice
-from bmhw.hdl.formats.neurons import LAYOUTS, ONE_SUM
+from bmhw.hdl.formats.choices import LAYOUTS, ONE_SUM
 from bmhw.models.operators.max_product import max_product_difference
 
 __all__ = [

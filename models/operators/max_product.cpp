@@ -17,6 +17,8 @@ constexpr int kLanes = kRegisterBytes / sizeof(float);
 // processor's registers, which are 32 of 512 bits, else 16.
 constexpr int kVectors = kRegisterBytes == 64 ? 4 : 3;
 constexpr int kColumns = kLanes * kVectors;
+// The gradient of the weights is the sum of so many sums over images, whatever the number of threads.
+constexpr int64_t kParts = 16;
 
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
 typedef float UnalignedFloats __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -192,31 +194,36 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
     }
 #pragma omp parallel num_threads(threads)
     {
-        // every thread has its own sum over its images; a fixed split keeps the result reproducible
-        std::vector<float> sum(s.outputs * taps, 0.0f);
-#pragma omp for schedule(static)
-        for (int64_t b = 0; b < s.batch; ++b) {
-            const float *image = x + b * s.channels * plane;
-            float *image_gradient = x_gradient + b * s.channels * plane;
-            for (int64_t o = 0; o < s.outputs; ++o) {
-                const int64_t at = (b * s.outputs + o) * positions;
-                const int64_t value = pairs ? (b * half + o % half) * positions : at;
-                const float side = pairs && o >= half ? -1.0f : 1.0f;
-                const float *row = w + o * taps;
-                float *row_sum = &sum[o * taps];
-                for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
-                    for (int64_t ox = 0; ox < s.out_width; ++ox, ++j) {
-                        const int i = winners[at + j];
-                        if (i < 0) continue;
-                        // a winner's product is above 0, so that it never lies in the padding
-                        const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
-                        const float g = side * gradient[value + j];
-                        image_gradient[place] += g * row[i];
-                        row_sum[i] += g * image[place];
-                    }
+        std::vector<float> sum(s.outputs * taps);
+        // one part after the other is added, so that the result is the same with any number of threads
+#pragma omp for schedule(static, 1) ordered
+        for (int64_t part = 0; part < kParts; ++part) {
+            const int64_t first = part * s.batch / kParts, last = (part + 1) * s.batch / kParts;
+            if (first < last) std::fill(sum.begin(), sum.end(), 0.0f);
+            for (int64_t b = first; b < last; ++b) {
+                const float *image = x + b * s.channels * plane;
+                float *image_gradient = x_gradient + b * s.channels * plane;
+                for (int64_t o = 0; o < s.outputs; ++o) {
+                    const int64_t at = (b * s.outputs + o) * positions;
+                    const int64_t value = pairs ? (b * half + o % half) * positions : at;
+                    const float side = pairs && o >= half ? -1.0f : 1.0f;
+                    const float *row = w + o * taps;
+                    float *row_sum = &sum[o * taps];
+                    for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
+                        for (int64_t ox = 0; ox < s.out_width; ++ox, ++j) {
+                            const int i = winners[at + j];
+                            if (i < 0) continue;
+                            // a winner's product is above 0, so that it never lies in the padding
+                            const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
+                            const float g = side * gradient[value + j];
+                            image_gradient[place] += g * row[i];
+                            row_sum[i] += g * image[place];
+                        }
+                }
             }
+#pragma omp ordered
+            if (first < last)
+                for (int64_t i = 0; i < s.outputs * taps; ++i) w_gradient[i] += sum[i];
         }
-#pragma omp critical
-        for (int64_t i = 0; i < s.outputs * taps; ++i) w_gradient[i] += sum[i];
     }
 }

@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from . import native
+from .common import output_size
 
 __all__ = ["IMPLEMENTATIONS", "Implementation", "max_product", "max_product_difference", "straight_through"]
 
@@ -83,10 +84,6 @@ def plain_backward(
     to_rows = (gradient * patches.gather(1, index)).transpose(0, 1).reshape(outputs, -1)
     w_gradient = torch.zeros_like(rows).scatter_add_(1, index.transpose(0, 1).reshape(outputs, -1), to_rows)
     return x_gradient, w_gradient.view_as(w)
-
-
-def output_size(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[int, int]:
-    return tuple((x.shape[axis] + 2 * padding - w.shape[axis]) // stride + 1 for axis in (2, 3))
 
 
 def _always(x: Tensor, w: Tensor) -> bool:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.hdl.formats.neurons import ONE_SUM, BmFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ONE_SUM
 
 from .native_build import library
 

@@ -7,30 +7,26 @@ products that are above 0: ``M <= norm <= n^(1/p) M``. Its gradient reaches ever
 """
 
 import ctypes
-import functools
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from .common import SMALLEST, SMALLEST_SCALE
 from .max_product import max_product_difference, straight_through, triton_suits
 from .native_build import library
+from .precision import powers_dtype
 
 __all__ = ["norm_difference", "smoothed_gradient_difference"]
 
-SMALLEST = {torch.float32: 1e-36, torch.float64: 1e-300}
-"""Powers below this count as 0, and it is added to each sum of powers, whose root has no slope at 0."""
-
-SMALLEST_SCALE = 1e-15
-"""What is 0 everywhere has this scale."""
-
 
 def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
-    """As :func:`.operators.max_product_difference` with the p-norm in the place of the maximum; the result's channels
+    """As :func:`.max_product.max_product_difference` with the p-norm in the place of the maximum; the result's channels
     lie last in memory.
 
     Differentiable in x and w once, for x and w other than 0. What is below ``SMALLEST^(1/p)`` of the largest x
-    of its image or the largest w of its output counts as 0 (at p = 16 in float32: 0.6 %).
+    of its image or the largest w of its output counts as 0 (at p = 16 in float32: 0.6 %). Powers of float32 have the
+    type that ``precision.powers_dtype`` chooses.
     """
     w = w.flatten(0, 1)
     if float(x.detach().amin()) < 0:
@@ -39,11 +35,11 @@ def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float
         w = torch.cat([w.clamp(min=0), (-w).clamp(min=0)], dim=1)
     else:
         w = w.clamp(min=0)
-    return _NormDifference.apply(x, w, stride, padding, p, _steps(x, w))
+    return _NormDifference.apply(x, w, stride, padding, p, _steps(x, w), powers_dtype(x))
 
 
 def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
-    """The exact value of :func:`.operators.max_product_difference`, with the gradient of the p-norms."""
+    """The exact value of :func:`.max_product.max_product_difference`, with the gradient of the p-norms."""
     smooth = norm_difference(x, w, stride, padding, p=p)
     with torch.no_grad():
         exact = max_product_difference(x, w, stride, padding)
@@ -63,51 +59,48 @@ def _steps(x: Tensor, w: Tensor) -> type:
 
 
 class _Plain:
-    """The steps around the convolution, in PyTorch."""
+    """The steps around the convolution, in PyTorch. Powers, sums, their gradients and quotients are kept in ``dtype``
+    and computed with in the type of the values.
+    """
 
     @staticmethod
-    def powers(values: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Scale (the largest value of each index of axis 0), p-th powers of values / scale."""
         scale = values.flatten(1).amax(dim=1).clamp(min=SMALLEST_SCALE)
         powers = (values / scale.view(-1, 1, 1, 1)).pow_(p)
-        return scale, functional.threshold_(powers, SMALLEST[values.dtype], 0)
+        return scale, functional.threshold_(powers, SMALLEST[values.dtype], 0).to(dtype)
 
     @staticmethod
     def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
         """Differences of the first and the second half of the norms, quotients norms / sums of all."""
-        quotients = (sums + SMALLEST[sums.dtype]).pow_(1 / p - 1)
-        first, second = (sums * quotients * w_scale.view(1, -1, 1, 1)).chunk(2, dim=1)
-        return (first - second) * x_scale.view(-1, 1, 1, 1), quotients
+        whole = sums.to(x_scale.dtype)
+        quotients = (whole + SMALLEST[whole.dtype]).pow_(1 / p - 1)
+        first, second = (whole * quotients * w_scale.view(1, -1, 1, 1)).chunk(2, dim=1)
+        return (first - second) * x_scale.view(-1, 1, 1, 1), quotients.to(sums.dtype)
 
     @staticmethod
     def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
         """d norm / d sum = norm / (p sum); the factor p cancels below."""
         gradient = gradient * x_scale.view(-1, 1, 1, 1)
-        return torch.cat([gradient, -gradient], dim=1).mul_(quotients).mul_(w_scale.view(1, -1, 1, 1))
+        both = torch.cat([gradient, -gradient], dim=1).mul_(quotients).mul_(w_scale.view(1, -1, 1, 1))
+        return both.to(quotients.dtype)
 
     @staticmethod
     def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
         """d power / d value = p power / value; 0 at 0, where no product is above 0."""
-        return gradient.mul_(powers).div_(values.clamp(min=SMALLEST_SCALE**2))
+        return gradient.to(values.dtype).mul(powers).div_(values.clamp(min=SMALLEST_SCALE**2))
 
 
 class _Compiled:
-    """The same in C++ (``p_norm.cpp``), for float32 on the CPU, with powers, sums and their gradients in
-    bfloat16 where the processor has instructions for it: twice as fast, each rounded by at most 1/256.
-    """
+    """The same in C++ (``p_norm.cpp``), for float32 on the CPU."""
 
     @staticmethod
     def available() -> bool:
         return not isinstance(library("p_norm"), str)
 
     @staticmethod
-    @functools.cache
-    def dtype() -> torch.dtype:
-        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-
-    @classmethod
-    def powers(cls, values: Tensor, p: float) -> tuple[Tensor, Tensor]:
-        scale, powers = values.new_empty(len(values)), torch.empty_like(values, dtype=cls.dtype())
+    def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        scale, powers = values.new_empty(len(values)), torch.empty_like(values, dtype=dtype)
         _call("powers", powers.dtype, len(values), values[0].numel(), values, p, scale, powers)
         return scale, powers
 
@@ -191,10 +184,10 @@ class _NormDifference(torch.autograd.Function):
     """x, w >= 0: the norms of the first half of the outputs minus those of the second."""
 
     @staticmethod
-    def forward(ctx, x, w, stride, padding, p, steps):
+    def forward(ctx, x, w, stride, padding, p, steps, dtype):
         x, w = _channels_last(x), _channels_last(w)
-        x_scale, x_powers = steps.powers(x, float(p))
-        w_scale, w_powers = steps.powers(w, float(p))
+        x_scale, x_powers = steps.powers(x, float(p), dtype)
+        w_scale, w_powers = steps.powers(w, float(p), dtype)
         sums = _sums(x_powers, w_powers, stride, padding)
         values, quotients = steps.difference(sums, float(p), x_scale, w_scale)
         ctx.save_for_backward(x, x_scale, x_powers, w, w_scale, w_powers, quotients)
@@ -213,4 +206,4 @@ class _NormDifference(torch.autograd.Function):
             x_gradient = steps.values_gradient(_channels_last(x_gradient), x_powers, x)
         if w_gradient is not None:
             w_gradient = steps.values_gradient(_channels_last(w_gradient), w_powers, w)
-        return x_gradient, w_gradient, None, None, None, None
+        return x_gradient, w_gradient, None, None, None, None, None

@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .max_product import output_size
-from .smoothed import SMALLEST, SMALLEST_SCALE
+from .common import SMALLEST, SMALLEST_SCALE, output_size
 
 __all__ = ["TritonNorm", "forward"]
 
@@ -160,13 +159,12 @@ def _values_gradient_kernel(gradient, powers, values, result, count, BLOCK: tl.c
 
 
 class TritonNorm:
-    """The steps of :class:`.smoothed._Plain` for float32, each in one pass over memory in which channels lie last;
-    powers, sums and their gradients in bfloat16, each rounded by at most 1/256."""
+    """The steps of :class:`.smoothed._Plain` for float32, each in one pass over memory in which channels lie last."""
 
     @staticmethod
-    def powers(values: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         scale = values.amax(dim=(1, 2, 3)).clamp_(min=SMALLEST_SCALE)
-        powers = torch.empty_like(values, dtype=torch.bfloat16)
+        powers = torch.empty_like(values, dtype=dtype)
         length, smallest = values[0].numel(), SMALLEST[values.dtype]
         _powers_kernel[triton.cdiv(length, BLOCK), len(values)](values, scale, powers, length, p, smallest, BLOCK)
         return scale, powers

@@ -14,7 +14,7 @@ from pathlib import Path
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.scripts import ABC_GATES, abc_files, yosys_script
-from bmhw.hdl.formats.neurons import BmFormat
+from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.measure.generation import generate
 

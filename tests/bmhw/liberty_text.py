@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small cell library as Liberty text, made here, so that tests need no file from outside."""
 
-__all__ = ["GATE_EQUIVALENT", "liberty_text"]
+__all__ = ["GATE_EQUIVALENT", "cell_text", "flip_flop_text", "liberty_text", "library_text"]
 
 # Area of the smallest two-input NAND, which bears a name that says nothing.
 GATE_EQUIVALENT = 2.5
@@ -81,3 +81,29 @@ def _tables(delay: float, strength: int) -> str:
     values = "values (" + ", ".join('"' + ", ".join(f"{v:.4f}" for v in row) + '"' for row in rows) + ");"
     return "".join(f"        {table} (grid) {{ {values} }}\n"
                    for table in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
+
+
+def cell_text(name: str, inputs: str, function: str, area: float = 2.0, *, tables: str = "", extra: str = "",
+              related: str | None = None) -> str:
+    """A cell with one output ``Y`` and inputs of one letter each, that takes 0.1 ns whatever drives and loads it.
+
+    ``tables``: other ones; ``extra``: what else the cell says; ``related``: inputs that have an arc (default: all).
+    """
+    tables = tables or "".join(f'{kind} (scalar) {{ values ("0.1"); }} '
+                               for kind in ("cell_rise", "cell_fall", "rise_transition", "fall_transition"))
+    pins = "".join(f"  pin ({pin}) {{ direction : input; capacitance : 0.002; }}\n" for pin in inputs)
+    arcs = "".join(f'    timing () {{ related_pin : "{pin}"; {tables}}}\n'
+                   for pin in (inputs if related is None else related))
+    return (f'cell ({name}) {{\n  area : {area};\n  {extra}\n{pins}'
+            f'  pin (Y) {{\n    direction : output;\n    function : "{function}";\n{arcs}  }}\n}}\n')
+
+
+def flip_flop_text(name: str = "DFF", *, clock: str = "CK", output: str = "IQ", extra: str = "") -> str:
+    """A D flip-flop with the pins D, CK and Q; ``extra`` in its ``ff`` group."""
+    pins = "".join(f"  pin ({pin}) {{ direction : input; capacitance : 0.002; }}\n" for pin in ("CK", "D"))
+    return (f'cell ({name}) {{\n  area : 6;\n  ff (IQ, IQN) {{ clocked_on : "{clock}"; next_state : "D"; {extra} }}\n'
+            f'{pins}  pin (Q) {{ direction : output; function : "{output}"; }}\n}}\n')
+
+
+def library_text(*cells: str, head: str = "") -> str:
+    return f"library (parts) {{\n{head}\n{''.join(cells)}}}\n"

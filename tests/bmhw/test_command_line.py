@@ -181,3 +181,5 @@ def test_a_stated_command_measures_the_same_wherever_files_lie():
     joined = ["folder", "--json=out.json", "--jobs=3", "--liberty=/cells/a.lib", "--bits", "8", "--no-cache"]
     for argv in (given, joined):
         assert stated_command("bmhw.layers", argv) == "python -m bmhw.layers folder --liberty a.lib --bits 8"
+    assert stated_command("bmhw.layers", ["--liberty", "/cells/a.lib", "--liberty=/b.lib"]) == (
+        "python -m bmhw.layers --liberty a.lib --liberty b.lib")

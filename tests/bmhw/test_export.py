@@ -223,7 +223,7 @@ class TestTrained:
     @pytest.fixture
     def network(self, monkeypatch):
         import bmhw.models
-        from bmhw.hdl.formats.neurons import BmFormat
+        from bmhw.hdl.formats.bm import BmFormat
         from bmhw.models import ModelError, NeuronVectors
         from bmhw.sim import vectors
 

@@ -19,8 +19,10 @@ from bmhw.flow import fpga as flow
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.fpga import DEVICES, DoesNotFitError, NextPnr
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.shift_wrapper import ShiftWrapper
 from bmhw.measure.fpga import Fpga
 
@@ -51,7 +53,7 @@ def test_the_wrapper_gives_the_neuron_its_inputs_and_its_outputs_back():
             ctx.set(wrapper.shift_in, bit)
             await ctx.tick()
         # all inputs are held only in this cycle: the result comes by itself `latency` and one cycles later
-        for _ in range(design.create().latency + 1):
+        for _ in range(create_neuron(design).latency + 1):
             await ctx.tick()
         ctx.set(wrapper.load, 1)
         await ctx.tick()

@@ -14,7 +14,9 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.synthesis import map_design
 from bmhw.hdl.arithmetic.multipliers import Multiplier
-from bmhw.hdl.formats.neurons import COMBINES, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import COMBINES
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.measure import layers as layer_measurement

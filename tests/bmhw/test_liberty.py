@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cell libraries: the gate equivalent, areas and delays, broken files."""
+"""Cell libraries: the gate equivalent, areas and delays, several files, the cache, broken files."""
 
+import dataclasses
 import gzip
+import hashlib
+import re
 
 import pytest
 from liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw.errors import RunError
+from bmhw.flow import liberty as liberty_module
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import load_library
+from bmhw.flow.liberty_cells import read_cells
+from bmhw.flow.liberty_syntax import parse
+from bmhw.flow.liberty_writer import write_liberty
 from bmhw.flow.synthesis import synthesize
 
 NAND = "module top(input a, input b, output y);\nassign y = ~(a & b);\nendmodule\n"
 
 
-def load(path):
-    return load_library(str(path), Engine(), Cache(None))
+def load(*paths):
+    return load_library([str(path) for path in paths], Cache(None))
 
 
 @pytest.fixture
@@ -41,17 +48,116 @@ def test_gzipped_is_the_same_library_whatever_its_name(library, tmp_path):
     assert (zipped.digest, zipped.nand2, zipped.areas) == (library.digest, library.nand2, library.areas)
 
 
-def test_the_cache_gives_the_same_library(tmp_path):
+def test_the_cache_gives_the_same_library_and_reads_no_text(tmp_path, monkeypatch):
     (tmp_path / "small.lib").write_text(liberty_text())
-    cache = Cache(tmp_path / "cache")
-    first = load_library(str(tmp_path / "small.lib"), Engine(), cache)
+    paths, cache = [str(tmp_path / "small.lib")], Cache(tmp_path / "cache")
+    first = load_library(paths, cache)
+    wanted = first.text, first.areas, first.nand2, first.describe()
+    assert first.timing(["q7"])["q7"].capacitance == {"A": (0.002, 0.002), "B": (0.002, 0.002)}
 
-    class NoEngine(Engine):
-        def run(self, *_):
-            raise AssertionError("it is in the cache")
+    def no_reading(text):
+        raise AssertionError("it is in the cache")
 
-    second = load_library(str(tmp_path / "small.lib"), NoEngine(), cache)
-    assert first.areas == second.areas and first.nand2 == second.nand2
+    monkeypatch.setattr(liberty_module, "read_cells", no_reading)
+    second = load_library(paths, cache)
+    assert (second.text, second.areas, second.nand2, second.describe()) == wanted
+    assert second.digest == hashlib.sha256(second.text.encode()).hexdigest()
+    before, after = (library.timing(["buffer"])["buffer"].arcs["Y"] for library in (first, second))
+    assert [(arc.source, arc.sense, arc.cell_fall.values.tolist()) for arc in before] == [
+        (arc.source, arc.sense, arc.cell_fall.values.tolist()) for arc in after]
+
+
+def test_a_foreign_entry_in_the_cache_is_overwritten(tmp_path):
+    (tmp_path / "small.lib").write_text(liberty_text())
+
+    class Foreign(Cache):
+        def get(self, key):
+            return {"cells": {"q7": {"name": "q7"}}, "wire_loads": ""}
+
+    found = load_library([str(tmp_path / "small.lib")], Foreign(None))
+    assert found.nand2 == "q7" and found.text == load(tmp_path / "small.lib").text
+
+
+def test_what_yosys_and_abc_get_has_the_same_cells(library):
+    """Written and read again: the same cells, but for those that nothing may be mapped to."""
+    for text in (liberty_text(), liberty_text(complete=True)):
+        cells, _ = read_cells(text)
+        again, _ = read_cells(write_liberty(cells.values(), True))
+        assert list(again) == list(cells)
+        for name, cell in cells.items():
+            assert dataclasses.replace(again[name], line=cell.line) == cell
+    assert list(read_cells(library.text)[0]) == list(library.areas)
+
+
+def test_wire_loads_reach_abc_in_its_units(tmp_path):
+    head = ('default_wire_load : "Small"; wire_load (Small) { capacitance : 2; resistance : 0.5; slope : 8;\n'
+            'fanout_length (1, 20); fanout_length (2, 30); }\n')
+    text = liberty_text().replace("(1, pf);", f"(1, ff);\n{head}").replace("0.002;", "2;")
+    (tmp_path / "wires.lib").write_text(text)
+    (group,) = parse(load(tmp_path / "wires.lib").text).groups
+    (wires,) = group.of("wire_load")
+    assert group.first("default_wire_load") == "Small" and wires.arguments == ["Small"]
+    assert wires.attributes["capacitance"] == ["0.002"] and wires.attributes["resistance"] == ["0.5"]
+    assert wires.lists == [("fanout_length", ["1.0", "20.0"]), ("fanout_length", ["2.0", "30.0"])]
+
+
+def split(text):
+    """A library's cells in two texts with the same head."""
+    place = text.index("  cell (q7)")
+    return text[:place] + "}\n", text[:text.index("  cell (")] + text[place:]
+
+
+def test_two_files_are_one_library_whatever_their_units(tmp_path):
+    first, second = split(liberty_text())
+    in_ps = second.replace('"1ns"', '"10ps"').replace("(1, pf)", "(1, ff)")
+    # every number of 0.01 ns or 1 fF, but of index_2 and capacitances 1 pF is 1000 fF
+    in_ps = re.sub(r'index_2 \("([^"]*)"\)', lambda m: "index_2 (\"" + ", ".join(
+        str(float(v) * 1000) for v in m[1].split(",")) + '")', in_ps)
+    in_ps = re.sub(r'(?<!index_2 \()"([\d.]+(?:, [\d.]+)+)"', lambda m: '"' + ", ".join(
+        f"{float(v) * 100:.4f}" for v in m[1].split(",")) + '"', in_ps)
+    in_ps = in_ps.replace("capacitance : 0.002", "capacitance : 2")
+    for name, text in (("first", first), ("second", second), ("in_ps", in_ps), ("whole", liberty_text())):
+        (tmp_path / f"{name}.lib").write_text(text)
+    whole = load(tmp_path / "whole.lib")
+    assert load(tmp_path / "first.lib", tmp_path / "second.lib").digest == whole.digest
+    converted = load(tmp_path / "first.lib", tmp_path / "in_ps.lib")
+    assert (converted.areas, converted.nand2, converted.flip_flops) == (whole.areas, whole.nand2, whole.flip_flops)
+    for kind, cell in whole.timing(whole.areas).items():
+        other = converted.timing([kind])[kind]
+        assert other.capacitance == {pin: pytest.approx(value) for pin, value in cell.capacitance.items()}
+        for output, arcs in cell.arcs.items():
+            for arc, same in zip(arcs, other.arcs[output], strict=True):
+                for table in ("cell_rise", "fall_transition"):
+                    for numbers in ("transition", "load", "values"):
+                        assert getattr(getattr(same, table), numbers) == pytest.approx(
+                            getattr(getattr(arc, table), numbers))
+    described = converted.describe(whole_paths=False)
+    assert described["file"] == ["first.lib", "in_ps.lib"]
+    assert described["sha256"] == [hashlib.sha256(text.encode()).hexdigest() for text in (first, in_ps)]
+    assert whole.describe()["file"] == str(tmp_path / "whole.lib") and isinstance(whole.describe()["sha256"], str)
+
+
+def test_a_cell_in_two_files_is_one_line(tmp_path):
+    first, second = split(liberty_text())
+    (tmp_path / "a.lib").write_text(first)
+    (tmp_path / "b.lib").write_text(second.replace("cell (nor_two)", "cell (buffer)"))
+    with pytest.raises(RunError, match=r"^cell buffer is in both Liberty file \S*a\.lib and Liberty file \S*b\.lib$"):
+        load(tmp_path / "a.lib", tmp_path / "b.lib")
+    with pytest.raises(RunError, match="cell inverter is in both"):
+        load(tmp_path / "a.lib", tmp_path / "a.lib")
+    (tmp_path / "b.lib").write_text(second.replace("area : 2.5;", "area : x;"))
+    with pytest.raises(RunError, match=r"^Liberty file \S*b\.lib: line 13: cell q7: 'x' is no number$"):
+        load(tmp_path / "a.lib", tmp_path / "b.lib")
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("\n", "\r\n").encode(), lambda text: b"\xef\xbb\xbf" + text.encode(),
+    lambda text: text.replace("\n", "\r").encode(),
+    lambda text: text.replace("library (small)", "/* \xe9 */ library (small)").encode("latin-1"),
+], ids=["CRLF", "a byte order mark", "CR", "Latin-1"])
+def test_encodings_and_ends_of_lines_make_no_difference(library, tmp_path, change):
+    (tmp_path / "other.lib").write_bytes(change(liberty_text()))
+    assert load(tmp_path / "other.lib").digest == library.digest
 
 
 @pytest.mark.parametrize("objective", ["area", "delay"])
@@ -96,7 +202,7 @@ endmodule
 @pytest.mark.parametrize("content, words", [
     (b"", "small.lib"),
     (b"hello", "small.lib"),
-    (liberty_text()[: len(liberty_text()) // 2].encode(), "small.lib"),
+    (liberty_text()[: len(liberty_text()) // 2].encode(), r"small.lib: line \d+: the [{(] of .* is not closed"),
     (b"library (x) { }", "no two-input NAND"),
     (liberty_text(without=("q7", "bigger_nand")).encode(), "no two-input NAND"),
     (gzip.compress(liberty_text().encode())[:300], "broken gzip|small.lib"),

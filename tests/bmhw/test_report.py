@@ -15,7 +15,8 @@ from bmhw import explore, layers, report
 from bmhw.command_line import RunError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.hdl.formats.neurons import COMBINES, SUMS, BmFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import COMBINES, SUMS
 from bmhw.measure import exploration
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.frontier import frontier

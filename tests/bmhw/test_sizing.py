@@ -14,7 +14,8 @@ from bmhw.flow.liberty import load_library
 from bmhw.flow.scripts import ABC_MAPPING, abc_files, yosys_script
 from bmhw.flow.sizing import size_netlist
 from bmhw.flow.synthesis import map_design, measure_netlist
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.measure.generation import generate
 
@@ -76,7 +77,7 @@ DESIGNS = [
 def library(tmp_path_factory):
     path = tmp_path_factory.mktemp("library") / "complete.lib"
     path.write_text(liberty_text(complete=True))
-    return load_library(str(path), Engine(), Cache(None))
+    return load_library([str(path)], Cache(None))
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +85,13 @@ def blocks(library):
     """The mapped modules of ``VERILOG``, as text: each test may change its own."""
     files = Engine().run(yosys_script("top", ["adder", "keep"], liberty=True),
                          {"design.v": VERILOG, **abc_files(ABC_MAPPING["area"]),
-                          "cells.lib": library.content}, ("netlist.json",))
+                          "cells.lib": library.text}, ("netlist.json",))
     return files["netlist.json"]
 
 
 def prove(sized, library):
     """``RunError`` unless the netlist does what ``VERILOG`` does, for all inputs and from any state."""
-    Engine().run(PROOF, {"design.v": VERILOG, "sized.json": json.dumps(sized), "cells.lib": library.content}, ())
+    Engine().run(PROOF, {"design.v": VERILOG, "sized.json": json.dumps(sized), "cells.lib": library.text}, ())
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)

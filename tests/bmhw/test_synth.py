@@ -16,7 +16,9 @@ from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, abc_files, yosys_script
 from bmhw.flow.synthesis import instances, measure_netlist
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-from bmhw.hdl.formats.neurons import LAYOUTS, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LAYOUTS
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.generation import generate

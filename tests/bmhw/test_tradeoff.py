@@ -13,7 +13,7 @@ from bmhw.command_line import RunError
 from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
-from bmhw.hdl.formats.neurons import BmFormat
+from bmhw.hdl.formats.bm import BmFormat
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.layers import LayerMeasurement, Neurons
 from bmhw.measure.networks import Layer

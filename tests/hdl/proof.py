@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formal equivalence of two combinational designs, by Yosys's SAT solver."""
+"""Formal equivalence of two designs, by Yosys's SAT solver."""
 
 from amaranth.back import rtlil
 
@@ -19,15 +19,22 @@ flatten gate
 design -stash gate
 design -copy-from gold -as gold gold
 design -copy-from gate -as gate gate
+setattr -unset init w:*
 opt -full
 miter -equiv -flatten gold gate miter
-sat -verify -prove trigger 0 miter
+sat -verify -prove trigger 0 {steps} miter
 """
 
 
-def equivalent(gold: str, gate: str) -> bool:
-    """Whether two sources (RTLIL or Verilog), with modules ``gold`` and ``gate`` of equal ports, compute the same."""
-    script = _SCRIPT.format(read_gold=_read("gold", gold), read_gate=_read("gate", gate))
+def equivalent(gold: str, gate: str, *, cycles: int = 0, unequal_cycles: int = 0, reset: bool = False) -> bool:
+    """Whether two sources (RTLIL or Verilog), with modules ``gold`` and ``gate`` of equal ports, compute the same.
+
+    Combinational ones for all inputs; clocked ones over so many ``cycles``, whatever the inputs and whatever the
+    registers of each hold at the start, but for the first ``unequal_cycles``. ``reset``: rst is 1 in the first one.
+    """
+    steps = f"-seq {cycles} -prove-skip {unequal_cycles}" if cycles else ""
+    steps += " -set-at 1 in_rst 1" if reset else ""
+    script = _SCRIPT.format(read_gold=_read("gold", gold), read_gate=_read("gate", gate), steps=steps)
     try:
         Engine().run(script, {"gold": gold, "gate": gate}, ())
     except RunError as error:

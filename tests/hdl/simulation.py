@@ -5,7 +5,7 @@ import numpy as np
 from amaranth.lib.wiring import Flow
 from amaranth.sim import Simulator
 
-from bmhw.hdl.formats.neurons import SCALARS
+from bmhw.hdl.formats.choices import SCALARS
 
 
 def pack(values, bits):

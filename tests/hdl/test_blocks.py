@@ -15,7 +15,8 @@ from bmhw.hdl.arithmetic.logarithm import LeadingOne, Log2Block, Normalizer
 from bmhw.hdl.arithmetic.lookup import Lookup
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
-from bmhw.hdl.formats.codes import EXP2_METHODS, LOG2_METHODS, Exp2, Log2, LogCode
+from bmhw.hdl.formats.codes import LogCode
+from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS, Exp2, Log2
 
 SEED = 1234567
 

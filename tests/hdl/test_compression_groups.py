@@ -6,7 +6,7 @@ import pytest
 from simulation import pack, random_vectors, simulate
 
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-from bmhw.hdl.formats.neurons import MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.mac_parts import Compression, CompressionGroup, Products
 
 SEED = 20090719

@@ -6,16 +6,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bmhw.hdl.formats.codes import (
-    Exp2,
-    LinearCode,
-    Log2,
-    LogCode,
-    default_fraction,
-    exp2_rounded,
-    log2_rounded,
-)
-from bmhw.hdl.formats.neurons import LogSubtract, MacFormat
+from bmhw.hdl.formats.codes import LinearCode, LogCode, default_fraction, exp2_rounded, log2_rounded
+from bmhw.hdl.formats.conversions import Exp2, Log2, LogSubtract
+from bmhw.hdl.formats.mac import MacFormat
 
 
 def at_least_power(value: Fraction, numerator: int, denominator: int) -> bool:

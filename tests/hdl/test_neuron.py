@@ -12,9 +12,12 @@ from simulation import packed_vectors, random_vectors, simulate
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-from bmhw.hdl.formats.neurons import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA, BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.neurons.neuron import create_neuron
 
 SEED = 20090719
 
@@ -35,7 +38,7 @@ def formats(bits, inputs):
 
 def check(design, vectors):
     fmt = design.format
-    neuron = design.create()
+    neuron = create_neuron(design)
     name, code = fmt.output
     expected = fmt.compute(**vectors) & ((1 << code.bits) - 1)
     latency = None if design.form == "parallel" else neuron.latency
@@ -114,7 +117,7 @@ class TestNeuron:
         fmt = BmFormat(inputs=3, bits=6)
         vectors = random_vectors(fmt, 40, np.random.default_rng(SEED))
         planted = Design(format=BmFormat(inputs=3, bits=6, log2="mitchell"))
-        got = simulate(planted.create(), None, **packed_vectors(fmt, vectors))["y"]
+        got = simulate(create_neuron(planted), None, **packed_vectors(fmt, vectors))["y"]
         assert (np.array(got) != fmt.compute(**vectors) & ((1 << fmt.y.bits) - 1)).any()
 
 
@@ -211,7 +214,7 @@ class TestPipelined:
             for registers in (pipeline.places, inside, inside[len(inside) // 2:][:1]):
                 if registers:
                     design = dataclasses.replace(pipeline, registers=tuple(registers))
-                    assert design.create().latency == len(registers)
+                    assert create_neuron(design).latency == len(registers)
                     check(design, random_vectors(fmt, 30, rng))
 
     def test_places_are_in_the_order_of_the_data(self):
@@ -224,9 +227,9 @@ class TestPipelined:
 
     def test_latency_counts_registers(self):
         fmt = BmFormat(inputs=4, bits=4)
-        assert Design(format=fmt).create().latency == 0
-        assert Design(format=fmt, form="pipelined").create().latency == 5
-        assert Design(format=fmt, form="pipelined", registers=("sums", "exp2")).create().latency == 2
+        assert create_neuron(Design(format=fmt)).latency == 0
+        assert create_neuron(Design(format=fmt, form="pipelined")).latency == 5
+        assert create_neuron(Design(format=fmt, form="pipelined", registers=("sums", "exp2"))).latency == 2
 
 
 class TestSerial:
@@ -244,7 +247,7 @@ class TestSerial:
 
     @staticmethod
     def stream(design, vectors, patience, rng):
-        fmt, neuron = design.format, design.create()
+        fmt, neuron = design.format, create_neuron(design)
         got = []
         count, elements = len(vectors["x"]), fmt.inputs
 

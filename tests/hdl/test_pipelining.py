@@ -12,12 +12,14 @@ from simulation import packed_vectors, random_vectors, simulate
 
 from bmhw import export, synth
 from bmhw.errors import UsageError
-from bmhw.flow.cache import Cache
+from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
 from bmhw.flow.netlist import Cell, join, read_blocks
 from bmhw.flow.paths import Stage, pipeline_stages
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.measure.neurons import figures
 from bmhw.measure.pipelining import balance, with_latency, with_stage_depth
 from bmhw.sim import verify
@@ -38,8 +40,8 @@ def own_cache(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
-def mapped(tmp_path_factory):
-    cache = Cache(tmp_path_factory.getbasetemp() / "cache")
+def mapped():
+    cache = Cache(cache_folder())
     return lambda design, by_parts=False: figures(design, by_parts=by_parts, objective="area", engine=Engine(),
                                                   cache=cache)
 
@@ -86,8 +88,8 @@ def test_every_latency_computes_the_format_and_has_that_latency(design, mapped):
     deepest = []
     for latency in range(1, len(design.places) + 1):
         planned = with_latency(design, latency, lambda every: mapped(every, by_parts=True).stages)
-        assert planned.create().latency == latency and planned.registers[-1] == design.parts[-1]
-        got = simulate(planned.create(), latency, **packed_vectors(design.format, vectors))[name]
+        assert create_neuron(planned).latency == latency and planned.registers[-1] == design.parts[-1]
+        got = simulate(create_neuron(planned), latency, **packed_vectors(design.format, vectors))[name]
         assert got == expected, f"latency {latency}, seed {SEED}"
         stages = mapped(planned).stages
         assert len(stages) == latency

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from bmhw.models.errors import ModelUsageError
 from bmhw.models.networks.network import Network, with_classical_weights
-from bmhw.models.operators.max_product import max_product_difference, straight_through
+from bmhw.models.operators.max_product import max_product_difference, precision, straight_through
+from bmhw.models.operators.precision import POWERS, VARIABLE, powers_dtype
 from bmhw.models.operators.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
 from bmhw.models.training.datasets import Dataset
 from bmhw.models.training.methods import METHODS, Method, layer_distance
 from bmhw.models.training.trainer import Settings, Trainer, accuracy
+
+from .conftest import norm_errors
 
 SIGNS = {"nonnegative": False, "signed": True}
 
@@ -80,25 +84,53 @@ def test_straight_through_is_exact_however_large_the_smooth_value():
 
 
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 @pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
-def test_compiled_steps_give_what_pytorch_gives(monkeypatch, p, dtype, tolerance, kernel):
-    """Errors relative to the largest entry. In bfloat16 each power and each sum is rounded by up to 2^-9, and
-    a sum of about 36 products' worth of roundings enters the gradients."""
+def test_each_precision_is_as_near_as_its_roundings(monkeypatch, p, powers, compiled, kernel):
+    """Against PyTorch's powers in float32; errors of sums relative to the sum of their terms' magnitudes."""
     assert _Compiled.available(), "needs a C++ compiler"
-    monkeypatch.setattr(_Compiled, "dtype", staticmethod(lambda: dtype))
     generator = torch.Generator().manual_seed(2)
-    x = torch.randn(3, 4, 9, 9, generator=generator).relu().requires_grad_()
+    # 0, or so large that float32 has the 16th power of each product
+    x = 0.3 + 0.7 * torch.rand(3, 4, 9, 9, generator=generator)
+    x = (x * (torch.rand(x.shape, generator=generator) < 0.6)).requires_grad_()
     # 37 outputs: whole vector registers of every processor, and a rest
-    w = torch.randn(2, 37, 4, kernel, kernel, generator=generator).requires_grad_()
+    w = 0.3 + 0.7 * torch.rand(2, 37, 4, kernel, kernel, generator=generator)
+    w = torch.where(torch.rand(w.shape, generator=generator) < 0.5, -w, w).requires_grad_()
     direction = torch.randn(3, 37, 9, 9, generator=generator)
-    results = []
-    for available in (True, False):
-        monkeypatch.setattr(_Compiled, "available", staticmethod(lambda available=available: available))
+
+    def results(w, direction):
         y = norm_difference(x, w, 1, kernel // 2, p=p)
-        results.append([y.detach(), *torch.autograd.grad(y, (x, w), direction)])
-    for ours, expected in zip(*results, strict=True):
-        assert (ours - expected).abs().max() <= tolerance * expected.abs().max()
+        return y.detach(), *torch.autograd.grad(y, (x, w), direction)
+
+    monkeypatch.setattr(_Compiled, "available", staticmethod(lambda: compiled))
+    ours = results(w, direction)
+    monkeypatch.setattr(_Compiled, "available", staticmethod(lambda: False))
+    monkeypatch.setenv(VARIABLE, "float32")
+    expected = results(w, direction)
+    none = torch.zeros_like(w[0])
+    sides = [results(torch.stack([side, none]), direction.abs()) for side in w]
+    magnitudes = [a + b for a, b in zip(*sides, strict=True)]
+    magnitudes[2] = torch.stack([sides[0][2][0], sides[1][2][0]])
+    value, gradient = norm_errors(powers, p)
+    for a, b, terms, error in zip(ours, expected, magnitudes, (value, gradient, gradient), strict=True):
+        assert ((a - b).abs() <= error * terms).all() and terms.any()
+    assert powers == "float32" or not torch.equal(ours[0], expected[0])
+
+
+def test_the_environment_forces_the_precision_of_powers(monkeypatch):
+    """Of float32 operands; float64 ones keep theirs."""
+    single, double = torch.zeros(1), torch.zeros(1, dtype=torch.float64)
+    for supported, usual in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda supported=supported: supported)
+        for forced, expected in ((None, usual), ("", usual), *POWERS.items()):
+            if forced is None:
+                monkeypatch.delenv(VARIABLE, raising=False)
+            else:
+                monkeypatch.setenv(VARIABLE, forced)
+            assert powers_dtype(single) == expected and powers_dtype(double) == torch.float64
+    monkeypatch.setenv(VARIABLE, "float16")
+    with pytest.raises(ModelUsageError, match="BMHW_POWERS must be one of bfloat16, float32, not 'float16'"):
+        powers_dtype(single)
 
 
 def test_where_everything_is_0(monkeypatch):

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bmhw.models.operators import max_product as operators
-from bmhw.models.operators import smoothed
+from bmhw.models.operators.max_product import max_product as operators
+from bmhw.models.operators.max_product import smoothed
+
+from .conftest import norm_errors
 
 HAS_WHEELS = sys.platform == "linux" and platform.machine() == "x86_64"  # as the extra "test" in pyproject.toml
 
@@ -23,7 +25,7 @@ def kernels():
     importlib.import_module("triton.language")  # as PyTorch may have done: its own kernels aren't interpreted then
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")  # read when a kernel is defined
-        yield importlib.import_module("bmhw.models.triton_kernels")
+        yield importlib.import_module("bmhw.models.operators.triton_kernels")
 
 
 # batch, channels, height, width, outputs, kernel, stride, padding: more pixels than a program has, more outputs,
@@ -52,23 +54,33 @@ def test_values_and_winners_are_those_of_the_plain_operator(kernels, shape, pair
 
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
 @pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
-def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel):
-    """Errors relative to the largest entry, bound as for the C++ steps in bfloat16 (test_smoothed.py)."""
+def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel, powers):
+    """Both in one precision: each is as far from the exact result as ``norm_errors`` says, so that they are twice as
+    far from each other; errors of sums relative to the sum of their terms' magnitudes."""
     generator = torch.Generator().manual_seed(2)
     # more elements than a program has, and a rest; the second image is 0 everywhere
-    x = torch.randn(3, 20, 9, 9, generator=generator).relu()
+    x = 0.3 + 0.7 * torch.rand(3, 20, 9, 9, generator=generator)
+    x *= torch.rand(x.shape, generator=generator) < 0.6
     x[1] = 0
     x.requires_grad_()
-    w = torch.randn(2, 37, 20, kernel, kernel, generator=generator).requires_grad_()
+    w = 0.3 + 0.7 * torch.rand(2, 37, 20, kernel, kernel, generator=generator)
+    w = torch.where(torch.rand(w.shape, generator=generator) < 0.5, -w, w).requires_grad_()
     direction = torch.randn(3, 37, 9, 9, generator=generator)
-    results = []
-    for steps in (kernels.TritonNorm, smoothed._Plain):
-        monkeypatch.setattr(smoothed, "_steps", lambda x, w, steps=steps: steps)
+
+    def results(steps, w, direction):
+        monkeypatch.setattr(smoothed, "_steps", lambda x, w: steps)
         y = smoothed.norm_difference(x, w, 1, kernel // 2, p=p)
-        results.append([y.detach(), *torch.autograd.grad(y, (x, w), direction)])
-    for ours, expected in zip(*results, strict=True):
-        assert (ours - expected).abs().max() <= 2e-2 * expected.abs().max()
-    assert (results[0][0][1] == 0).all()
+        return y.detach(), *torch.autograd.grad(y, (x, w), direction)
+
+    ours, expected = (results(steps, w, direction) for steps in (kernels.TritonNorm, smoothed._Plain))
+    none = torch.zeros_like(w[0])
+    sides = [results(smoothed._Plain, torch.stack([side, none]), direction.abs()) for side in w]
+    magnitudes = [a + b for a, b in zip(*sides, strict=True)]
+    magnitudes[2] = torch.stack([sides[0][2][0], sides[1][2][0]])
+    value, gradient = norm_errors(powers, p)
+    for a, b, terms, error in zip(ours, expected, magnitudes, (value, gradient, gradient), strict=True):
+        assert ((a - b).abs() <= 2 * error * terms).all() and terms.any()
+    assert (ours[0][1] == 0).all()
 
 
 @pytest.mark.parametrize("is_cuda, dtype", [(False, torch.float32), (True, torch.float64), (True, torch.float32)])

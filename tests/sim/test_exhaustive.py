@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.sim import simulate
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from bmhw.errors import RunError
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import to_verilog
 from bmhw.sim import simulate, usable_simulators, vectors, verify
 
@@ -68,7 +70,7 @@ def test_inputs_broadcast_and_outputs_keep_the_shape():
 def test_serial_figures():
     design = design_of("relu", "serial")
     report = verify(design, vectors(design.format, 40), simulator=FAST)
-    assert report.latency == design.create().latency
+    assert report.latency == create_neuron(design).latency
     assert report.full_rate_vectors == 20
     # one element a cycle, and the latency of the last vector
     assert 20 * 5 <= report.cycles <= 20 * 5 + report.latency + 1

@@ -4,8 +4,9 @@
 import numpy as np
 import pytest
 
+from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import LinearCode
-from bmhw.hdl.formats.neurons import BmFormat, MacFormat
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.sim import corner_vectors, random_vectors, vectors
 from bmhw.sim.vectors import bit_strings, broadcast_inputs, integers, pack, port_values
 

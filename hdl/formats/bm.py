@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a neuron computes, in integers: the one definition that hardware, integer model and benches share.
+"""What a bipolar morphological neuron computes, in integers.
 
-``compute`` takes NumPy arrays whose last axis is the neuron's inputs; leading axes broadcast.
+The one definition that hardware, integer model and benches share. ``compute`` takes NumPy arrays whose last axis is the
+neuron's inputs; leading axes broadcast.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,167 +14,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from bmhw.hdl.checks import check_choice, check_range
 
-from .codes import (
-    EXACT_EXP2_FRACTION,
-    EXACT_LIMIT,
-    Exp2,
-    Integers,
-    LinearCode,
-    Log2,
-    LogCode,
-    default_fraction,
-    default_method,
+from .choices import (
+    BOUNDARIES,
+    COMBINES,
+    LAYOUTS,
+    LOG_SUBTRACT_FRACTION,
+    RESULTS,
+    SUMS,
+    TWO_MAXIMA,
+    set_default,
 )
+from .codes import EXACT_EXP2_FRACTION, EXACT_LIMIT, Integers, LinearCode, LogCode, default_fraction, default_method
+from .conversions import Exp2, Log2, LogSubtract
 
-__all__ = [
-    "BOUNDARIES", "COMBINES", "LAYOUTS", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA",
-    "BmFormat", "LogSubtract", "MacFormat",
-]
+__all__ = ["BmFormat"]
 
 Booleans = NDArray[np.bool_]
-
-LAYOUTS = ("bipolar", "relu", "signed", "wired")
-ONE_SUM = ("signed", "wired")
-"""Layouts with one weight, and one sum, an input."""
-TWO_MAXIMA = ("relu", "signed", "wired")
-"""Layouts whose linear result is the difference of two terms: those that can have a logarithmic end."""
-COMBINES = ("linear", "logarithmic")
-LOG_SUBTRACT_FRACTION = 8
-BOUNDARIES = ("neuron", "layer")
-SCALARS = ("bias", "bias1", "bias2", "scale")
-"""Input ports with one value a neuron, and no axis of inputs in ``compute``."""
-RESULTS = ("linear", "code")
-SUMS = ("full", "clamped")
-REQUANTIZATIONS = ("scale", "shift")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MacFormat:
-    """Multiply-accumulate neuron ``y = sum_i x_i * w_i + bias``.
-
-    Parameters: ``inputs`` n >= 1; ``bits`` of each input (2..16); ``signed_inputs``; ``weight_bits`` of each
-    signed weight (default ``bits``); ``bias_bits`` of the signed bias (default ``bits + weight_bits``).
-    Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows).
-
-    ``boundary="layer"``: from activation code to activation code. With ``result="code"`` (the default there) ReLU
-    and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^bits - 1)`` with a port
-    ``scale`` (``scale_bits`` wide, unsigned) for ``requantize="scale"`` and without it (scale 1) for ``"shift"``;
-    half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
-    independent products grows with the square root of n, and what exceeds it saturates.
-    """
-
-    inputs: int
-    bits: int
-    signed_inputs: bool = False
-    weight_bits: int | None = None
-    bias_bits: int | None = None
-    boundary: str = "neuron"
-    result: str | None = None
-    requantize: str = "scale"
-    scale_bits: int = 8
-    requantize_shift: int | None = None
-
-    def __post_init__(self):
-        check_choice("Boundary", self.boundary, BOUNDARIES)
-        _default(self, "result", "code" if self.boundary == "layer" else "linear")
-        check_choice("Result", self.result, RESULTS)
-        if self.boundary == "neuron" and self.result == "code":
-            raise ValueError("A multiply-accumulate neuron gives a linear result; a code needs boundary layer")
-        check_choice("Requantisation", self.requantize, REQUANTIZATIONS)
-        check_range("Scale width in bits", self.scale_bits, 2, 32)
-        check_range("Number of inputs", self.inputs, 1)
-        check_range("Width in bits", self.bits, 2, 16)
-        _default(self, "weight_bits", self.bits)
-        check_range("Weight width in bits", self.weight_bits, 2, 16)
-        _default(self, "bias_bits", self.bits + self.weight_bits)
-        check_range("Bias width in bits", self.bias_bits, 1, 62)
-        scale = self.scale_bits if self.requantize == "scale" else 0
-        headroom = math.ceil(math.log2(self.inputs) / 2)
-        _default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
-        check_range("Requantisation shift", self.requantize_shift, 1, self.y.bits + scale)
-
-    @property
-    def x(self) -> LinearCode:
-        return LinearCode(bits=self.bits, signed=self.signed_inputs)
-
-    @property
-    def scale(self) -> LinearCode:
-        return LinearCode(bits=self.scale_bits)
-
-    @property
-    def z(self) -> LinearCode:
-        """The requantised result: the next layer's input."""
-        return LinearCode(bits=self.bits)
-
-    @property
-    def w(self) -> LinearCode:
-        return LinearCode(bits=self.weight_bits, signed=True)
-
-    @property
-    def bias(self) -> LinearCode:
-        return LinearCode(bits=self.bias_bits, signed=True)
-
-    @cached_property
-    def y(self) -> LinearCode:
-        """The narrowest signed code that holds every possible result."""
-        products = [a * b for a in (self.x.minimum, self.x.maximum) for b in (self.w.minimum, self.w.maximum)]
-        return LinearCode.covering(self.inputs * min(products) + self.bias.minimum,
-                                   self.inputs * max(products) + self.bias.maximum)
-
-    @property
-    def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
-        """Input ports in order: name -> (code of one element, number of elements)."""
-        ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
-        return ports | ({"scale": (self.scale, 1)} if self.has_scale else {})
-
-    @property
-    def has_scale(self) -> bool:
-        """Whether a multiplication by a port ``scale`` is part of the requantisation."""
-        return self.result == "code" and self.requantize == "scale"
-
-    @property
-    def output(self) -> tuple[str, LinearCode]:
-        return ("z", self.z) if self.result == "code" else ("y", self.y)
-
-    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1) -> Integers:
-        """The output for x and w of shape (..., n), bias and scale of shape (...)."""
-        x, w = self.x.check("x", x), self.w.check("w", w)
-        y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
-        if self.result == "linear":
-            return y
-        scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)
-        return np.minimum((scaled + (1 << self.requantize_shift >> 1)) >> self.requantize_shift, self.z.maximum)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogSubtract:
-    """The logarithmic end: ``log2(relu(2^a - 2^b))`` of two sums into an activation's log code.
-
-    ``z = 0`` if a <= b, else ``clamp(a - phi(a - b) - origin + offset, 0, 2^B - 1)`` with
-    ``phi(d) = floor(1/2 - 2^F * log2(1 - 2^(-d / 2^F)))``.
-    ``full_scale`` is the largest sum, ``log`` the code of z, ``origin`` the sum that becomes code 0 (``2^B - 1``;
-    0 for clamped sums), ``offset`` a constant of the layer.
-    """
-
-    full_scale: int
-    log: LogCode
-    origin: int
-    offset: int = 0
-
-    @cached_property
-    def phi(self) -> Integers:
-        """phi(d) for d = 0..full_scale; entry 0 is not used (a <= b gives 0)."""
-        # -log2(1 - 2^(-d / 2^F)) is irrational for d > 0 except d = 2^F (1/2), where float64 is exact; the
-        # argument is at most 2^16 * 16, so that float64 is off by less than 2^-30.
-        d = np.arange(1, self.full_scale + 1) / (1 << self.log.fraction)
-        phi = np.floor(0.5 - (1 << self.log.fraction) * np.log2(-np.expm1(-d * np.log(2.0))))
-        return np.concatenate([[0], phi.astype(np.int64)])
-
-    def compute(self, a: ArrayLike, b: ArrayLike) -> Integers:
-        """Codes z of sums a, b from 0 to full_scale, any shapes that broadcast."""
-        a, b = np.broadcast_arrays(np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64))
-        z = a - self.phi[np.maximum(a - b, 0)] - self.origin + self.offset
-        return np.where(a > b, np.clip(z, 0, self.log.maximum), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,37 +90,37 @@ class BmFormat:
         check_range("Number of inputs", self.inputs, 1)
         check_range("Width in bits", self.bits, 2, 16)
         check_choice("Layout", self.layout, LAYOUTS)
-        _default(self, "signed_inputs", self.layout == "bipolar")
+        set_default(self, "signed_inputs", self.layout == "bipolar")
         if self.layout in ("relu", "wired") and self.signed_inputs:
             raise ValueError(f"Layout {self.layout} needs unsigned inputs; take bipolar or signed for signed ones")
         if self.layout == "wired":
             check_range("Number of inputs of layout wired", self.inputs, 2)
         if self.layout == "bipolar" and not self.signed_inputs:
             raise ValueError("Layout bipolar needs signed inputs; take relu, signed or wired for unsigned ones")
-        _default(self, "log_bits", self.bits)
+        set_default(self, "log_bits", self.bits)
         check_range("Log code width in bits", self.log_bits, 2, 16)
-        _default(self, "log_fraction", default_fraction(self.log_bits, self.bits))
+        set_default(self, "log_fraction", default_fraction(self.log_bits, self.bits))
         check_range("Log code fraction", self.log_fraction, 0, self.log_bits - 1)
-        _default(self, "weight_bits", self.log_bits)
+        set_default(self, "weight_bits", self.log_bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         check_range("Log code fraction", self.log_fraction, 0, self.weight_bits - 1)
         check_choice("Sums", self.sums, SUMS)
         if self.sums == "clamped" and self.weight_bits != self.log_bits:
             raise ValueError(f"Clamped sums need weights as wide as the activations' log codes ({self.log_bits} bits), "
                              f"not {self.weight_bits}")
-        _default(self, "out_fraction", 2 * self.bits - 2)
+        set_default(self, "out_fraction", 2 * self.bits - 2)
         check_range("Fraction bits of the output", self.out_fraction, 0, 40)
-        _default(self, "log2", default_method(self.bits))
+        set_default(self, "log2", default_method(self.bits))
         # an exact exp2 is a table of 2^F entries: small fractions stay exact at any width
-        _default(self, "exp2", "exact" if self.log_fraction <= EXACT_EXP2_FRACTION else default_method(self.bits))
-        _default(self, "maximum_bits", self.sum_bits)
+        set_default(self, "exp2", "exact" if self.log_fraction <= EXACT_EXP2_FRACTION else default_method(self.bits))
+        set_default(self, "maximum_bits", self.sum_bits)
         check_range("Bits that the maximum sees", self.maximum_bits, 1, self.sum_bits)
-        _default(self, "bias_bits", self.out_fraction + 2)
+        set_default(self, "bias_bits", self.out_fraction + 2)
         check_range("Bias width in bits", self.bias_bits, 1, 62)
         check_choice("Combine", self.combine, COMBINES)
         check_choice("Boundary", self.boundary, BOUNDARIES)
         code = self.boundary == "layer" or self.combine == "logarithmic"
-        _default(self, "result", "code" if code else "linear")
+        set_default(self, "result", "code" if code else "linear")
         check_choice("Result", self.result, RESULTS)
         if self.combine == "logarithmic" and self.result == "linear":
             raise ValueError("A logarithmic end gives a code, not a linear result")
@@ -464,11 +319,3 @@ class BmFormat:
         else:
             codes, minus = self.activation.check("c", c), LinearCode(bits=1).check("negative", negative) == 1
         return self.combined(self.maxima(codes, minus, **weights), bias=bias, bias1=bias1, bias2=bias2)
-
-
-
-
-
-def _default(instance: object, name: str, value: object) -> None:
-    if getattr(instance, name) is None:
-        object.__setattr__(instance, name, value)

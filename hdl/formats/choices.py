@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a neuron's format may be: the words that both neurons, their hardware and the command lines share."""
+
+__all__ = [
+    "BOUNDARIES", "COMBINES", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS",
+    "SUMS", "TWO_MAXIMA", "set_default",
+]
+
+LAYOUTS = ("bipolar", "relu", "signed", "wired")
+ONE_SUM = ("signed", "wired")
+"""Layouts with one weight, and one sum, an input."""
+TWO_MAXIMA = ("relu", "signed", "wired")
+"""Layouts whose linear result is the difference of two terms: those that can have a logarithmic end."""
+COMBINES = ("linear", "logarithmic")
+LOG_SUBTRACT_FRACTION = 8
+BOUNDARIES = ("neuron", "layer")
+SCALARS = ("bias", "bias1", "bias2", "scale")
+"""Input ports with one value a neuron, and no axis of inputs in ``compute``."""
+RESULTS = ("linear", "code")
+SUMS = ("full", "clamped")
+REQUANTIZATIONS = ("scale", "shift")
+
+
+def set_default(instance: object, name: str, value: object) -> None:
+    """Give a field of a frozen dataclass its value where it is None."""
+    if getattr(instance, name) is None:
+        object.__setattr__(instance, name, value)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a multiply-accumulate neuron computes, in integers.
+
+The one definition that hardware, integer model and benches share. ``compute`` takes NumPy arrays whose last axis is the
+neuron's inputs; leading axes broadcast.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bmhw.hdl.checks import check_choice, check_range
+
+from .choices import BOUNDARIES, REQUANTIZATIONS, RESULTS, set_default
+from .codes import Integers, LinearCode
+
+__all__ = ["MacFormat"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacFormat:
+    """Multiply-accumulate neuron ``y = sum_i x_i * w_i + bias``.
+
+    Parameters: ``inputs`` n >= 1; ``bits`` of each input (2..16); ``signed_inputs``; ``weight_bits`` of each
+    signed weight (default ``bits``); ``bias_bits`` of the signed bias (default ``bits + weight_bits``).
+    Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows).
+
+    ``boundary="layer"``: from activation code to activation code. With ``result="code"`` (the default there) ReLU
+    and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^bits - 1)`` with a port
+    ``scale`` (``scale_bits`` wide, unsigned) for ``requantize="scale"`` and without it (scale 1) for ``"shift"``;
+    half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
+    independent products grows with the square root of n, and what exceeds it saturates.
+    """
+
+    inputs: int
+    bits: int
+    signed_inputs: bool = False
+    weight_bits: int | None = None
+    bias_bits: int | None = None
+    boundary: str = "neuron"
+    result: str | None = None
+    requantize: str = "scale"
+    scale_bits: int = 8
+    requantize_shift: int | None = None
+
+    def __post_init__(self):
+        check_choice("Boundary", self.boundary, BOUNDARIES)
+        set_default(self, "result", "code" if self.boundary == "layer" else "linear")
+        check_choice("Result", self.result, RESULTS)
+        if self.boundary == "neuron" and self.result == "code":
+            raise ValueError("A multiply-accumulate neuron gives a linear result; a code needs boundary layer")
+        check_choice("Requantisation", self.requantize, REQUANTIZATIONS)
+        check_range("Scale width in bits", self.scale_bits, 2, 32)
+        check_range("Number of inputs", self.inputs, 1)
+        check_range("Width in bits", self.bits, 2, 16)
+        set_default(self, "weight_bits", self.bits)
+        check_range("Weight width in bits", self.weight_bits, 2, 16)
+        set_default(self, "bias_bits", self.bits + self.weight_bits)
+        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        scale = self.scale_bits if self.requantize == "scale" else 0
+        headroom = math.ceil(math.log2(self.inputs) / 2)
+        set_default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
+        check_range("Requantisation shift", self.requantize_shift, 1, self.y.bits + scale)
+
+    @property
+    def x(self) -> LinearCode:
+        return LinearCode(bits=self.bits, signed=self.signed_inputs)
+
+    @property
+    def scale(self) -> LinearCode:
+        return LinearCode(bits=self.scale_bits)
+
+    @property
+    def z(self) -> LinearCode:
+        """The requantised result: the next layer's input."""
+        return LinearCode(bits=self.bits)
+
+    @property
+    def w(self) -> LinearCode:
+        return LinearCode(bits=self.weight_bits, signed=True)
+
+    @property
+    def bias(self) -> LinearCode:
+        return LinearCode(bits=self.bias_bits, signed=True)
+
+    @cached_property
+    def y(self) -> LinearCode:
+        """The narrowest signed code that holds every possible result."""
+        products = [a * b for a in (self.x.minimum, self.x.maximum) for b in (self.w.minimum, self.w.maximum)]
+        return LinearCode.covering(self.inputs * min(products) + self.bias.minimum,
+                                   self.inputs * max(products) + self.bias.maximum)
+
+    @property
+    def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
+        """Input ports in order: name -> (code of one element, number of elements)."""
+        ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+        return ports | ({"scale": (self.scale, 1)} if self.has_scale else {})
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether a multiplication by a port ``scale`` is part of the requantisation."""
+        return self.result == "code" and self.requantize == "scale"
+
+    @property
+    def output(self) -> tuple[str, LinearCode]:
+        return ("z", self.z) if self.result == "code" else ("y", self.y)
+
+    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1) -> Integers:
+        """The output for x and w of shape (..., n), bias and scale of shape (...)."""
+        x, w = self.x.check("x", x), self.w.check("w", w)
+        y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
+        if self.result == "linear":
+            return y
+        scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)
+        return np.minimum((scaled + (1 << self.requantize_shift >> 1)) >> self.requantize_shift, self.z.maximum)
