@@ -17,6 +17,7 @@ from bmhw.hdl.checks import check_choice, check_range
 from .choices import (
     BOUNDARIES,
     COMBINES,
+    LARGEST_BIAS_BITS,
     LAYOUTS,
     LOG_SUBTRACT_FRACTION,
     RESULTS,
@@ -116,7 +117,7 @@ class BmFormat:
         set_default(self, "maximum_bits", self.sum_bits)
         check_range("Bits that the maximum sees", self.maximum_bits, 1, self.sum_bits)
         set_default(self, "bias_bits", self.out_fraction + 2)
-        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
         check_choice("Combine", self.combine, COMBINES)
         check_choice("Boundary", self.boundary, BOUNDARIES)
         code = self.boundary == "layer" or self.combine == "logarithmic"

@@ -2,8 +2,8 @@
 """What a neuron's format may be: the words that both neurons, their hardware and the command lines share."""
 
 __all__ = [
-    "BOUNDARIES", "COMBINES", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM", "REQUANTIZATIONS", "RESULTS", "SCALARS",
-    "SUMS", "TWO_MAXIMA", "set_default",
+    "BOUNDARIES", "COMBINES", "LARGEST_BIAS_BITS", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM", "REQUANTIZATIONS",
+    "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "set_default",
 ]
 
 LAYOUTS = ("bipolar", "relu", "signed", "wired")
@@ -13,6 +13,8 @@ TWO_MAXIMA = ("relu", "signed", "wired")
 """Layouts whose linear result is the difference of two terms: those that can have a logarithmic end."""
 COMBINES = ("linear", "logarithmic")
 LOG_SUBTRACT_FRACTION = 8
+LARGEST_BIAS_BITS = 62
+"""A sum with so wide a bias is still an int64."""
 BOUNDARIES = ("neuron", "layer")
 SCALARS = ("bias", "bias1", "bias2", "scale")
 """Input ports with one value a neuron, and no axis of inputs in ``compute``."""

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from bmhw.hdl.checks import check_choice, check_range
 
-from .choices import BOUNDARIES, REQUANTIZATIONS, RESULTS, set_default
+from .choices import BOUNDARIES, LARGEST_BIAS_BITS, REQUANTIZATIONS, RESULTS, set_default
 from .codes import Integers, LinearCode
 
 __all__ = ["MacFormat"]
@@ -59,7 +59,7 @@ class MacFormat:
         set_default(self, "weight_bits", self.bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         set_default(self, "bias_bits", self.bits + self.weight_bits)
-        check_range("Bias width in bits", self.bias_bits, 1, 62)
+        check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
         scale = self.scale_bits if self.requantize == "scale" else 0
         headroom = math.ceil(math.log2(self.inputs) / 2)
         set_default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)

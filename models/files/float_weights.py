@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floating-point networks behind an integer one, classical and BM, in half precision.
+"""The floating-point networks behind an integer one, classical and BM, in half precision; a tensor with weights that
+have none stays in single.
 
 Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in as many files as it takes,
 ``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
@@ -40,12 +41,20 @@ LARGEST_FILE = 1_500_000
 """Bytes; what is larger is split, so that a repository holds no large file."""
 
 
+def _kept(value: torch.Tensor) -> torch.Tensor:
+    """A tensor as the file holds it: constants, and weights beyond half precision (above 65504, or so small that they
+    would become 0), in single precision, other weights in half."""
+    half = value.half()
+    beyond = ~half.isfinite() | ((half == 0) & (value != 0))
+    return half if value.ndim > 1 and not beyond.any() else value
+
+
 def half_precision(network: Network) -> Network:
     """The network with its weights rounded to what the file holds: figures are measured on that."""
     copy = Network(network.architecture, network.layouts)
     copy.load_state_dict(
         {
-            key: value.half().float() if value.ndim > 1 else value
+            key: _kept(value).float() if value.is_floating_point() else value
             for key, value in network.state_dict().items()
         }
     )
@@ -94,8 +103,7 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
         tensors[kind] = {}
         for key, value in networks[kind].state_dict().items():
             if value.is_floating_point():
-                array = value.cpu().numpy()
-                tensors[kind][f"{kind}.{key}"] = array.astype(np.float16) if array.ndim > 1 else array
+                tensors[kind][f"{kind}.{key}"] = _kept(value).cpu().numpy()
     network = networks["bm"]
     metadata = {LAYOUTS: json.dumps(network.layouts)}
     if network.architecture.border:

@@ -19,11 +19,12 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import SCALARS
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.integer.limits import EXPONENT, SHIFT, THRESHOLD
 from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
 from .card_fields import check_fields
-from .writing import sha256, write_atomically
+from .writing import sha256, staged
 
 __all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "save"]
 
@@ -32,7 +33,6 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 CARD_VERSION = 1
 FORMATS = {"bm": BmFormat, "mac": MacFormat}
-LARGEST_SHIFT = 40
 
 
 def list_models(folder: Path = WEIGHTS) -> list[str]:
@@ -120,7 +120,7 @@ def load(name: str | Path) -> IntegerNetwork:
                 "the two is about log codes, the other isn't"
             )
         if node.operation == "norm" and not _gives_codes(node.inputs[0], layers):
-            threshold = tensors.take(f"{node.name}.threshold", (node.channels,), -(1 << 62), 1 << 62)
+            threshold = tensors.take(f"{node.name}.threshold", (node.channels,), *THRESHOLD)
             negative = tensors.take(f"{node.name}.negative", (node.channels,), 0, 1)
             thresholds[node.name] = Threshold(threshold, negative.astype(bool))
     samples = tensors.take("samples", (None, *architecture.image.shape), 0, 255).astype(np.uint8)
@@ -209,14 +209,15 @@ def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | 
         most = code.maximum if port == "bias" else fmt.full_scale
         biases[port] = tensors.take(f"{node.name}.{port}", (node.channels,), code.minimum, most)
     in_channels = architecture[node.inputs[0]].channels
-    shift = tensors.take(f"{node.name}.shift", (in_channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
-    exponent = tensors.take(f"{node.name}.exponent", (node.channels,), -LARGEST_SHIFT, LARGEST_SHIFT)
+    shift = tensors.take(f"{node.name}.shift", (in_channels,), *SHIFT)
+    exponent = tensors.take(f"{node.name}.exponent", (node.channels,), *EXPONENT)
     return IntegerLayer(node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent)
 
 
 def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path:
-    """Write ``folder/NAME.safetensors`` and its card, each in one step; returns the card's path.
+    """Write ``folder/NAME.safetensors`` and its card; returns the card's path.
 
+    Both are read again, with :func:`load`, before they stand there: ModelError for what can't be, and nothing written.
     ``card``: the entries on data, training and accuracy; architecture, formats and checksum are added.
     """
     from safetensors.numpy import save as serialise
@@ -252,10 +253,12 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
     }
     if network.architecture.border:  # the layers that pad the image pad it with these pixels, not with zeros
         whole["border_codes"] = next(node.border_codes for node in network.architecture.nodes if node.border)
-    write_atomically(folder / file, lambda path: path.write_bytes(data))
-    text = json.dumps(whole, indent=1) + "\n"
-    write_atomically(folder / f"{network.name}.json", lambda path: path.write_text(text, encoding="utf-8"))
-    return folder / f"{network.name}.json"
+    card_file = f"{network.name}.json"
+    with staged(folder) as stage:
+        (stage / file).write_bytes(data)
+        (stage / card_file).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        load(stage / card_file)
+    return folder / card_file
 
 
 def _narrowest(values: NDArray) -> NDArray:

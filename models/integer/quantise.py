@@ -26,6 +26,7 @@ from bmhw.models.networks.layers import combine_layout, padded
 from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
 
+from .limits import BIAS, EXPONENT, SHIFT, THRESHOLD, Limit
 from .network import IntegerLayer, IntegerNetwork, Threshold
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
@@ -86,6 +87,13 @@ class Quantisation:
             combine="logarithmic" if gives_codes else "linear",
             result="code" if gives_codes else "linear",
         )
+
+
+def _integers(real: Tensor, limit: Limit) -> np.ndarray:
+    """Rounded, halves up, int64; the nearest one within the limit."""
+    # a float64 above 2^53 need not be the limit itself: the last step is in integers
+    rounded = torch.floor(real.detach().double() + 0.5).clamp(float(limit.minimum), float(limit.maximum))
+    return np.clip(rounded.long().cpu().numpy(), limit.minimum, limit.maximum)
 
 
 def round_half_up(real: Tensor) -> Tensor:
@@ -285,7 +293,7 @@ class FoldedLayer(nn.Module):
             sums = [self._sums(bias.detach().abs()).long().cpu().numpy() for bias in self.biases]
             biases = dict(zip(("bias1", "bias2"), sums, strict=True))
         else:
-            bias = torch.floor(self.biases[0].detach() * 2.0**self.output_bits + 0.5).long().cpu().numpy()
+            bias = _integers(self.biases[0] * 2.0**self.output_bits, BIAS)
             needed = LinearCode.covering(min(int(bias.min()), -1), max(int(bias.max()), 0)).bits
             fmt, biases = dataclasses.replace(fmt, bias_bits=max(fmt.bias_bits, needed)), {"bias": bias}
         return IntegerLayer(
@@ -293,8 +301,8 @@ class FoldedLayer(nn.Module):
             format=fmt,
             weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()},
             biases=biases,
-            shift=self.shift.long().cpu().numpy(),
-            exponent=self.exponent.long().cpu().numpy(),
+            shift=_integers(self.shift, SHIFT),
+            exponent=_integers(self.exponent, EXPONENT),
         )
 
 
@@ -321,8 +329,7 @@ class FoldedNorm(nn.Module):
         return torch.relu((y - threshold.view(-1, 1, 1)) * self.sign.view(-1, 1, 1))
 
     def to_integer(self) -> Threshold:
-        threshold = torch.floor(self.threshold.detach() * self.unit + 0.5).long().cpu().numpy()
-        return Threshold(threshold, (self.sign < 0).cpu().numpy())
+        return Threshold(_integers(self.threshold * self.unit, THRESHOLD), (self.sign < 0).cpu().numpy())
 
 
 class FoldedNetwork(nn.Module):

@@ -25,11 +25,12 @@ from bmhw.hdl.checks import not_one_of
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.writing import write_atomically
-from bmhw.models.integer.fold import fold
+from bmhw.models.integer.fold import check_foldable, fold
 from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
 from bmhw.models.networks.architecture import build
 from bmhw.models.networks.network import NORM_EPSILON, Network
 from bmhw.models.networks.wiring import Wiring
+from bmhw.models.operators.precision import powers_name
 
 from .augmentation import mirrored, translated
 from .datasets import Dataset
@@ -42,7 +43,8 @@ PHASES = ("classical", "bm", "quantised")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a run depends on; the same settings give the same weights on the same machine and versions.
+    """What a run depends on; the same settings give the same weights on the same machine and versions, with as many
+    threads and powers of the same precision (``BMHW_POWERS``): the log names these.
 
     ``epochs`` and ``rates`` (Adam's largest step): one value a phase. ``layout`` and ``mac_layers``: see
     ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels;
@@ -142,6 +144,8 @@ class Trainer:
             )
         self.architecture = build(settings.architecture, channels, size).with_border(settings.border)
         self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
+        check_foldable(self.architecture, self.layouts, settings.quantisation)
+        powers_name(device)  # a precision that doesn't exist
         self.models: dict[str, nn.Module] = {}
         self.phase, self.epoch, self.step = 0, 0, 0
         self.history: list[dict[str, Any]] = []
@@ -253,6 +257,8 @@ class Trainer:
                 "validation_accuracy": accuracy(model, self.data.test_images, self.data.test_labels),
                 "seconds": round(time.monotonic() - self._started, 2),
                 "device": self._device_name,
+                "threads": torch.get_num_threads(),
+                "powers": powers_name(self.device),
             }
             self.epoch, self.step = self.epoch + 1, 0
             self.history.append(event)

@@ -10,7 +10,8 @@ import torch
 
 from bmhw.models.errors import ModelUsageError
 from bmhw.models.networks.network import Network, with_classical_weights
-from bmhw.models.operators.max_product import max_product_difference, precision, straight_through
+from bmhw.models.operators import precision
+from bmhw.models.operators.max_product import max_product_difference, straight_through
 from bmhw.models.operators.precision import POWERS, VARIABLE, powers_dtype
 from bmhw.models.operators.smoothed import _Compiled, norm_difference, smoothed_gradient_difference
 from bmhw.models.training.datasets import Dataset

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from bmhw.models.operators.max_product import max_product as operators
-from bmhw.models.operators.max_product import smoothed
+from bmhw.models.operators import max_product as operators
+from bmhw.models.operators import smoothed
 
 from .conftest import norm_errors
 
