@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from bmhw.hdl.checks import not_one_of
-from bmhw.hdl.formats.neurons import LAYOUTS as BM_LAYOUTS
+from bmhw.hdl.formats.choices import LAYOUTS as BM_LAYOUTS
 from bmhw.models.errors import ModelError
 from bmhw.models.networks.architecture import Architecture
 from bmhw.models.networks.network import Network
