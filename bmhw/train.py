@@ -137,6 +137,7 @@ def parser() -> Parser:
     result.add_argument("--threads", type=number, default=1, metavar="N", help="CPU threads (default: 1)")
     result.add_argument("--device", default="cpu", help="PyTorch device, cuda for a GPU (default: cpu)")
     result.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    result.add_argument("--force", action="store_true", help="replace the files of an earlier run in --out")
     return result
 
 
@@ -325,22 +326,22 @@ def commit() -> str | None:
     return result.stdout.strip() or None if result.returncode == 0 else None
 
 
-def write(
-    trainer, data, name: str, folder: Path, initial: Path | None, source: str | None
-) -> dict[str, float]:
+def write(trainer, data, files, initial: Path | None, source: str | None) -> dict[str, float]:
     """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent.
 
-    ``initial``: the file that the weights started from; ``source``: the commit that the run was started from.
+    ``files``: of the run (``RunFiles``); ``initial``: the file that the weights started from; ``source``: the commit
+    that the run was started from.
     """
     import torch
 
-    from bmhw.models import load
-    from bmhw.models.files.float_weights import half_precision, save_float
+    from bmhw.models.errors import ModelError
+    from bmhw.models.files.float_weights import half_precision, load_float, save_float
     from bmhw.models.files.store import save
+    from bmhw.models.files.writing import staged
     from bmhw.models.training.trainer import accuracy
 
     floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
-    network = trainer.models["quantised"].cpu().to_integer(name, data.test_images[:64])
+    network = trainer.models["quantised"].cpu().to_integer(files.name, data.test_images[:64])
     right = network.classify(data.test_images) == data.test_labels
     figures = {"classical": accuracy(floats["classical"], data.test_images, data.test_labels)}
     # of layout mac and not trained again, the second network is the first one
@@ -369,9 +370,13 @@ def write(
             "torch_version": torch.__version__,
             "history": trainer.history,
         },
-        "float_weights": save_float(name, folder, floats, initial),
     }
-    load(save(network, folder, card))  # what was written can be read
+    known = files.shared(initial)
+    try:
+        with staged(files.folder, files.kept) as stage:
+            load_float(save(network, stage, card | {"float_weights": save_float(files.name, stage, floats, known)}))
+    except (ModelError, OSError) as error:
+        raise RunError(f"{error}; the trained network is in {files.folder}: --resume writes it once more") from None
     return accuracies
 
 
@@ -380,6 +385,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import torch
 
+        from bmhw.models.files.run_files import RunFiles
         from bmhw.models.training.datasets import load_dataset
         from bmhw.models.training.importing import check_import
         from bmhw.models.training.trainer import Stopped, Trainer
@@ -393,9 +399,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
-    name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
+    usual_name = "digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}"
+    name = usual_name if args.name is None else args.name
     check_file_name("--name", name)
     folder = args.out or Path("runs") / name
+    files = RunFiles(folder, name, resume=args.resume, force=args.force)
+    files.check(dataclasses.asdict(settings))
     torch.set_num_threads(args.threads)
     console = Console(stderr=True)
     initial = None
@@ -426,7 +435,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, data, name, folder, args.init_from, source)
+    accuracies = write(trainer, data, files, args.init_from, source)
     console.print(
         f"{folder / name}.safetensors and its card: "
         + ", ".join(

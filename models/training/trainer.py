@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from bmhw.hdl.checks import not_one_of
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.files.conventions import Conventions
+from bmhw.models.files.run_files import CHECKPOINT, LOG
 from bmhw.models.files.writing import write_atomically
 from bmhw.models.integer.fold import check_foldable, fold
 from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
@@ -320,11 +321,11 @@ class Trainer:
 
     @property
     def _log(self) -> Path:
-        return self.folder / "train.jsonl"
+        return self.folder / LOG
 
     @property
     def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     def _save_if_due(self) -> None:
         if self.stop or time.monotonic() - self._saved_at > self.checkpoint_seconds:
