@@ -1,22 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.train``: train a network in three phases and write its integer weights and their card."""
 
-import ctypes
 import dataclasses
-import functools
-import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from bmhw import __version__
 from bmhw.hdl.checks import not_one_of
-from bmhw.show.progress import on_terminal
+from bmhw.show.training import TrainingReport
 
 from .command_line import Parser, RunError, UsageError, check_file_name, number, run
 
@@ -28,7 +20,6 @@ then its number codes are trained (straight-through) and written as integers. Ct
 ends; --resume goes on from there."""
 
 PHASES = ("classical", "bm", "quantised")
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def parser() -> Parser:
@@ -202,16 +193,6 @@ def recipe_from(args) -> Any:
     return chosen
 
 
-def initial_from(args, recipe, data) -> Any:
-    """What the run starts from (``Initial``); errors of ``read_initial``."""
-    from bmhw.models.files.initial import read_initial
-    from bmhw.models.networks.architecture import build
-
-    architecture = build(recipe.architecture, *data.train_images.shape[1:3])
-    layouts = architecture.layouts(recipe.layout, recipe.mac_layers)
-    return read_initial(args.init_from, architecture, layouts, conventions=conventions_from(args), order=args.order)
-
-
 def settings_from(args, recipe, initial=None) -> Any:
     """The recipe with what the options change; UsageError where they make no sense.
 
@@ -273,113 +254,6 @@ def settings_from(args, recipe, initial=None) -> Any:
     return dataclasses.replace(recipe, **changes)
 
 
-def keep_memory() -> None:
-    """Let the C library keep what is freed, where it can be told to (glibc).
-
-    Each step takes and frees the same large blocks; given back to the system, every page of them is faulted in
-    anew, which takes longer than an addition does.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**27)):
-            mallopt(parameter, value)
-
-
-class ProgressReport:
-    """Shows a trainer's events: a bar a phase, a line for each tenth of its epochs."""
-
-    def __init__(self, console: Console):
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description:>10}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not on_terminal(),
-        )
-        self.tasks: dict[str, Any] = {}
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        phase, epochs = event["phase"], event["epochs"]
-        if phase not in self.tasks:
-            self.tasks[phase] = self.progress.add_task(phase, total=epochs, state="")
-        if event["event"] == "step":
-            done = event["epoch"] + event["step"] / event["steps"]
-            state = f"epoch {event['epoch'] + 1}/{epochs} loss {event['loss']:.3f}"
-            self.progress.update(self.tasks[phase], completed=done, state=state)
-        elif event["epoch"] == epochs or event["epoch"] % max(1, epochs // 10) == 0:
-            self.console.print(
-                f"{phase:>10}  epoch {event['epoch']:>3}/{epochs}  loss {event['loss']:.3f}  "
-                f"validation {event['validation_accuracy']:.2f} %  {event['seconds']:.1f} s/epoch"
-            )
-
-
-def commit() -> str | None:
-    """The commit of the source tree that this runs from; None outside one."""
-    result = subprocess.run(
-        ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def write(trainer, data, files, initial: Path | None, source: str | None) -> dict[str, float]:
-    """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent.
-
-    ``files``: of the run (``RunFiles``); ``initial``: the file that the weights started from; ``source``: the commit
-    that the run was started from.
-    """
-    import torch
-
-    from bmhw.models.errors import ModelError
-    from bmhw.models.files.float_weights import half_precision, load_float, save_float
-    from bmhw.models.files.store import save
-    from bmhw.models.files.writing import staged
-    from bmhw.models.training.trainer import accuracy
-
-    floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
-    network = trainer.models["quantised"].cpu().to_integer(files.name, data.test_images[:64])
-    right = network.classify(data.test_images) == data.test_labels
-    figures = {"classical": accuracy(floats["classical"], data.test_images, data.test_labels)}
-    # of layout mac and not trained again, the second network is the first one
-    same = trainer.models["bm"].layouts == trainer.models["classical"].layouts and not trainer.settings.epochs[1]
-    figures["bm"] = figures["classical"] if same else accuracy(floats["bm"], data.test_images, data.test_labels)
-    accuracies = {
-        "classical_accuracy": figures["classical"],
-        "bm_float_accuracy": figures["bm"],
-        "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
-    }
-    card = {
-        "accuracy": accuracies,
-        "data": {
-            "name": data.name,
-            "description": data.description,
-            "train_images": len(trainer.data.train_images),
-            "validation_images": trainer.settings.validation,
-            "test_images": len(data.test_images),
-        },
-        "training": {
-            **dataclasses.asdict(trainer.settings),
-            # a resumed run's too: the clock of this process would count its last part alone
-            "seconds": round(sum(epoch["seconds"] for epoch in trainer.history), 1),
-            "commit": source,
-            "bmhw_version": __version__,
-            "torch_version": torch.__version__,
-            "history": trainer.history,
-        },
-    }
-    known = files.shared(initial)
-    try:
-        with staged(files.folder, files.kept) as stage:
-            load_float(save(network, stage, card | {"float_weights": save_float(files.name, stage, floats, known)}))
-    except (ModelError, OSError) as error:
-        raise RunError(f"{error}; the trained network is in {files.folder}: --resume writes it once more") from None
-    return accuracies
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
@@ -387,13 +261,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from bmhw.models.files.run_files import RunFiles
         from bmhw.models.training.datasets import load_dataset
-        from bmhw.models.training.importing import check_import
-        from bmhw.models.training.trainer import Stopped, Trainer
+        from bmhw.models.training.importing import check_import, imported
+        from bmhw.models.training.run import train
+        from bmhw.models.training.trainer import Stopped
     except ImportError as error:
         raise RunError(f"training needs {error.name}: pip install 'bmhw[models]'") from None
     recipe = recipe_from(args)
     settings = settings_from(args, recipe)  # its errors before anything is read
-    conventions_from(args)
+    conventions = conventions_from(args)
     data = load_dataset(args.dataset, args.data)
     try:
         torch.empty(0, device=args.device)
@@ -402,48 +277,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     usual_name = "digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}"
     name = usual_name if args.name is None else args.name
     check_file_name("--name", name)
-    folder = args.out or Path("runs") / name
-    files = RunFiles(folder, name, resume=args.resume, force=args.force)
-    files.check(dataclasses.asdict(settings))
+    files = RunFiles(args.out or Path("runs") / name, name, resume=args.resume, force=args.force)
     torch.set_num_threads(args.threads)
-    console = Console(stderr=True)
+    report = TrainingReport()
     initial = None
     if args.init_from is not None:
-        initial = initial_from(args, recipe, data)
+        initial = imported(args.init_from, recipe, data, conventions, args.order)
         settings = settings_from(args, recipe, initial)
-        if not args.resume:  # before anything is written
-            tell = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
-            check_import(initial, settings, data, tell, accept=args.accept_import, device=args.device)
-    torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums differ from run to run
-    keep_memory()
-    states = {} if initial is None else initial.states
-    trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=states)
-
-    def interrupted(*_):
-        if trainer.stop:  # the second time: at once
-            raise KeyboardInterrupt
-        trainer.stop = True
-
-    usual = signal.signal(signal.SIGINT, interrupted)
-    report = ProgressReport(console)
-    source = commit()  # before training: the tree may have moved on when it ends
+    files.check(dataclasses.asdict(settings))
+    if initial is not None and not args.resume:  # before anything is written
+        check_import(initial, settings, data, report.tell, accept=args.accept_import, device=args.device)
     try:
-        with report.progress:
-            trainer.run(report)
+        accuracies = train(settings, data, files, initial=initial, device=args.device, report=report)
     except Stopped:
-        console.print(f"Stopped; go on with --resume (checkpoint in {folder})")
+        report.tell(f"Stopped; go on with --resume (checkpoint in {files.folder})")
         return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, data, files, args.init_from, source)
-    console.print(
-        f"{folder / name}.safetensors and its card: "
-        + ", ".join(
-            f"{key.removesuffix('_accuracy').replace('_', ' ')} {value:.2f} %"
-            for key, value in accuracies.items()
-        ),
-        soft_wrap=True,  # names stay whole where this isn't a terminal
-    )
+    shown = (f"{key.removesuffix('_accuracy').replace('_', ' ')} {value:.2f} %" for key, value in accuracies.items())
+    report.tell(f"{files.folder / name}.safetensors and its card: {', '.join(shown)}")
     return 0
 
 

@@ -3,21 +3,32 @@
 epsilon or the scaling of its images, shows in its accuracy."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from bmhw.models.errors import ModelError
-from bmhw.models.files.initial import Initial
+from bmhw.models.files.conventions import Conventions
+from bmhw.models.files.initial import Initial, read_initial
 from bmhw.models.networks.architecture import build
 from bmhw.models.networks.network import Network
 
 from .datasets import Dataset
 from .trainer import Settings, accuracy
 
-__all__ = ["check_import"]
+__all__ = ["check_import", "imported"]
 
 LEAST_FACTOR = 2
 """How many times chance an imported network's accuracy must be."""
+
+
+def imported(
+    path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None
+) -> Initial:
+    """What a run with these settings starts from; errors of ``read_initial``."""
+    architecture = build(settings.architecture, *data.train_images.shape[1:3])
+    layouts = architecture.layouts(settings.layout, settings.mac_layers)
+    return read_initial(path, architecture, layouts, conventions=conventions, order=order)
 
 
 def check_import(

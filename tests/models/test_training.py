@@ -17,6 +17,7 @@ from bmhw.models import ModelError, load
 from bmhw.models.files.store import WEIGHTS
 from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.networks.network import Network, convert
+from bmhw.models.training import run
 from bmhw.models.training.trainer import Settings, Stopped, Trainer, accuracy
 
 SETTINGS = Settings(
@@ -148,7 +149,7 @@ def test_a_card_names_the_commit_that_the_run_started_from(monkeypatch, tmp_path
         usual(trainer, *arguments)
         commits[0] = "after"
 
-    monkeypatch.setattr(train, "commit", lambda: commits[0])
+    monkeypatch.setattr(run, "commit", lambda: commits[0])
     monkeypatch.setattr(Trainer, "run", moved_on)
     epochs = [f"--{phase}-epochs=0" for phase in ("classical", "bm", "quantised")]
     assert train.main(["--out", str(tmp_path), "--name", "small", *epochs]) == 0
