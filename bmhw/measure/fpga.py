@@ -126,9 +126,14 @@ class Fpga:
         runs = []
         for number, seed in enumerate(self.seeds, start=1):
             self.progress(f"{name}: placing and routing, seed {seed} ({number} of {len(self.seeds)})")
-            key = digest("fpga placed", 2, netlist, self.device.options, seed, self.frequency, self.nextpnr.version)
-            runs.append(self._stored(key, lambda seed=seed: {
-                "seed": seed, **_run(self.nextpnr.place(netlist, seed, self.frequency))}))
+
+            def key(seed: int = seed) -> tuple:
+                return "fpga placed", 2, netlist, self.device.options, seed, self.frequency, self.nextpnr.version
+
+            def place(seed: int = seed) -> dict[str, Any]:
+                return {"seed": seed, **_run(self.nextpnr.place(netlist, seed, self.frequency))}
+
+            runs.append(self._stored(key, place))
         median = sorted(runs, key=lambda run: run["fmax_mhz"])[(len(runs) - 1) // 2]
         frequencies = [run["fmax_mhz"] for run in runs]
         return {
@@ -153,17 +158,19 @@ class Fpga:
         generated = generate(design, self.cache, ShiftWrapper, WRAPPER)
         neuron = instances(generated.verilog, WRAPPER)["neuron"]
         script = synthesis_script(self.device, WRAPPER, neuron, **self.resources)
-        files = self._stored(digest("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
+        files = self._stored(lambda: ("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
             self.engine.run(script, {"design.v": generated.verilog}, ("cells.json", "netlist.json"))))
         counts, wrapper = (count_cells(self.device, json.loads(files["cells.json"]), module)
                            for module in (neuron, WRAPPER))
         return _Mapped(files["netlist.json"], counts, wrapper, generated.latency, script)
 
-    def _stored(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        found = self.cache.get(key)
+    def _stored(self, key: Callable[[], tuple], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is in the cache under a key, or is made; the key is asked for again then, as another tool may have taken
+        the place of one that doesn't work."""
+        found = self.cache.get(digest(*key()))
         if found is None:
             found = make()
-            self.cache.set(key, found)
+            self.cache.set(digest(*key()), found)
         return found
 
 

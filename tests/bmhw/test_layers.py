@@ -4,8 +4,8 @@
 import json
 
 import pytest
-from calls import assert_one_line, command_of, figures_of, map_blocks_without_yosys
-from liberty_text import liberty_text
+from support.calls import assert_one_line, command_of, figures_of, map_blocks_without_yosys
+from support.liberty_text import liberty_text
 
 from bmhw import layers
 from bmhw.errors import TimeLimitError

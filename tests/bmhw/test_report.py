@@ -4,12 +4,10 @@
 import dataclasses
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from calls import figures_without_yosys, map_blocks_without_yosys
+from support.calls import call, figures_without_yosys, map_blocks_without_yosys
 
 from bmhw import explore, layers, report
 from bmhw.command_line import RunError
@@ -151,7 +149,7 @@ def test_the_ranking_is_that_of_the_shipped_rows(objective, combine):
     (["--jobs", "0"], ["1 or more", "0"]),
 ])
 def test_bad_input_of_explore(arguments, words):
-    result = subprocess.run([sys.executable, "-m", "bmhw.explore", *arguments], capture_output=True, text=True)
+    result = call("bmhw.explore", *arguments)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert all(word in result.stderr for word in words)
 

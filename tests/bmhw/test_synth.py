@@ -6,8 +6,8 @@ import os
 import re
 
 import pytest
-from calls import assert_one_line, command_of, figures_of
-from liberty_text import GATE_EQUIVALENT, liberty_text
+from support.calls import assert_one_line, command_of, figures_of
+from support.liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw import layers, synth
 from bmhw.flow.cache import Cache

@@ -3,10 +3,9 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import pytest
+from support.calls import call
 
 from bmhw import layers, report, synth, tradeoff
 from bmhw.command_line import RunError
@@ -184,8 +183,7 @@ def test_the_report_shows_every_network(result, tmp_path):
     (["--objective", "smal"], ["area, balanced, delay"]),
 ])
 def test_bad_input_is_one_line(arguments, words):
-    done = subprocess.run([sys.executable, "-m", "bmhw.tradeoff", *arguments], capture_output=True, text=True,
-                          timeout=300)  # what is taken for good input measures for long
+    done = call("bmhw.tradeoff", *arguments, "--time-limit", "1")  # what is taken for good input measures for long
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stdout == ""
     assert all(word in done.stderr for word in words), done.stderr
 

@@ -1,93 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled operators give the same bits on every machine: any instruction set, any number of threads."""
+"""Compiled libraries in the cache folder: kept, replaced where damaged, made without it where it can't be had."""
 
-import platform
+import ctypes
+import os
+import shutil
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from bmhw.models.operators import maximum_of_sums, native, native_build, smoothed
-from bmhw.models.operators.max_product import max_product, max_product_difference
-from bmhw.models.operators.precision import VARIABLE
+from bmhw import errors
+from bmhw.flow.cache import cache_folder
+from bmhw.models.operators import native_build
 
-BASELINES = {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "armv8-a", "arm64": "armv8-a"}
-"""What every processor of a kind can do: other registers, and on x86 no product and sum in one instruction."""
+pytestmark = pytest.mark.skipif(native_build._compiler() is None, reason="there is no C++ compiler")
 
 
-def results():
-    """Of every compiled function, in both precisions: a few registers and a rest of columns, images for every part."""
-    generator = torch.Generator().manual_seed(4)
-    x = torch.randn(37, 5, 6, 7, generator=generator).relu().requires_grad_()
-    w = torch.randn(2, 19, 5, 3, 3, generator=generator).requires_grad_()
-    found = []
-    values = max_product(x, w[0], 1, 1, "native")
-    direction = torch.randn(values.shape, generator=generator)
-    found += [values, *torch.autograd.grad(values, (x, w), direction)]
-    values = max_product_difference(x, w, 1, 1, "native")
-    found += [values, *torch.autograd.grad(values, (x, w), direction)]
-    for precision in ("float32", "bfloat16"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(VARIABLE, precision)
-            # the steps alone: the convolution between them is PyTorch's
-            dtype = smoothed.powers_dtype(x)
-            x_scale, x_powers = smoothed._Compiled.powers(x.detach(), 15.0, dtype)
-            w_scale, w_powers = smoothed._Compiled.powers(w.detach().abs().flatten(0, 1), 15.0, dtype)
-        sums = (torch.rand(37, 38, 6, 7, generator=generator) ** 15).to(dtype)
-        sums = sums.contiguous(memory_format=torch.channels_last)
-        values, quotients = smoothed._Compiled.difference(sums, 15.0, x_scale, w_scale)
-        came = direction.contiguous(memory_format=torch.channels_last)
-        gradient = smoothed._Compiled.sums_gradient(came, quotients, x_scale, w_scale)
-        assert smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()).abs().sum() > 0
-        found += [x_scale, x_powers, w_scale, w_powers, values, quotients, gradient]
-        found.append(smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()))
-    rng = np.random.default_rng(0)
-    rows = maximum_of_sums.Rows(
-        np.array([0, 20, 27]), rng.integers(0, 20, 27).astype(np.int32), rng.integers(0, 256, 27).astype(np.int16)
-    )
-    candidates = rng.integers(-255, 256, (20, 300)).astype(np.int16)
-    found.append(torch.from_numpy(maximum_of_sums.maxima_of_rows(candidates, rows, torch.get_num_threads())))
-    return [tensor.detach().clone() for tensor in found]
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The folder that the variable names, and the temporary one, with names that a shell would take apart."""
+    folder, temporary = tmp_path / "c $x'y #[é]", tmp_path / "t $x'y #[é]"
+    folder.mkdir()
+    temporary.mkdir()
+    (folder / "a").write_text("x")
+    monkeypatch.setenv("BMHW_CACHE_DIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(errors, "_warned", set())
+    # quick to compile: what is optimised is not the question here
+    monkeypatch.setattr(native_build, "FLAGS", (*native_build.FLAGS, "-O0"))
+    yield folder
+    assert (folder / "a").read_text() == "x" and not os.listdir(temporary)
 
 
-def assert_same(one, other):
-    assert len(one) == len(other)
-    for a, b in zip(one, other, strict=True):
-        assert torch.equal(a, b) and a.any()
+def library():
+    """As in a new process."""
+    return native_build.library.__wrapped__("maximum_of_sums")
 
 
-@pytest.fixture
-def compiled():
-    assert native.unavailable_reason() is None, "needs a C++ compiler"
+def test_it_is_kept_and_taken_from_there(folder, monkeypatch, capsys):
+    assert isinstance(library(), ctypes.CDLL)
+    (kept,) = cache_folder().glob("*.so")
+    assert kept.parent == folder / "bmhw-cache"
+    monkeypatch.setattr(native_build, "write_atomically", None)  # would fail
+    assert library()._name == str(kept) and capsys.readouterr().err == ""
 
 
-def test_any_number_of_threads_gives_the_same_bits(compiled):
-    usual, expected = torch.get_num_threads(), None
-    try:
-        for threads in (1, 2, 3, 5):
-            torch.set_num_threads(threads)
-            found = results()
-            assert_same(found, expected or found)
-            expected = found
-    finally:
-        torch.set_num_threads(usual)
+@pytest.mark.parametrize("content", [b"", b"damaged", b"\x7fELF"])
+def test_a_damaged_one_is_replaced(content, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(ctypes, "CDLL", str)  # a name that was loaded once isn't read again in a process
+        kept = Path(library())
+    kept.write_bytes(content)
+    assert isinstance(library(), ctypes.CDLL)
+    assert kept.stat().st_size > 1000 and capsys.readouterr().err == ""
 
 
-def test_any_instruction_set_gives_the_same_bits(compiled, monkeypatch):
-    expected, usual = results(), native_build.library
-    baseline = BASELINES[platform.machine()]
-    for module in (native, smoothed, maximum_of_sums):
-        monkeypatch.setattr(module, "library", lambda name: usual(name, baseline))
-    assert usual("p_norm", baseline) is not usual("p_norm")
-    assert_same(results(), expected)
+def test_a_folder_of_another_is_left_alone(folder, capsys):
+    (folder / "bmhw-cache").mkdir()
+    (folder / "bmhw-cache" / "theirs").write_text("x")
+    assert isinstance(library(), ctypes.CDLL)
+    assert os.listdir(folder / "bmhw-cache") == ["theirs"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "holds other files" in said
 
 
-def test_a_library_of_another_machine_or_compiler_is_not_loaded(compiled, monkeypatch, tmp_path):
-    """The cache folder may lie on a disk that unlike machines share."""
-    for variable in ("XDG_CACHE_HOME", "BMHW_CACHE_DIR"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    build, usual, names = native_build.library.__wrapped__, native_build.target, []
-    for other in ("", "", "#define __NOVEL_INSTRUCTIONS__ 1\n", '#define __VERSION__ "99"\n'):
-        monkeypatch.setattr(native_build, "target", lambda command, other=other: usual(command) + other)
-        names.append(build("maximum_of_sums")._name)
-    assert names[0] == names[1] and len(set(names)) == 3
+def test_a_full_disk_costs_the_cache_and_nothing_else(folder, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(native_build, "write_atomically", full)
+    assert isinstance(library(), ctypes.CDLL)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and os.strerror(28) in said
+    assert os.listdir(folder / "bmhw-cache") == ["CACHEDIR.TAG"]
+
+
+def test_a_compiler_with_options_is_the_variable_s(monkeypatch):
+    compiler = native_build._compiler()
+    monkeypatch.setenv("CXX", f"{compiler[0]} -DOPTION")
+    assert native_build._compiler() == [compiler[0], "-DOPTION"] and isinstance(library(), ctypes.CDLL)
+
+
+def test_a_compiler_in_a_folder_with_spaces(tmp_path, monkeypatch):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "c++").symlink_to(shutil.which(native_build._compiler()[0]))
+    monkeypatch.setenv("CXX", str(tmp_path / "a b" / "c++"))
+    assert native_build._compiler() == [str(tmp_path / "a b" / "c++")] and isinstance(library(), ctypes.CDLL)
+
+
+def test_the_compiler_s_own_words_say_why_there_is_none(tmp_path, monkeypatch):
+    (tmp_path / "g++").write_text("#!/bin/sh\necho In file x: >&2; echo fatal error: no memory >&2; exit 1\n")
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "g++"))
+    assert library().endswith("can't compile maximum_of_sums.cpp: fatal error: no memory")

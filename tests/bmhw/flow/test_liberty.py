@@ -7,7 +7,7 @@ import hashlib
 import re
 
 import pytest
-from liberty_text import GATE_EQUIVALENT, liberty_text
+from support.liberty_text import GATE_EQUIVALENT, liberty_text
 
 from bmhw.errors import RunError
 from bmhw.flow import liberty as liberty_module

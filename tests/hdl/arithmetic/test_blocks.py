@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from simulation import pack, simulate
+from support.simulation import pack, simulate
 
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import Comparator, CompareSelect

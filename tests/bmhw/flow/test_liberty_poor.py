@@ -5,8 +5,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from calls import figures_of
-from liberty_text import cell_text, flip_flop_text, liberty_text, library_text
+from support.calls import figures_of
+from support.liberty_text import cell_text, flip_flop_text, liberty_text, library_text
 
 from bmhw import layers, synth
 from bmhw.errors import RunError

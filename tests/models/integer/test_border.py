@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
+from support.networks import random_network
 
 from bmhw.models import ModelError, load
 from bmhw.models.files.float_weights import half_precision, load_float, save_float
@@ -16,8 +17,6 @@ from bmhw.models.integer.layer_errors import layer_errors
 from bmhw.models.integer.quantise import Quantisation
 from bmhw.models.networks.architecture import Architecture, Builder
 from bmhw.models.networks.network import Network
-
-from .conftest import random_network
 
 BORDER = (76.8, 200.5)
 """Pixels of two channels; as codes 77 and 201 (halves up)."""

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.networks import norm_errors
 
 from bmhw.models.operators import max_product as operators
 from bmhw.models.operators import smoothed
-
-from .conftest import norm_errors
 
 HAS_WHEELS = sys.platform == "linux" and platform.machine() == "x86_64"  # as the extra "test" in pyproject.toml
 

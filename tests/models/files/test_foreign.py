@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.networks import random_network
 from torch import nn
 
 from bmhw.models import ModelError
@@ -21,8 +22,6 @@ from bmhw.models.files.initial import read_initial
 from bmhw.models.files.store import WEIGHTS
 from bmhw.models.networks.architecture import Builder, resnet_small
 from bmhw.models.networks.network import Network
-
-from .conftest import random_network
 
 
 def small():

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from amaranth.sim import Simulator
-from simulation import packed_vectors, random_vectors, simulate
+from support.simulation import packed_vectors, random_vectors, simulate
 
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA

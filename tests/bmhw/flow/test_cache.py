@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bmhw import errors
+from bmhw import errors, synth
 from bmhw.flow import cache as cache_module
 from bmhw.flow.cache import Cache, NotOursError, cache_folder, claim, digest
 
@@ -225,6 +225,26 @@ def test_files_beside_the_own_folder_stay(tmp_path, monkeypatch, warned):
     assert {name: content for name, content in tree(tmp_path).items() if not name.startswith("bmhw-cache")} == before
 
 
+def test_a_command_keeps_to_the_own_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BMHW_CACHE_DIR", str(tmp_path))
+    (tmp_path / "src").mkdir()
+    for name in ("src/a", "cache.db"):
+        (tmp_path / name).write_text("x")
+    figures = []
+    for _ in range(2):
+        assert synth.main(["--bits", "2", "--inputs", "2", "--json", "-"]) == 0
+        out, err = capsys.readouterr()
+        figures.append(json.loads(out))
+        assert err == "" and {path.name for path in tmp_path.iterdir()} == {"src", "cache.db", "bmhw-cache"}
+    assert figures[0] == figures[1]
+    # no cache at all: the same figures, and one line
+    (tmp_path / "bmhw-cache" / "CACHEDIR.TAG").write_text("another's")
+    before = tree(tmp_path)
+    assert synth.main(["--bits", "2", "--inputs", "2", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == figures[0] and err.count("\n") == 1 and tree(tmp_path) == before
+
+
 def test_a_folder_of_another_user_is_not_trusted(tmp_path, monkeypatch, warned):
     """What is built is run from it."""
     Cache(tmp_path / "c").set("key", {"gates": 3})
@@ -285,7 +305,8 @@ def test_a_disk_that_is_full_from_the_beginning_leaves_no_half_folder(tmp_path, 
     assert tree(tmp_path) == before and "nothing is kept" in warned()
 
 
-def test_a_folder_that_can_only_be_read_is_read(tmp_path, warned):
+def test_a_folder_that_can_only_be_read_is_read(tmp_path, monkeypatch, warned):
+    monkeypatch.setattr(cache_module, "_USED_AGAIN", -1)  # that a value is used is noted, if it can be
     Cache(tmp_path / "c").set("key", {"gates": 3})
     if os.geteuid() == 0:
         os.chown(tmp_path / "c", 65534, -1)
@@ -323,6 +344,20 @@ def test_a_database_that_stays_locked_is_waited_for_once(tmp_path, monkeypatch, 
     other.execute("ROLLBACK")
     assert cache.get("key") is None, "a cache that can't be read is left alone for the rest of the process"
     assert Cache(tmp_path / "c").get("key") == {"gates": 3}
+
+
+def test_one_that_another_process_writes_for_long_is_only_read(tmp_path, monkeypatch, warned):
+    """It is waited for once, not with every value."""
+    monkeypatch.setattr(cache_module, "_BUSY", 0.01)
+    cache = Cache(tmp_path / "c")
+    cache.set("key", {"gates": 3})
+    other = sqlite3.connect(tmp_path / "c" / "results.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    cache.set("other", {"gates": 4})
+    assert "locked" in warned() and cache.get("key") == {"gates": 3}
+    other.execute("ROLLBACK")
+    cache.set("other", {"gates": 4})
+    assert cache.get("other") is None and cache.get("key") == {"gates": 3}
 
 
 def test_processes_share_it(tmp_path):

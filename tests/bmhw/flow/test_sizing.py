@@ -4,7 +4,7 @@
 import json
 
 import pytest
-from liberty_text import liberty_text
+from support.liberty_text import liberty_text
 
 from bmhw.errors import RunError, TimeLimitError
 from bmhw.flow.blocks import FLAT, BlockMapper, Modules

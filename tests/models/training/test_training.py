@@ -3,7 +3,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from support.calls import call
 
 from bmhw import train
 from bmhw.models import ModelError, load
@@ -163,16 +163,8 @@ def test_rates_of_the_command_line_are_those_of_their_phases():
 
 
 class TestCommands:
-    def run(self, *arguments, **options):
-        environment = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run(
-            [sys.executable, "-m", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-            **options,
-        )
+    def run(self, *arguments):
+        return call(*arguments, COLUMNS="200")
 
     def test_train_writes_a_network_that_evaluate_measures(self, tmp_path):
         trained = self.run(
@@ -261,8 +253,7 @@ class TestCommands:
         assert json.loads(measured.stdout)["bm_integer_accuracy"] > 90
 
     def test_list(self):
-        result = subprocess.run([sys.executable, "-m", "bmhw.models", "list"], capture_output=True, text=True,
-                                env={**os.environ, "COLUMNS": "40"}, check=False)
+        result = call("bmhw.models", "list", COLUMNS="40")
         lines = [line.split() for line in result.stdout.splitlines()]
         assert result.returncode == 0 and "…" not in result.stdout
         for path in WEIGHTS.glob("*.json"):  # each whole on one line, however narrow the terminal

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from simulation import pack, random_vectors, simulate
+from support.simulation import pack, random_vectors, simulate
 
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.mac import MacFormat

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from support.networks import norm_errors
 
 from bmhw.models.errors import ModelUsageError
 from bmhw.models.networks.network import Network, with_classical_weights
@@ -17,8 +18,6 @@ from bmhw.models.operators.smoothed import _Compiled, norm_difference, smoothed_
 from bmhw.models.training.datasets import Dataset
 from bmhw.models.training.methods import METHODS, Method, layer_distance
 from bmhw.models.training.trainer import Settings, Trainer, accuracy
-
-from .conftest import norm_errors
 
 SIGNS = {"nonnegative": False, "signed": True}
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from support.networks import norm_errors, random_network
 
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models import ModelError, load
@@ -17,8 +18,6 @@ from bmhw.models.integer.quantise import FoldedNorm, Quantisation
 from bmhw.models.operators.maximum_of_sums import Rows, maxima_of_rows, plain_maxima_of_rows
 from bmhw.models.operators.native_build import library
 from bmhw.models.training.datasets import load_dataset
-
-from .conftest import norm_errors, random_network
 
 QUANTISATIONS = {
     "8": Quantisation(),

@@ -5,7 +5,7 @@ import dataclasses
 import re
 
 import pytest
-from liberty_text import liberty_text
+from support.liberty_text import liberty_text
 
 from bmhw.errors import RunError
 from bmhw.flow.liberty_cells import read_cells

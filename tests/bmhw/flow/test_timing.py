@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from liberty_text import liberty_text
+from support.liberty_text import liberty_text
 
 from bmhw.errors import RunError
 from bmhw.flow.cache import Cache

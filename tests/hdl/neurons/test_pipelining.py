@@ -8,7 +8,7 @@ import random
 
 import numpy as np
 import pytest
-from simulation import packed_vectors, random_vectors, simulate
+from support.simulation import packed_vectors, random_vectors, simulate
 
 from bmhw import export, synth
 from bmhw.errors import UsageError

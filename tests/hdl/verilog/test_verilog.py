@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from amaranth._toolchain.yosys import _BuiltinYosys
-from proof import equivalent, plain_rtlil
+from support.proof import equivalent, plain_rtlil
 
 from bmhw.errors import RunError, UsageError
 from bmhw.flow.cache import Cache

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled operators give the same bits on every machine: any instruction set, any number of threads."""
+
+import platform
+
+import numpy as np
+import pytest
+import torch
+
+from bmhw.models.operators.max_product import (
+    max_product,
+    max_product_difference,
+    maximum_of_sums,
+    native,
+    native_build,
+    smoothed,
+)
+from bmhw.models.operators.precision import VARIABLE
+
+BASELINES = {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "armv8-a", "arm64": "armv8-a"}
+"""What every processor of a kind can do: other registers, and on x86 no product and sum in one instruction."""
+
+
+def results():
+    """Of every compiled function, in both precisions: a few registers and a rest of columns, images for every part."""
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(37, 5, 6, 7, generator=generator).relu().requires_grad_()
+    w = torch.randn(2, 19, 5, 3, 3, generator=generator).requires_grad_()
+    found = []
+    values = max_product(x, w[0], 1, 1, "native")
+    direction = torch.randn(values.shape, generator=generator)
+    found += [values, *torch.autograd.grad(values, (x, w), direction)]
+    values = max_product_difference(x, w, 1, 1, "native")
+    found += [values, *torch.autograd.grad(values, (x, w), direction)]
+    for precision in ("float32", "bfloat16"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(VARIABLE, precision)
+            # the steps alone: the convolution between them is PyTorch's
+            dtype = smoothed.powers_dtype(x)
+            x_scale, x_powers = smoothed._Compiled.powers(x.detach(), 15.0, dtype)
+            w_scale, w_powers = smoothed._Compiled.powers(w.detach().abs().flatten(0, 1), 15.0, dtype)
+        sums = (torch.rand(37, 38, 6, 7, generator=generator) ** 15).to(dtype)
+        sums = sums.contiguous(memory_format=torch.channels_last)
+        values, quotients = smoothed._Compiled.difference(sums, 15.0, x_scale, w_scale)
+        came = direction.contiguous(memory_format=torch.channels_last)
+        gradient = smoothed._Compiled.sums_gradient(came, quotients, x_scale, w_scale)
+        assert smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()).abs().sum() > 0
+        found += [x_scale, x_powers, w_scale, w_powers, values, quotients, gradient]
+        found.append(smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()))
+    rng = np.random.default_rng(0)
+    rows = maximum_of_sums.Rows(
+        np.array([0, 20, 27]), rng.integers(0, 20, 27).astype(np.int32), rng.integers(0, 256, 27).astype(np.int16)
+    )
+    candidates = rng.integers(-255, 256, (20, 300)).astype(np.int16)
+    found.append(torch.from_numpy(maximum_of_sums.maxima_of_rows(candidates, rows, torch.get_num_threads())))
+    return [tensor.detach().clone() for tensor in found]
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a, b) and a.any()
+
+
+@pytest.fixture
+def compiled():
+    assert native.unavailable_reason() is None, "needs a C++ compiler"
+
+
+def test_any_number_of_threads_gives_the_same_bits(compiled):
+    usual, expected = torch.get_num_threads(), None
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found = results()
+            assert_same(found, expected or found)
+            expected = found
+    finally:
+        torch.set_num_threads(usual)
+
+
+def test_any_instruction_set_gives_the_same_bits(compiled, monkeypatch):
+    expected, usual = results(), native_build.library
+    baseline = BASELINES[platform.machine()]
+    for module in (native, smoothed, maximum_of_sums):
+        monkeypatch.setattr(module, "library", lambda name: usual(name, baseline))
+    assert usual("p_norm", baseline) is not usual("p_norm")
+    assert_same(results(), expected)
+
+
+def test_a_library_of_another_machine_or_compiler_is_not_loaded(compiled, monkeypatch, tmp_path):
+    """The cache folder may lie on a disk that unlike machines share."""
+    for variable in ("XDG_CACHE_HOME", "BMHW_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    build, usual, names = native_build.library.__wrapped__, native_build.target, []
+    for other in ("", "", "#define __NOVEL_INSTRUCTIONS__ 1\n", '#define __VERSION__ "99"\n'):
+        monkeypatch.setattr(native_build, "target", lambda command, other=other: usual(command) + other)
+        names.append(build("maximum_of_sums")._name)
+    assert names[0] == names[1] and len(set(names)) == 3
