@@ -356,6 +356,8 @@ class Trainer:
             with warnings.catch_warnings():  # about foreign kinds of files, of which a line is said below
                 warnings.simplefilter("ignore")
                 state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            if not isinstance(state, Mapping):
+                raise TypeError(f"it holds a {type(state).__name__}")
             saved = state["settings"]
             # a setting that a newer version knows has its default in an older version's checkpoint
             saved = {f.name: f.default for f in dataclasses.fields(Settings)} | self._assumed_before(saved) | saved
