@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from bmhw import __version__
+from bmhw.flow.files import check_writable, deliver_json, write_atomically
 from bmhw.show.accuracy_tables import drawn, page, tables
 from bmhw.show.plots import accuracy_width
 from bmhw.show.tables import print_whole
 
-from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, run, write_atomically
+from .command_line import Parser, RunError, UsageError, run
 
 __all__ = ["main", "parser"]
 

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from bmhw.flow.files import check_writable, deliver_json
+
 from . import __version__
-from .command_line import Parser, check_writable, deliver_json, run
+from .command_line import Parser, run
 from .errors import BmhwError
 from .flow.cache import cache_folder
 from .flow.engine import Engine

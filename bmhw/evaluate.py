@@ -6,9 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.show.evaluation import accuracy_table, trace_table
 
-from .command_line import Parser, RunError, UsageError, check_writable, deliver_json, number, run
+from .command_line import Parser, RunError, UsageError, run
+from .options import number
 
 __all__ = ["main", "parser"]
 

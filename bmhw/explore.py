@@ -6,10 +6,12 @@ from pathlib import Path
 
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import ENGINES, Engine
+from bmhw.flow.files import check_writable, write_atomically
 from bmhw.measure.exploration import FAMILIES, SHAPES, TABLE, designs, explore, merged, table_in, table_text
 from bmhw.show.progress import shares
 
-from .command_line import Parser, UsageError, check_writable, jobs_from, jobs_option, number, run, write_atomically
+from .command_line import Parser, UsageError, run
+from .options import jobs_from, jobs_option, number
 
 __all__ = ["main", "parser"]
 

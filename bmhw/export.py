@@ -13,7 +13,8 @@ from bmhw.hdl.checks import check_range
 from bmhw.sim.stimulus import vectors
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
 
-from .command_line import Parser, UsageError, design_from, design_options, number, registers_from, run
+from .command_line import Parser, UsageError, run
+from .options import design_from, design_options, number, registers_from
 
 __all__ = ["main"]
 

@@ -15,30 +15,26 @@ from rich.text import Text
 
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
+from bmhw.flow.files import check_writable, deliver_json, reading, write_atomically
 from bmhw.flow.fpga import DEVICES, NextPnr
 from bmhw.hdl.checks import check_range
 from bmhw.hdl.neurons.design import Design
 from bmhw.measure.fpga import Fpga, compare
-from bmhw.measure.pipelining import pipeline_options, pipelined
+from bmhw.measure.pipelining import pipelined
 from bmhw.measure.selection import AUTO
 from bmhw.show.progress import steps
 from bmhw.show.tables import pipeline, plain_table, title
 
-from .command_line import (
-    Parser,
-    UsageError,
-    check_writable,
+from .command_line import Parser, UsageError, run
+from .options import (
     comparison_options,
-    deliver_json,
     design_options,
     designs_from,
     number,
-    reading,
-    run,
+    pipeline_options,
     run_options,
     stated_command,
     time_limit_from,
-    write_atomically,
 )
 
 __all__ = ["main"]

@@ -12,6 +12,7 @@ from rich.text import Text
 from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.liberty import Library, load_library
 from bmhw.flow.scripts import ABC_GATES, ABC_SIZING, GATES, OBJECTIVES
 from bmhw.hdl.checks import not_one_of
@@ -23,20 +24,8 @@ from bmhw.measure.selection import AUTO
 from bmhw.show.progress import shares
 from bmhw.show.tables import code_width, left_out, plain_table, print_whole
 
-from .command_line import (
-    Parser,
-    UsageError,
-    check_writable,
-    deliver_json,
-    jobs_from,
-    jobs_option,
-    liberty_option,
-    number,
-    run,
-    run_options,
-    stated_command,
-    time_limit_from,
-)
+from .command_line import Parser, UsageError, run
+from .options import jobs_from, jobs_option, liberty_option, number, run_options, stated_command, time_limit_from
 
 __all__ = ["main"]
 

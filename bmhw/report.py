@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bmhw.flow.files import check_own, reading, write_atomically
 from bmhw.show.plots import accuracy_cost, gates_depth
 from bmhw.show.report import PAGE_MARK, PAGE_PLOT, PLOT_MARK, markdown, read, read_tradeoffs
 
-from .command_line import Parser, check_own, reading, run, write_atomically
+from .command_line import Parser, run
 
 __all__ = ["main", "parser"]
 

@@ -11,21 +11,20 @@ from rich.console import Console
 
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.liberty import load_library
 from bmhw.measure.neurons import compare, figures, measure
-from bmhw.measure.pipelining import pipeline_options, pipelined
+from bmhw.measure.pipelining import pipelined
 from bmhw.show.progress import waiting
 from bmhw.show.tables import print_comparison, print_neuron, print_versions
 
-from .command_line import (
-    Parser,
-    check_writable,
+from .command_line import Parser, run
+from .options import (
     comparison_options,
-    deliver_json,
     design_options,
     designs_from,
     liberty_option,
-    run,
+    pipeline_options,
     run_options,
     time_limit_from,
 )

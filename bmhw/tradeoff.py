@@ -8,26 +8,15 @@ from pathlib import Path
 
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
+from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.scripts import OBJECTIVES
 from bmhw.hdl.formats.choices import REQUANTIZATIONS
 from bmhw.measure.layers import FLAT_INPUTS
 from bmhw.measure.neurons import tools
 from bmhw.show.progress import shares
 
-from .command_line import (
-    Parser,
-    RunError,
-    UsageError,
-    check_writable,
-    deliver_json,
-    jobs_from,
-    jobs_option,
-    number,
-    run,
-    run_options,
-    stated_command,
-    time_limit_from,
-)
+from .command_line import Parser, RunError, UsageError, run
+from .options import jobs_from, jobs_option, number, run_options, stated_command, time_limit_from
 
 __all__ = ["main", "parser"]
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bmhw.flow.files import check_file_name
 from bmhw.hdl.checks import not_one_of
 from bmhw.show.training import TrainingReport
 
-from .command_line import Parser, RunError, UsageError, check_file_name, number, run
+from .command_line import Parser, RunError, UsageError, run
+from .options import number
 
 _DESCRIPTION = """\
 Train a network in three phases and write its integer weights and their card.
@@ -274,8 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
-    usual_name = "digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}"
-    name = usual_name if args.name is None else args.name
+    name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
     check_file_name("--name", name)
     files = RunFiles(args.out or Path("runs") / name, name, resume=args.resume, force=args.force)
     torch.set_num_threads(args.threads)

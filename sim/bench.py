@@ -29,7 +29,7 @@ _PATIENCE = 200
 @cocotb.test()
 async def outputs_equal_expected(dut):
     job = Job.load(os.environ[JOB_VARIABLE])
-    observation = Observation()
+    observation = Observation(outputs=Outputs(job))
     try:
         await _RUN[job.form](dut, job, observation)
         if job.expected is not None:
@@ -43,6 +43,22 @@ async def outputs_equal_expected(dut):
         raise
     finally:
         observation.save(job.result_path)
+
+
+class Outputs(list):
+    """The outputs' bits; tells now and then in a file how many there are."""
+
+    def __init__(self, job: Job):
+        super().__init__()
+        self._step = max(1, job.count // 100)
+        # open as long as the simulator runs
+        self._file = open(job.progress_path, "wb", buffering=0) if job.progress_path else None  # noqa: SIM115
+
+    def append(self, bits: str) -> None:
+        super().append(bits)
+        if self._file is not None and len(self) % self._step == 0:
+            self._file.seek(0)  # one write, which only gets longer: whoever reads finds a number
+            self._file.write(b"%d" % len(self))
 
 
 class Driver:

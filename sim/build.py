@@ -7,16 +7,18 @@ it takes five of the six seconds that a small neuron takes.
 """
 
 import base64
+import concurrent.futures
 import contextlib
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bmhw.errors import RunError
+from bmhw.errors import RunError, TimeLimitError
 from bmhw.flow.cache import Cache, cache_folder, digest
+from bmhw.flow.children import Children
 
 from .plain_names import plain_names
 from .simulators import Simulator
@@ -43,6 +45,8 @@ _FOREIGN_VARIABLES = (
 
 _environment_lock = threading.RLock()
 
+_POLL_SECONDS = 0.1
+
 
 def build(
     verilog: str,
@@ -53,10 +57,13 @@ def build(
     *,
     waves: bool,
     cache: bool,
+    deadline: float = float("inf"),
+    tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Build the simulation of module ``top``, whose ``ports`` the bench uses, in ``folder``.
 
-    :class:`RunError` with the tool's first error.
+    :class:`RunError` with the tool's first error, :class:`TimeLimitError` when ``deadline``, of
+    ``time.monotonic()``, passes. ``tick`` is called now and then meanwhile.
     """
     check_cocotb()
     store = Cache(cache_folder() if cache else None, "simulations")
@@ -74,7 +81,7 @@ def build(
     runtime_restored = simulator.name == "verilator" and _restore(store, runtime, folder)
     log = folder / "build.log"
     with _environment(simulator, folder):
-        runner = _runner(simulator)
+        runner = _runner(simulator, folder, deadline, tick)
         try:
             runner.build(
                 sources=sources,
@@ -101,10 +108,12 @@ def run(
     *,
     variables: Mapping[str, str],
     waveform: Path | None,
+    deadline: float = float("inf"),
+    tick: Callable[[], None] = lambda: None,
 ) -> bool:
     """Run the bench in what :func:`build` left in ``folder``; whether all its tests passed.
 
-    :class:`RunError` if the simulator ended without a result.
+    :class:`RunError` if the simulator ended without a result. ``deadline`` and ``tick`` as for :func:`build`.
     """
     from cocotb_tools.check_results import get_results
 
@@ -114,7 +123,7 @@ def run(
         plusargs = [f"+dumpfile_path={waveform}"] if simulator.name == "icarus" else []
         arguments = ["--trace-file", str(waveform)] if simulator.name == "verilator" else []
     with _environment(simulator, folder):
-        runner = _runner(simulator)
+        runner = _runner(simulator, folder, deadline, tick)
         try:
             runner.test(
                 "bmhw.sim.bench",
@@ -159,12 +168,50 @@ def check_cocotb() -> None:
         raise RunError(f'{error.name} is not installed; install it with: pip install "bmhw[sim]"') from None
 
 
-def _runner(simulator: Simulator):
+def _runner(simulator: Simulator, folder: Path, deadline: float, tick: Callable[[], None]):
     from cocotb_tools.runner import get_runner
 
     runner = get_runner(simulator.name)
     runner.log.disabled = True  # errors are raised, and the rest is in the logs
+
+    def execute(commands: Sequence[Sequence[str]], cwd: str | os.PathLike, stdout=None) -> None:
+        """In the place of cocotb's own, which leaves its children running when it is interrupted."""
+        for command in commands:
+            status, said = _supervised(list(map(str, command)), Path(cwd), runner.env, deadline, tick)
+            if stdout is not None:
+                stdout.write(said)
+                stdout.flush()
+            if status:
+                raise RuntimeError(f"{command[0]} failed with status {status}")
+
+    if not callable(getattr(runner, "_execute_cmds", None)):
+        raise RuntimeError("this version of cocotb starts its simulators in a way that is not known here")
+    runner._execute_cmds = execute
     return runner
+
+
+def _supervised(
+    command: Sequence[str],
+    folder: Path,
+    variables: Mapping[str, str],
+    deadline: float,
+    tick: Callable[[], None],
+) -> tuple[int, str]:
+    """Exit status and output of a command, which ends with all that it started when this is left.
+
+    A thread of its own starts it: a signal interrupts the main thread only, so never while a child is being started
+    and is not known yet.
+    """
+    children = Children()
+    with concurrent.futures.ThreadPoolExecutor(1) as thread, children.stopping():
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeLimitError("no time left")
+        child = thread.submit(children.run_child, command, folder, command[0], seconds, variables)
+        while not child.done():
+            tick()
+            concurrent.futures.wait([child], _POLL_SECONDS)
+        return child.result()
 
 
 @contextlib.contextmanager

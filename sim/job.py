@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes into the simulator's process and what comes back, each as one ``.npz`` file."""
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,8 @@ class Job:
     ports: each input port's packed bits (:func:`bmhw.sim.vectors.pack`), one row a vector; ``serial``: one
         row an element of an array port.
     expected: the output's bit strings, or None if nothing is compared.
+    result_path, progress_path: files for the observation, and for how many outputs there are so far, rewritten
+        about a hundred times.
     """
 
     form: str
@@ -43,6 +44,7 @@ class Job:
     ports: dict[str, NDArray[np.uint8]]
     expected: NDArray[np.bytes_] | None = None
     result_path: str = ""
+    progress_path: str = ""
 
     @property
     def full_rate_vectors(self) -> int:
@@ -75,7 +77,7 @@ class Observation:
     error: str | None = None
 
     def save(self, path: str | Path) -> None:
-        plain = dataclasses.asdict(self)
+        plain = dict(vars(self))
         outputs = np.array(plain.pop("outputs"), dtype=np.bytes_)
         np.savez(path, plain=json.dumps(plain), outputs=outputs)
 

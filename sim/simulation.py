@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulating a neuron's Verilog and comparing it with the integer model."""
 
+import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -128,6 +129,8 @@ def verify(
     cache: whether to use and to keep built simulations (see :mod:`bmhw.sim.build`).
     stalls: ``serial``: withhold valid and ready at random in the second half of the vectors.
     seed: of the stalls, and of the random bits where the neuron must not look.
+    time_limit: seconds for building and running; :class:`TimeLimitError` when they have passed.
+    progress: called now and then with what is being done and the share that is done of it, None where unknown.
     """
     if expected is None:
         expected = design.format.compute(**inputs)
@@ -182,6 +185,8 @@ def _run(
     cache: bool = True,
     stalls: bool = True,
     seed: int = 0,
+    time_limit: float | None = None,
+    progress: Callable[[str, float | None], None] = lambda what, share: None,
 ) -> _Run:
     arrays, shape = broadcast_inputs(design.format, inputs)
     name, code = design.format.output
@@ -220,8 +225,10 @@ def _run(
 
         verilog = to_verilog(design)
 
+    deadline = float("inf") if time_limit is None else time.monotonic() + time_limit
+
     def bench(found: Simulator) -> tuple[bool, Observation, NDArray[np.bytes_], float, float]:
-        with build_folder(build_dir) as folder:
+        with build_folder(build_dir) as folder, _named_limit(f"{found}: {design.name}", time_limit):
             started = time.perf_counter()
             build.build(
                 verilog,
@@ -231,14 +238,26 @@ def _run(
                 found,
                 waves=waveform is not None,
                 cache=cache,
+                deadline=deadline,
+                tick=lambda: progress(f"building {design.name} with {found}", None),
             )
             built = time.perf_counter()
             job.result_path = str(folder / "result.npz")
+            job.progress_path = str(folder / "progress")
             job.save(folder / "job.npz")
-            Path(job.result_path).unlink(missing_ok=True)  # of an earlier run in a folder that is ours
+            for left in (job.result_path, job.progress_path):  # by an earlier run in a folder that is ours
+                Path(left).unlink(missing_ok=True)
             traced = folder / f"{design.name}{WAVEFORM_SUFFIXES[found.name]}" if waveform is not None else None
             passed = build.run(
-                design.name, folder, found, waveform=traced, variables={JOB_VARIABLE: str(folder / "job.npz")}
+                design.name,
+                folder,
+                found,
+                waveform=traced,
+                variables={JOB_VARIABLE: str(folder / "job.npz")},
+                deadline=deadline,
+                tick=lambda: progress(
+                    f"{job.count} vectors in {found}", _outputs_so_far(Path(job.progress_path)) / job.count
+                ),
             )
             observation, strings = Observation.load(job.result_path)
             if traced is not None and waveform is not None and traced != Path(waveform).absolute():
@@ -282,6 +301,23 @@ def _first_that_runs(candidates: list[Simulator], bench: Callable[[Simulator], R
             warn_once("simulator", f"{failure}; {simulator} is taken")
         return simulator, result
     raise failure or RunError("there is no simulator")
+
+
+@contextlib.contextmanager
+def _named_limit(name: str, time_limit: float | None) -> Iterator[None]:
+    """A time limit's error names the whole limit, not what an earlier step left of it."""
+    try:
+        yield
+    except TimeLimitError:
+        raise TimeLimitError(f"{name} took more than the time limit of {time_limit:g} s") from None
+
+
+def _outputs_so_far(path: Path) -> int:
+    """What the bench wrote last; 0 before it did."""
+    try:
+        return int(path.read_text() or 0)
+    except FileNotFoundError:
+        return 0
 
 
 def _mismatch(run: _Run, expected: Integers, vector: int) -> Mismatch:

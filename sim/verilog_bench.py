@@ -73,11 +73,15 @@ class _Bench:
         return bits * elements
 
     def _declarations(self) -> str:
-        lines = [f"  localparam VECTORS = {self.count};"]
+        lines = [
+            f"  localparam VECTORS = {self.count};",
+            "  localparam TENTH = (VECTORS + 9) / 10;  // vectors between two lines of progress",
+        ]
         if self.form != "parallel":
             lines.append(f"  localparam LATENCY = {self.latency};  // cycles")
         if self.form == "serial":
             lines.append(f"  localparam FAN_IN = {self.fan_in};  // elements, one a cycle")
+            lines.append("  localparam PATIENCE = 200 + LATENCY;  // cycles without a transfer that end the bench")
             lines.append("  localparam FULL_RATE = (VECTORS + 1) / 2;  // vectors before stalls begin")
         lines += [
             f"  {'reg' if port.direction == 'input' else 'wire'} {_range(port.bits)}{port.name};"
@@ -111,6 +115,10 @@ class _Bench:
           $display("vector %0d: {self.output} = %0d (%b), expected %0d (%b)", of_vector,
                    {show.format(self.output)}, {self.output}, \
 {show.format("expected[of_vector]")}, expected[of_vector]);
+      end
+      if (checked % TENTH == 0 && checked < VECTORS) begin
+        $display("%0d of %0d vectors, %0d errors", checked, VECTORS, errors);
+        $fflush;
       end
     end
   endtask
@@ -232,7 +240,7 @@ class _Bench:
     idle = 0;
     seed = 1;
     reset;
-    for (cycle = 0; checked < VECTORS && idle <= 200 + LATENCY; cycle = cycle + 1) begin
+    for (cycle = 0; checked < VECTORS && idle <= PATIENCE; cycle = cycle + 1) begin
       vector = accepted / FAN_IN;
       element = accepted % FAN_IN;
       if (vector >= VECTORS)
@@ -272,6 +280,8 @@ class _Bench:
       if (transfer)
         in_valid = 0;  // the next element comes with the next cycle
     end
+    if (checked < VECTORS)
+      $display("no transfer in %0d cycles after %0d elements and %0d outputs", idle, accepted, checked);
     finish;
   end
 """

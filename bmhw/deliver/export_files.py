@@ -15,7 +15,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from bmhw import __version__
-from bmhw.command_line import RunError, write_atomically
+from bmhw.errors import RunError
+from bmhw.flow.files import write_atomically
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design

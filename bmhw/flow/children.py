@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,15 @@ class Children:
         self._lock = threading.Lock()
         self.stopped = False
 
-    def run_child(self, command: Sequence[str], folder: Path, name: str, time_limit: float) -> tuple[int, str]:
+    def run_child(self, command: Sequence[str], folder: Path, name: str, time_limit: float,
+                  variables: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Exit status of a command run in ``folder``, and all it said, which is also in the file ``log`` there.
 
         ``RunError`` once :meth:`stop` was called, ``TimeLimitError`` after ``time_limit`` seconds, with ``name``.
+        ``variables``: the child's environment (default: this process's).
         """
         # temporary files of what it starts, abc for one, go into our folder: nothing stays when they are ended
-        environment = {**os.environ, "TMPDIR": str(folder)}
+        environment = {**(os.environ if variables is None else variables), "TMPDIR": str(folder)}
         with open(folder / "log", "wb") as log:
             with self._lock:
                 if self.stopped:

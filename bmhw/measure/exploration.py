@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bmhw.command_line import reading
 from bmhw.errors import RunError, UsageError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
+from bmhw.flow.files import reading
 from bmhw.flow.synthesis import in_parallel, map_design
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION, SUMS

@@ -11,26 +11,14 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
-from bmhw.command_line import number
 from bmhw.errors import RunError, UsageError
 from bmhw.flow.paths import Stage
 from bmhw.hdl.neurons.design import Design
 
-__all__ = ["balance", "pipeline_options", "pipelined", "with_latency", "with_stage_depth"]
+__all__ = ["balance", "pipelined", "with_latency", "with_stage_depth"]
 
 
 StepsOf = Callable[[Design], list[Stage]]
-
-
-def pipeline_options(parser: argparse.ArgumentParser, *, stage_depth: bool) -> None:
-    """Add the options that place a pipeline's registers; :func:`pipelined` reads them back."""
-    group = parser.add_argument_group("with --form pipelined").add_mutually_exclusive_group()
-    group.add_argument("--latency", type=number, metavar="N",
-                       help="N ranks of registers, placed so that the stages are about equally deep; with --compare "
-                            "the same for both neurons (default: registers behind each part)")
-    if stage_depth:
-        group.add_argument("--stage-depth", type=number, metavar="D",
-                           help="the least latency with which no stage is more than D gates deep")
 
 
 def pipelined(design: Design, args: argparse.Namespace, steps_of: StepsOf,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bmhw.command_line import RunError
+from bmhw.errors import RunError
 from bmhw.measure.frontier import frontier
 from bmhw.measure.selection import rows as architectures
 

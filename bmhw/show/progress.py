@@ -8,13 +8,14 @@ says each step, or each tenth of its work, in a line of its own.
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["on_terminal", "say", "shares", "steps", "waiting"]
+__all__ = ["activity", "on_terminal", "say", "shares", "steps", "waiting"]
 
 
 def on_terminal() -> bool:
@@ -45,6 +46,35 @@ def steps(first: str) -> Iterator[Callable[[str], None]]:
             yield lambda step: status.update(f"{step} ...")
     else:
         yield lambda step: say(f"{step} ...")
+
+
+LINE_SECONDS = 5.0
+"""Without a terminal, so long after the last line of an :func:`activity` comes the next one."""
+
+
+@contextmanager
+def activity() -> Iterator[Callable[[str, float | None], None]]:
+    """Yields what is told, as often as it likes, the step at work and the share done of it, None where unknown.
+
+    A bar for the step on a terminal, a line every :data:`LINE_SECONDS` elsewhere, so none of a short one.
+    """
+    if not on_terminal():
+        last = started = time.monotonic()
+
+        def tell(step: str, share: float | None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= LINE_SECONDS:
+                last = now
+                say(f"{step}{'' if share is None else f', {share:.0%}'}, {now - started:.0f} s")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda step, share: progress.update(
+            task, description=step, total=None if share is None else 1.0, completed=share or 0.0)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmhw.command_line import reading
 from bmhw.errors import RunError
+from bmhw.flow.files import reading
 from bmhw.measure.frontier import frontier
 from bmhw.measure.layers import CLAIM
 

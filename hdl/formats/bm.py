@@ -62,7 +62,8 @@ class BmFormat:
     below the 12 highest are dropped.
 
     Parameters: ``inputs`` n >= 1; ``bits`` of each linear input (2..16); ``log_bits`` B of the activations'
-    log code (default ``bits``, 2..16) and ``log_fraction`` F (default ``B - ceil(log2(bits))``);
+    log code (default ``bits``, 2..16) and ``log_fraction`` F (default ``B - ceil(log2(bits))``, or the most that
+    the weights' width, or 8 with a logarithmic end, allow);
     ``weight_bits`` of the weights' log code (default B); ``out_fraction`` of y (default ``2 * bits - 2``);
     ``log2`` and ``exp2`` method (default ``exact`` up to 12 bits, ``piecewise`` above); ``maximum_bits``: how
     many high bits of each sum the maximum sees (default all; the dropped ones read as 0 behind it);
@@ -100,10 +101,13 @@ class BmFormat:
             raise ValueError("Layout bipolar needs signed inputs; take relu, signed or wired for unsigned ones")
         set_default(self, "log_bits", self.bits)
         check_range("Log code width in bits", self.log_bits, 2, 16)
-        set_default(self, "log_fraction", default_fraction(self.log_bits, self.bits))
-        check_range("Log code fraction", self.log_fraction, 0, self.log_bits - 1)
         set_default(self, "weight_bits", self.log_bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
+        # a default fits the weights' codes and the end, which may not take as many
+        most = LOG_SUBTRACT_FRACTION if self.combine == "logarithmic" else 16
+        fraction = min(default_fraction(self.log_bits, self.bits), self.weight_bits - 1, most)
+        set_default(self, "log_fraction", fraction)
+        check_range("Log code fraction", self.log_fraction, 0, self.log_bits - 1)
         check_range("Log code fraction", self.log_fraction, 0, self.weight_bits - 1)
         check_choice("Sums", self.sums, SUMS)
         if self.sums == "clamped" and self.weight_bits != self.log_bits:
@@ -113,7 +117,8 @@ class BmFormat:
         check_range("Fraction bits of the output", self.out_fraction, 0, 40)
         set_default(self, "log2", default_method(self.bits))
         # an exact exp2 is a table of 2^F entries: small fractions stay exact at any width
-        set_default(self, "exp2", "exact" if self.log_fraction <= EXACT_EXP2_FRACTION else default_method(self.bits))
+        set_default(self, "exp2", "exact" if self.log_fraction <= EXACT_EXP2_FRACTION else
+                    default_method(max(self.bits, self.log_fraction)))
         set_default(self, "maximum_bits", self.sum_bits)
         check_range("Bits that the maximum sees", self.maximum_bits, 1, self.sum_bits)
         set_default(self, "bias_bits", self.out_fraction + 2)

@@ -48,8 +48,8 @@ class RunFiles:
         if self.folder.exists() and not self.folder.is_dir():
             raise ModelUsageError(f"{self.folder} must be a folder")
         results = self._results
-        if self.resume and not self.force and results:
-            card = self.folder / f"{self.name}.json"
+        card = self.folder / f"{self.name}.json"
+        if self.resume and not self.force:
             if card.exists() and not _is_of(card, settings):
                 raise ModelUsageError(
                     f"{card} is of another run; --force replaces it, --name gives this run's network another name"

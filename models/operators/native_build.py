@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bmhw.flow.cache import NotOursError, cache_folder, claim, without_cache
-from bmhw.models.files.writing import write_atomically
+from bmhw.flow.files import replacing
 
 __all__ = ["library"]
 
@@ -81,7 +81,8 @@ def _kept(command: list[str], source: Path, name: str) -> ctypes.CDLL:
         )
         if trouble is None:
             try:
-                write_atomically(path, lambda temporary: shutil.copyfile(built, temporary))
+                with replacing(path) as temporary:
+                    shutil.copyfile(built, temporary)
                 return ctypes.CDLL(str(path))
             except OSError as error:
                 trouble = error

@@ -8,16 +8,9 @@ import sys
 
 import pytest
 
-from bmhw.command_line import (
-    Parser,
-    RunError,
-    UsageError,
-    check_writable,
-    design_from,
-    design_options,
-    stated_command,
-    write_atomically,
-)
+from bmhw.command_line import Parser, RunError, UsageError
+from bmhw.flow.files import check_writable, write_atomically
+from bmhw.options import design_from, design_options, stated_command
 
 
 def design(*arguments, **overrides):
@@ -69,7 +62,7 @@ def test_a_comparison_gives_each_neuron_its_own_width_and_options():
     (["--log-fraction", "8"], ["0 to 7", "8"]),
     (["--weight-bits", "99"], ["2 to 16", "99"]),
     (["--maximum-bits", "10"], ["1 to 9", "10"]),
-    (["--signed-inputs"], ["relu", "unsigned"]),
+    (["--signed-inputs"], ["--signed-inputs", "bipolar or signed", "not relu (the default)"]),
     (["--branches", "bipolar", "--combine", "logarithmic"], ["relu, signed, wired", "bipolar"]),
     (["--multiplier", "dadda"], ["--multiplier dadda", "--neuron mac"]),
     (["--neuron", "mac", "--maximum", "tree"], ["--maximum tree", "--neuron bm"]),
@@ -120,10 +113,24 @@ def script(body: str) -> subprocess.CompletedProcess:
     ("raise UsageError('no')", 2, "error: no\n"),
     ("open('/nowhere/at/all')", 1, "No such file or directory: '/nowhere/at/all'\n"),
     ("raise KeyboardInterrupt", 130, ""),
+    ("raise MemoryError", 1, "error: out of memory: take something smaller, or less at once\n"),
+    ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory: 9')", 1, "smaller, or less at once\n"),
+    ("main(argv)", 1, "take something smaller\n"),
+    ("import bmhw.nothing.at.all", 1, None),
+    ("import sys; sys.modules['matplotlib'] = None; import matplotlib.pyplot", 1, "pip install 'bmhw[report]'\n"),
+    ("raise ImportError('libx.so: no such file', name='torch._C')", 1, "can't be loaded: libx.so: no such file\n"),
+    ("{}['lay\\nout']", 1, None),
+    ("print(chr(0xdcff)); raise RunError('x')", 1, "error: x\n"),
 ])
 def test_run_turns_what_a_command_raises_into_a_line_and_a_status(body, status, said):
     result = script(body)
     assert result.returncode == status
+    if said is None:  # a fault of the program
+        first, why, command, versions, trace = result.stderr.split("\n", 4)
+        assert "internal error: " in first and first.endswith(("'lay\\nout'", "'bmhw.nothing'"))
+        assert "Please report it" in why and command.startswith("Command:  ") and "bmhw 0" in versions
+        assert trace.startswith("Traceback") and "Error" in trace.splitlines()[-1]
+        return
     assert result.stderr.endswith(said) and result.stderr.count("\n") == (1 if said else 0)
 
 

@@ -20,10 +20,9 @@ def python(*arguments, **environment):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_python_m_ends_with_the_status_of_the_command(name):
-    module = COMMANDS[name][0].removesuffix(".__main__")
-    result = python("-m", module, "--no-such-option")
+    result = python("-m", f"bmhw.{name}", "--no-such-option")
     assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith(f"python -m {module}: error: ") and result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"python -m bmhw.{name}: error: ") and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)

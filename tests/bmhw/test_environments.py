@@ -70,8 +70,8 @@ def test_simulation(run, simulator, cached):
     """A second time from the cache, whose build finds cocotb's library again."""
     script = f"""
 import numpy as np
-from bmhw.hdl.design import Design
-from bmhw.hdl.neuron_formats import MacFormat
+from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.sim import vectors, verify
 design = Design(format=MacFormat(inputs=2, bits=3))
 report = verify(design, vectors(design.format, 20), simulator={simulator!r}, build_dir="built {simulator} {cached}")

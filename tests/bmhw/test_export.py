@@ -18,6 +18,7 @@ from bmhw.export import main
 from bmhw.sim import find_simulator, usable_simulators
 
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
+COMMAND = "python -m bmhw.export --bits 4"
 DESIGNS = {
     "bm_relu_4bit_3in": [],
     "bm_signed_4bit_3in_logarithmic_signed_inputs_pipelined": [
@@ -94,7 +95,10 @@ class TestBench:
 
     def test_passes(self, name, run_bench):
         status, printed = run_bench(self.folder, name)
-        assert status == 0 and printed.startswith(f"PASS: {name}, 70 vectors")
+        assert status == 0
+        *progress, verdict = (line for line in printed.splitlines() if not line.startswith("- "))  # Verilator's own
+        assert verdict == f"PASS: {name}, 70 vectors"
+        assert progress == [f"{done} of 70 vectors, 0 errors" for done in range(7, 70, 7)]
 
     def test_fails_if_one_expected_value_is_changed(self, name, run_bench):
         # the lowest bit of the last vector's output
@@ -116,6 +120,50 @@ class TestBench:
         change(self.folder / f"{name}.v", pattern, replacement)
         status, printed = run_bench(self.folder, name)
         assert status != 0 and "FAIL" in printed
+
+
+SERIAL = next(name for name in DESIGNS if name.startswith("mac") and name.endswith("serial"))
+
+
+def test_a_neuron_that_takes_nothing_ends_the_bench(tmp_path, run_bench):
+    main([*SMALL, *DESIGNS[SERIAL], "--out", str(tmp_path)])
+    change(tmp_path / f"{SERIAL}.v", r"assign in_ready = .*;", "assign in_ready = 1'h0;")
+    status, printed = run_bench(tmp_path, SERIAL)
+    assert status != 0 and "after 0 elements and 0 outputs" in printed
+    assert f"FAIL: {SERIAL}, 0 errors in 0 vectors" in printed and "PASS" not in printed
+
+
+@pytest.mark.skipif("icarus" not in usable_simulators(), reason="needs Icarus Verilog, for unknown bits")
+def test_one_pulse_of_reset_makes_every_output_known(tmp_path):
+    """Registers are unknown at the start; a reset that is 1 from the start, for one rising edge, suffices."""
+    main([*SMALL, *DESIGNS[SERIAL], "--out", str(tmp_path)])
+    (tmp_path / "pulse.v").write_text(f"""
+module pulse;
+  reg clk = 0, rst = 1;
+  wire in_ready, out_valid;
+  wire [9:0] y;
+  {SERIAL} dut (.clk(clk), .rst(rst), .in_valid(1'b0), .in_ready(in_ready), .out_ready(1'b0), .out_valid(out_valid),
+                .y(y), .x(4'd0), .w(4'd0), .bias(8'd0));
+  initial begin
+    #1 $display("%b %b %b", in_ready, out_valid, y);
+    #5 clk = 1;
+    #5 clk = 0;
+    rst = 0;
+    #5 $display("%b %b %b", in_ready, out_valid, y);
+  end
+endmodule
+""")
+    subprocess.run(["iverilog", "-g2005", "-s", "pulse", f"{SERIAL}.v", "pulse.v"], cwd=tmp_path, check=True)
+    printed = subprocess.run([tmp_path / "a.out"], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == ["x x xxxxxxxxxx", "1 0 0000000000"]
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_who_needs_a_reset_says_so(name, tmp_path):
+    main([*SMALL, *DESIGNS[name], "--out", str(tmp_path)])
+    serial = name.endswith("serial")
+    assert ("rst must be pulsed" in (tmp_path / f"{name}.v").read_text()) == serial
+    assert json.loads((tmp_path / f"{name}.json").read_text())["reset_cycles_before_use"] == int(serial)
 
 
 @pytest.mark.skipif("verilator" not in usable_simulators(), reason="needs Verilator's linter")
@@ -174,15 +222,33 @@ class TestFiles:
         core = (tmp_path / "mine.core").read_text()
         assert core.startswith("CAPI=2:\n") and "toplevel: mine_tb" in core
 
+    @pytest.mark.parametrize("gone", ["", "mine.v", "mine.json"])
+    def test_what_another_command_exported_is_overwritten_by_force_only(self, gone, tmp_path):
+        mine = [*SMALL, "--out", str(tmp_path), "--name", "mine"]
+        main(mine)
+        (tmp_path / "mine_tb.v").write_text((tmp_path / "mine_tb.v").read_text() + "// edited\n")
+        main(mine)
+        assert "edited" not in (tmp_path / "mine_tb.v").read_text()
+        if gone:
+            (tmp_path / gone).unlink()
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        for other in (["--seed", "3"], ["--adder", "ripple"], ["--bits", "5"]):
+            with pytest.raises(RunError, match=r"mine\.\w+: it was written by another command, .*--bits 4 .*--force"):
+                main([*mine, *other])
+            assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        main([*mine, "--seed", "3", "--force"])
+        for path in tmp_path.iterdir():
+            assert "--seed 3" in path.read_text() and "--force" not in path.read_text()
+
     def test_only_its_own_files_are_overwritten(self, tmp_path):
         main([*SMALL, "--out", str(tmp_path), "--name", "mine"])
         (tmp_path / "other.txt").write_text("other")
-        main([*SMALL, "--out", str(tmp_path), "--name", "mine", "--seed", "3"])
-        assert "--seed 3" in (tmp_path / "mine.v").read_text()
-        (tmp_path / "theirs.json").write_text("{}")
-        with pytest.raises(RunError, match=r"theirs\.json: it exists"):
-            main([*SMALL, "--out", str(tmp_path), "--name", "theirs"])
-        assert (tmp_path / "theirs.json").read_text() == "{}"
+        foreign = '{"generator": "other", "command": "python -m bmhw.export"}'
+        (tmp_path / "theirs.json").write_text(foreign)
+        for force in ([], ["--force"]):
+            with pytest.raises(RunError, match=r"theirs\.json: it exists"):
+                main([*SMALL, "--out", str(tmp_path), "--name", "theirs", *force])
+        assert (tmp_path / "theirs.json").read_text() == foreign
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "mine.core",
             "mine.json",
@@ -192,11 +258,11 @@ class TestFiles:
             "theirs.json",
         ]
 
-    @pytest.mark.parametrize("existing", [{}, {"a": "bmhw.export, before"}])
+    @pytest.mark.parametrize("existing", [{}, {"a": f"// Written by: {COMMAND}\nbefore"}])
     def test_failure_leaves_everything_as_it_was(self, existing, tmp_path, monkeypatch):
         folder, replace = tmp_path / "folder", os.replace
         if existing:
-            write_together(folder, existing)
+            write_together(folder, existing, command=COMMAND)
 
         def fail(source, target):
             if target == folder / "b":
@@ -205,7 +271,7 @@ class TestFiles:
 
         monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(RunError, match="No space left on device"):
-            write_together(folder, {"a": "a", "b": "b"})
+            write_together(folder, {"a": "a", "b": "b"}, command=COMMAND)
         if existing:
             assert {path.name: path.read_text() for path in folder.iterdir()} == existing
         else:
@@ -267,10 +333,26 @@ class TestTrained:
 
     def test_format_and_vectors_come_from_the_network(self, network, tmp_path, run_bench):
         main([*self.OPTIONS, "--vectors", "60", "--out", str(tmp_path)])
-        description = json.loads((tmp_path / "bm_relu_4bit_3in.json").read_text())
+        description = json.loads((tmp_path / "some_conv_channel2.json").read_text())
         assert description["bench_vectors"] == "60 activations of some, layer conv, channel 2"
         assert description["layer_inputs"] == [2, 0, 1]
-        assert run_bench(tmp_path, "bm_relu_4bit_3in")[0] == 0
+        assert run_bench(tmp_path, "some_conv_channel2")[0] == 0
+
+    def test_other_channels_forms_and_architectures_have_other_files(self, network, tmp_path):
+        every = [[], ["--channel", "1"], ["--form", "pipelined"], ["--form", "pipelined", "--registers", "maxima"],
+                 ["--objective", "delay"], ["--maximum", "digits"], ["--adder", "kogge_stone"],
+                 ["--model", "3/o-k.json"]]
+        for options in every:
+            main([*self.OPTIONS, *options, "--out", str(tmp_path)])
+        names = {path.stem for path in tmp_path.glob("*.core")}
+        assert len(names) == len(every)
+        assert {"some_conv_channel2", "some_conv_channel1", "some_conv_channel2_pipelined_maxima",
+                "o_k_conv_channel2"} <= names
+
+    def test_networks_of_one_name_in_two_folders_are_told_apart(self, network, tmp_path):
+        main([*self.OPTIONS, "--model", "a/net.json", "--out", str(tmp_path)])
+        with pytest.raises(RunError, match=r"written by another command, .*--model a/net\.json"):
+            main([*self.OPTIONS, "--model", "b/net.json", "--out", str(tmp_path)])
 
     @pytest.mark.parametrize(
         "options, message",

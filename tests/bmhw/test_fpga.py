@@ -13,7 +13,6 @@ from amaranth.sim import Simulator
 from support.calls import assert_one_line, command_of, figures_of
 
 from bmhw import errors, fpga
-from bmhw.command_line import designs_from
 from bmhw.errors import RunError
 from bmhw.flow import fpga as flow
 from bmhw.flow.cache import Cache
@@ -25,6 +24,7 @@ from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.shift_wrapper import ShiftWrapper
 from bmhw.measure.fpga import Fpga
+from bmhw.options import designs_from
 
 SEED = 20090719
 figures, command = figures_of(fpga), command_of(fpga)
@@ -142,8 +142,10 @@ def test_a_design_that_is_too_large_says_what_it_needs_and_what_there_is():
     # 28 DSPs are in the chip
     result = command("--neuron", "mac", "--bits", "5", "--inputs", "29", "--device", "ecp5-25k", "--form", "parallel",
                      "--multiplier", "operator")
-    assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1
-    assert "does not fit" in result.stderr and "needs 29 MULT18X18D of 28 available" in result.stderr
+    *steps, error = result.stderr.splitlines()
+    assert result.returncode == 1 and result.stdout == ""
+    assert "does not fit" in error and "needs 29 MULT18X18D of 28 available" in error
+    assert [step.split(": ")[1] for step in steps] == ["synthesising ...", "placing and routing, seed 1 (1 of 1) ..."]
 
 
 def test_of_two_candidates_the_one_that_fits_is_taken(monkeypatch):
@@ -308,7 +310,19 @@ class TestBrokenNextPnr:
     (["--mac-bits", "5"], 2, ["--mac-bits 5", "--compare"]),
     (["--show", "missing.json"], 1, ["missing.json", "No such file"]),
     (["--json", "nowhere/at/all.json"], 1, ["nowhere/at", "folder"]),
-    (["--time-limit", "0.01", "--no-cache"], 1, ["time limit of 0.01 s"]),
+    (["--compare", "--append", "foreign.json"], 1, ["foreign.json is no file that --append wrote"]),
+    (["--compare", "--append", "pyproject.toml"], 1, ["pyproject.toml is no file that --append wrote"]),
 ])
-def test_bad_input_is_one_line_on_stderr(arguments, status, words):
-    assert_one_line(command(*SMALL, *arguments), status, words)
+def test_bad_input_is_one_line_on_stderr(arguments, status, words, tmp_path):
+    foreign = tmp_path / "foreign.json"
+    foreign.write_text('[{"command": "mine", "mac": {}, "bm": {}, "ratio": {}}]')
+    before = foreign.read_bytes()
+    assert_one_line(command(*SMALL, *(str(foreign) if word == foreign.name else word for word in arguments)), status,
+                    words)
+    assert foreign.read_bytes() == before
+
+
+def test_a_time_limit_is_one_line_behind_the_step_that_took_too_long():
+    result = command(*SMALL, "--time-limit", "0.01", "--no-cache")
+    step, error = result.stderr.splitlines()
+    assert result.returncode == 1 and step.endswith(" ...") and "time limit of 0.01 s" in error

@@ -4,13 +4,14 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 from support.calls import call, figures_without_yosys, map_blocks_without_yosys
 
 from bmhw import explore, layers, report
-from bmhw.command_line import RunError
+from bmhw.errors import RunError, UsageError
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.hdl.formats.bm import BmFormat
@@ -154,7 +155,49 @@ def test_bad_input_of_explore(arguments, words):
     assert all(word in result.stderr for word in words)
 
 
+def test_explore_measures_nothing_for_a_file_that_is_not_its_own(monkeypatch, tmp_path):
+    few(monkeypatch)
+    monkeypatch.setattr(explore, "explore", lambda *_: pytest.fail("measured"))
+    for text in ("", "not JSON", "[]", "{}", '{"engine": "", "yosys": "", "rows": [{"bits": 3}]}'):
+        (tmp_path / "table").write_text(text)
+        with pytest.raises(RunError, match=r"table is no table of bmhw\.explore"):
+            explore.main(["--bits", "3", "--inputs", "2", "--out", str(tmp_path / "table")])
+        assert (tmp_path / "table").read_text() == text
+
+
+def test_families_without_a_design_at_a_shape_are_one_line():
+    with pytest.raises(UsageError, match="no design of wired to measure at 3 bits and 4 inputs"):
+        explore.explore(Engine(), Cache(None), [(3, 4)], 1, ["wired"])
+
+
 # -- the report
+
+
+@pytest.mark.parametrize("name", ["README.md", "gates-depth.svg"])
+def test_a_file_that_is_not_the_reports_own_is_left_alone(name, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "results")
+    mine = tmp_path / "results" / name
+    report.main(["--folder", str(mine.parent)])
+    report.main(["--folder", str(mine.parent)])  # its own
+    before = {path.name: path.read_bytes() for path in mine.parent.iterdir()} | {name: b"mine"}
+    mine.write_bytes(b"mine")
+    with pytest.raises(RunError, match=rf"{name}: it exists and is not a file of bmhw\.report"):
+        report.main(["--folder", str(mine.parent)])
+    assert {path.name: path.read_bytes() for path in mine.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("change", [
+    {"objective": "cheap"}, {"sums": 3, "maximum_bits": []}, {"layers": [{}]}, {"tools": None}, {"total": "x"},
+    {"branches": ["relu"], "command": None, "layers": 1},
+])
+def test_a_result_with_something_else_in_it_is_one_line(change, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "results")
+    path = next((tmp_path / "results").glob("layers-*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    try:
+        report.main(["--folder", str(path.parent)])
+    except RunError as error:
+        assert f"{path.name} is no result of bmhw.layers" in str(error) and "\n" not in str(error)
 
 
 def test_no_point_of_a_frontier_is_beaten_and_every_other_one_is():

@@ -8,7 +8,7 @@ import pytest
 from support.calls import call
 
 from bmhw import layers, report, synth, tradeoff
-from bmhw.command_line import RunError
+from bmhw.errors import RunError
 from bmhw.flow.blocks import BlockMapper
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine

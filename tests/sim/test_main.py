@@ -8,7 +8,7 @@ import pytest
 
 from bmhw.errors import RunError, UsageError
 from bmhw.sim import simulators, usable_simulators
-from bmhw.sim.__main__ import main
+from bmhw.simulate import main
 
 FAST = usable_simulators()[-1]
 NEURON = ["--model", "stand-in", "--layer", "conv", "--channel", "1", "--count", "50", "--simulator", FAST]

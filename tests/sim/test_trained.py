@@ -9,8 +9,8 @@ import pytest
 from bmhw.errors import UsageError
 from bmhw.hdl.verilog.convert import to_verilog
 from bmhw.sim import usable_simulators, verify
-from bmhw.sim.__main__ import main
 from bmhw.sim.trained import load_neuron
+from bmhw.simulate import main
 
 FAST = usable_simulators()[-1]
 COUNT = 150

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bmhw.models.operators.max_product import (
-    max_product,
-    max_product_difference,
-    maximum_of_sums,
-    native,
-    native_build,
-    smoothed,
-)
+from bmhw.models.operators import maximum_of_sums, native, native_build, smoothed
+from bmhw.models.operators.max_product import max_product, max_product_difference
 from bmhw.models.operators.precision import VARIABLE
 
 BASELINES = {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "armv8-a", "arm64": "armv8-a"}

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that several commands share, and what they mean: designs, comparisons, runs."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from bmhw.flow.engine import ENGINES, TIME_LIMIT
+from bmhw.flow.scripts import OBJECTIVES
+from bmhw.flow.synthesis import processors
+from bmhw.hdl.arithmetic.adders import ADDERS
+from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
+from bmhw.hdl.formats.mac import MacFormat
+from bmhw.hdl.neurons.design import FORMS, Design
+from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.measure.selection import AUTO, choose
+
+from .errors import UsageError
+
+__all__ = [
+    "NEURONS", "comparison_options", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option",
+    "liberty_option", "number", "pipeline_options", "registers_from", "run_options", "stated_command", "time_limit_from",
+]
+
+NEURONS = ("mac", "bm")
+
+MOST_JOBS = 1024
+"""Each is a thread and a tool beside it; more would only fill the memory."""
+
+# Options that mean something to one neuron only: attribute of the parsed arguments -> field.
+_BM_FIELDS = {
+    "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
+    "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
+}
+# neuron -> options that choose an architecture of its own, beside the adder
+_ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
+_BM_ONLY = (*_BM_FIELDS, *_ARCHITECTURES["bm"])
+_MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize")
+
+
+def number(text: str) -> int | str:
+    """``type=`` of an integer option; what isn't one is named where the range is known."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def time_limit_from(text: str | float) -> float:
+    """The seconds of a ``--time-limit``; :class:`UsageError` unless above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"Time limit must be a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+def design_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option that describes a neuron; :func:`design_from` reads them back."""
+    common = parser.add_argument_group("neuron")
+    common.add_argument("--neuron", choices=NEURONS, default="bm",
+                        help="bipolar morphological or multiply-accumulate (default: bm)")
+    common.add_argument("--bits", type=number, default=8, metavar="B",
+                        help="width of each input, 2..16 (default: 8)")
+    common.add_argument("--inputs", type=number, default=9, metavar="N",
+                        help="fan-in, 1 or more (default: 9, a 3x3 window)")
+    common.add_argument("--signed-inputs", action="store_true",
+                        help="inputs in two's complement (implied by --branches bipolar)")
+    common.add_argument("--weight-bits", type=number, metavar="B",
+                        help="width of each weight, 2..16 (default: as the inputs, or as their log codes)")
+    common.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
+                        help="linear inputs to linear output, or as in a layer from activation code to activation "
+                             "code, with the MAC neuron's requantisation (default: neuron)")
+    common.add_argument("--form", choices=FORMS, default="parallel",
+                        help="combinational, with registers behind each part, or one input a cycle "
+                             "(default: %(default)s)")
+    common.add_argument("--registers", metavar="PLACE,...",
+                        help="with --form pipelined: the parts with registers behind them, or PART.LEVEL for a level "
+                             "inside a part, such as maxima.1 (default: every part)")
+    common.add_argument("--objective", choices=OBJECTIVES, default="area",
+                        help="few gates, few gates x depth, or a short path: chooses script and architecture "
+                             "(default: %(default)s)")
+    common.add_argument("--adder", choices=(AUTO, *ADDERS), default=AUTO,
+                        help="architecture of the adders (default: auto, the best one measured)")
+
+    bm = parser.add_argument_group("BM neuron only")
+    bm.add_argument("--branches", "--layout", choices=LAYOUTS,
+                    help="layout: bipolar for signed inputs with four maxima, relu for unsigned ones with two, signed "
+                         "for one weight magnitude and sign an input, wired for signs that are wires (default: relu)")
+    bm.add_argument("--log-bits", type=number, metavar="B",
+                    help="width of the log code of an activation, 2..16 (default: --bits)")
+    bm.add_argument("--log-fraction", type=number, metavar="F",
+                    help="its bits behind the point, below its width (default: log bits - ceil(log2(bits)), at most "
+                         "weight bits - 1, and 8 with --combine logarithmic)")
+    bm.add_argument("--log", choices=LOG2_METHODS,
+                    help="logarithm of the inputs (default: exact up to 12 bits)")
+    bm.add_argument("--exp", choices=EXP2_METHODS,
+                    help="exponential of the maxima (default: exact up to 12 bits)")
+    bm.add_argument("--maximum", choices=(AUTO, *MAXIMA),
+                    help="architecture of the maxima (default: auto, the best one measured)")
+    bm.add_argument("--maximum-bits", type=number, metavar="B",
+                    help="high bits of each sum that the maximum sees (default: all)")
+    bm.add_argument("--sums", choices=SUMS,
+                    help="sums of codes with one bit more, or log codes of the same width, 0 below the smallest "
+                         "(default: full)")
+    bm.add_argument("--combine", choices=COMBINES,
+                    help="linear output, or the logarithm of the difference (default: linear)")
+    bm.add_argument("--end", choices=(AUTO, *LOG_ENDS),
+                    help="architecture of what follows the maxima: as the formula is written, or selected by their "
+                         "last bits, which arrive last (default: auto, the best one measured)")
+
+    mac = parser.add_argument_group("MAC neuron only")
+    mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
+                     help="architecture of the multiplier (default: auto, the best one measured)")
+    mac.add_argument("--requantize", choices=REQUANTIZATIONS,
+                     help="with --boundary layer: by a scale, or by a power of two (default: scale)")
+
+
+def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int | str | None = None) -> Design:
+    """The design that the options describe; :class:`UsageError` where they are out of range or contradict.
+
+    ``neuron`` and ``bits`` override the options for a comparison, in which each neuron takes the options that
+    are its own; without them, an option of the other neuron is an error.
+    """
+    if neuron is None:
+        _reject_foreign(args)
+    neuron = neuron or args.neuron
+    layout = args.branches or "relu"
+    signed = args.signed_inputs or layout == "bipolar"  # of a MAC neuron beside it too: the same inputs
+    if args.signed_inputs and neuron == "bm" and layout in ("relu", "wired"):
+        default = "" if args.branches else " (the default)"
+        raise UsageError(f"--signed-inputs needs --branches bipolar or signed, not {layout}{default}")
+    common = {
+        "inputs": args.inputs, "bits": args.bits if bits is None else bits,
+        "signed_inputs": signed, "weight_bits": args.weight_bits, "boundary": args.boundary,
+    }
+    if args.requantize is not None and args.boundary != "layer":
+        raise UsageError(f"--requantize {args.requantize} needs --boundary layer, not {args.boundary}")
+    try:
+        if neuron == "mac":
+            number_format = MacFormat(**common, **_given({"requantize": args.requantize}))
+        else:
+            fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
+            number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
+        given = {name: getattr(args, name) for name in ("adder", *_ARCHITECTURES[neuron])
+                 if getattr(args, name) not in (None, AUTO)}
+        return Design(format=number_format, form=args.form, registers=registers_from(args.registers),
+                      **choose(number_format, args.objective, given))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def registers_from(text: str | None) -> tuple[str, ...] | None:
+    """The places that ``--registers`` names."""
+    return None if text is None else tuple(filter(None, (place.strip() for place in text.split(","))))
+
+
+def pipeline_options(parser: argparse.ArgumentParser, *, stage_depth: bool) -> None:
+    """Add the options that place a pipeline's registers; :func:`bmhw.measure.pipelining.pipelined` reads them back."""
+    group = parser.add_argument_group("with --form pipelined").add_mutually_exclusive_group()
+    group.add_argument("--latency", type=number, metavar="N",
+                       help="N ranks of registers, placed so that the stages are about equally deep; with --compare "
+                            "the same for both neurons (default: registers behind each part)")
+    if stage_depth:
+        group.add_argument("--stage-depth", type=number, metavar="D",
+                           help="the least latency with which no stage is more than D gates deep")
+
+
+def comparison_options(parser: argparse._ArgumentGroup) -> None:
+    """Add ``--compare`` and the widths that belong to it; :func:`designs_from` reads them back."""
+    parser.add_argument("--compare", action="store_true",
+                        help="both neurons in one run, ratios last; each takes its own options")
+    for neuron in NEURONS:
+        parser.add_argument(f"--{neuron}-bits", type=number, metavar="B",
+                            help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
+
+
+def run_options(parser: argparse._ActionsContainer, limited: str) -> None:
+    """Add what every measuring command has: which Yosys, how long, the cache, JSON. ``limited``: what the time limit
+    is for."""
+    parser.add_argument("--engine", choices=ENGINES, default="auto",
+                        help="Yosys, native (pyosys) or WebAssembly (yowasp) (default: auto, the first)")
+    parser.add_argument("--time-limit", metavar="SECONDS", default=TIME_LIMIT,
+                        help=f"for each {limited} (default: {TIME_LIMIT:g})")
+    parser.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the figures as JSON; -: to standard output, without the tables")
+
+
+def liberty_option(parser: argparse._ActionsContainer) -> None:
+    """Add ``--liberty``, once for each file of a cell library: None or a list."""
+    parser.add_argument("--liberty", metavar="FILE", action="append",
+                        help="cell library, .lib or .lib.gz: adds gate equivalents and ns; given again, more of its "
+                             "files")
+
+
+def jobs_option(parser: argparse._ActionsContainer, things: str) -> None:
+    """Add how many ``things`` are worked on at once; see :func:`jobs_from`."""
+    parser.add_argument("--jobs", type=number, default=processors(), metavar="N",
+                        help=f"{things} at once (default: one a processor)")
+
+
+def jobs_from(value: int | str) -> int:
+    """What ``--jobs`` says; UsageError for less than 1 or more than :data:`MOST_JOBS`."""
+    if not isinstance(value, int) or not 1 <= value <= MOST_JOBS:
+        raise UsageError(f"Number of jobs must be 1 or more, at most {MOST_JOBS}, not {value!r}")
+    return value
+
+
+def stated_command(module: str, argv: Sequence[str]) -> str:
+    """The command that measures the same again: without the options that say only how fast to work and where files
+    lie."""
+    kept, rest = [], iter(argv)
+    for argument in rest:
+        option, _, value = argument.partition("=")
+        if option in ("--json", "--jobs", "--append"):
+            if not value:
+                next(rest, None)
+        elif option == "--liberty":
+            kept += ["--liberty", Path(value or next(rest, "")).name]
+        elif option != "--no-cache":
+            kept.append(argument)
+    return shlex.join(["python", "-m", module, *kept])
+
+
+def designs_from(args: argparse.Namespace) -> list[Design]:
+    """The design that the options describe, or with ``--compare`` the MAC and the BM neuron."""
+    widths = {"mac": args.mac_bits, "bm": args.bm_bits}
+    if args.compare:
+        if args.registers is not None:
+            raise UsageError(f"--registers {args.registers} names places in one neuron; with --compare give --latency")
+        return [design_from(args, neuron, widths[neuron]) for neuron in NEURONS]
+    for neuron, width in widths.items():
+        if width is not None:
+            raise UsageError(f"--{neuron}-bits {width} needs --compare")
+    return [design_from(args)]
+
+
+def _reject_foreign(args: argparse.Namespace) -> None:
+    for option in _MAC_ONLY if args.neuron == "bm" else _BM_ONLY:
+        if getattr(args, option) is not None:
+            other = "mac" if args.neuron == "bm" else "bm"
+            raise UsageError(f"--{option.replace('_', '-')} {getattr(args, option)} needs --neuron {other}, "
+                             f"not {args.neuron}")
+
+
+def _given(options: dict) -> dict:
+    return {name: value for name, value in options.items() if value is not None}
