@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m bmhw.train``: train a network in three phases and write its integer weights and their card."""
 
-import ctypes
 import dataclasses
-import os
 import signal
-import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from bmhw import __version__
 from bmhw.flow.files import check_file_name
 from bmhw.hdl.checks import not_one_of
-from bmhw.show.progress import on_terminal
+from bmhw.show.training import TrainingReport
 
 from .command_line import Parser, RunError, UsageError, run
 from .options import number
@@ -29,7 +22,6 @@ then its number codes are trained (straight-through) and written as integers. Ct
 ends; --resume goes on from there."""
 
 PHASES = ("classical", "bm", "quantised")
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 def parser() -> Parser:
@@ -79,8 +71,25 @@ def parser() -> Parser:
         type=Path,
         metavar="FILE",
         help="start from a classical state_dict (.safetensors, .pt) or NAME-float.safetensors; what it holds "
-        "isn't trained again unless epochs are given",
+        "isn't trained again unless epochs are given; what became what and its validation accuracy are shown first",
     )
+    foreign = result.add_argument_group(
+        "somebody else's network", "What --init-from can't read from a file, folded into the weights."
+    )
+    foreign.add_argument("--norm-epsilon", type=real, metavar="E",
+                         help="of its batch normalisations (default: 1e-5 as PyTorch's; 1e-3 where layers have the "
+                              "names of this program's own, steps.NAME)")
+    foreign.add_argument("--mean", type=reals, metavar="M[,M...]",
+                         help="of its images, one or one a channel: (pixel / --pixel-scale - mean) / std; its zero "
+                              "padding becomes the mean (default: 0)")
+    foreign.add_argument("--std", type=reals, metavar="S[,S...]", help="the same (default: 1)")
+    foreign.add_argument("--pixel-scale", type=real, metavar="P",
+                         help="what its pixels of 0..255 were divided by; 255 in torchvision (default: 256)")
+    foreign.add_argument("--order", type=Path, metavar="FILE",
+                         help="its layers in the order of the architecture's, one name a line (default: by name, else "
+                              "by kind, shape and order)")
+    foreign.add_argument("--accept-import", action="store_true",
+                         help="go on with a network whose accuracy as imported is near chance")
     result.add_argument("--bits", type=number, default=8, help="width of the linear inputs (default: 8)")
     result.add_argument(
         "--log-bits", type=number, metavar="B", help="width of the log codes (default: --bits)"
@@ -125,6 +134,37 @@ def parser() -> Parser:
     return result
 
 
+def real(text: str) -> float | str:
+    """``type=`` of an option that is a real number; what isn't one is named where the range is known."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def reals(text: str) -> tuple[float | str, ...]:
+    """The same of several, separated by commas."""
+    return tuple(real(part) for part in text.split(","))
+
+
+def conventions_from(args) -> Any:
+    """What the options say of somebody else's network; UsageError for what is no number or has no network."""
+    from bmhw.models.files.conventions import Conventions
+
+    given = {}
+    for name in ("norm_epsilon", "mean", "std", "pixel_scale"):
+        value, option = getattr(args, name), f"--{name.replace('_', '-')}"
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, str):
+                raise UsageError(f"{option} must be a number, not {part!r}")
+        if value is not None:
+            given[name] = value
+    if args.init_from is None and (given or args.order is not None or args.accept_import):
+        option = next(iter(given), "order" if args.order is not None else "accept_import").replace("_", "-")
+        raise UsageError(f"--{option} is about the network of --init-from, which is missing")
+    return Conventions(**given)
+
+
 def recipe_from(args) -> Any:
     """The settings of the data set and architecture; UsageError for unknown ones."""
     from bmhw.models.networks.architecture import ARCHITECTURES
@@ -155,27 +195,17 @@ def recipe_from(args) -> Any:
     return chosen
 
 
-def initial_from(path: Path, recipe, data) -> tuple[dict[str, Any], str]:
-    """The state_dicts in a file by phase, and its SHA-256; errors of ``initial_states``."""
-    from bmhw.models.files.initial import initial_states
-    from bmhw.models.files.writing import sha256
-    from bmhw.models.networks.architecture import ARCHITECTURES
-
-    architecture = ARCHITECTURES[recipe.architecture](*data.train_images.shape[1:3])
-    states = initial_states(path, architecture, architecture.layouts(recipe.layout, recipe.mac_layers))
-    return states, sha256(path.read_bytes())
-
-
-def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | None = None) -> Any:
+def settings_from(args, recipe, initial=None) -> Any:
     """The recipe with what the options change; UsageError where they make no sense.
 
-    ``initial``: the phases whose networks come from a file with SHA-256 ``checksum``.
+    ``initial``: what the run starts from (``Initial``).
     """
     from bmhw.models.integer.quantise import Quantisation
 
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
     usual_epochs = [
-        0 if phase in initial else epochs for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
+        0 if initial is not None and phase in initial.states else epochs
+        for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
     ]
     if recipe.layout == "mac":
         usual_epochs[1] = 0  # nothing to convert
@@ -220,115 +250,10 @@ def settings_from(args, recipe, initial: Collection[str] = (), checksum: str | N
         "quantisation": quantisation,
         "batch": batch,
     }
-    changes |= {"epoch_images": args.epoch_images, "initial": checksum}
+    changes |= {"epoch_images": args.epoch_images}
+    if initial is not None:
+        changes |= {"initial": initial.checksum, "border": initial.border, "conventions": initial.conventions}
     return dataclasses.replace(recipe, **changes)
-
-
-def keep_memory() -> None:
-    """Let the C library keep what is freed, where it can be told to (glibc).
-
-    Each step takes and frees the same large blocks; given back to the system, every page of them is faulted in
-    anew, which takes longer than an addition does.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**27)):
-            mallopt(parameter, value)
-
-
-class ProgressReport:
-    """Shows a trainer's events: a bar a phase, a line for each tenth of its epochs."""
-
-    def __init__(self, console: Console):
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description:>10}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not on_terminal(),
-        )
-        self.tasks: dict[str, Any] = {}
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        phase, epochs = event["phase"], event["epochs"]
-        if phase not in self.tasks:
-            self.tasks[phase] = self.progress.add_task(phase, total=epochs, state="")
-        if event["event"] == "step":
-            done = event["epoch"] + event["step"] / event["steps"]
-            state = f"epoch {event['epoch'] + 1}/{epochs} loss {event['loss']:.3f}"
-            self.progress.update(self.tasks[phase], completed=done, state=state)
-        elif event["epoch"] == epochs or event["epoch"] % max(1, epochs // 10) == 0:
-            self.console.print(
-                f"{phase:>10}  epoch {event['epoch']:>3}/{epochs}  loss {event['loss']:.3f}  "
-                f"validation {event['validation_accuracy']:.2f} %  {event['seconds']:.1f} s/epoch"
-            )
-
-
-def commit() -> str | None:
-    """The commit of the source tree that this runs from; None outside one."""
-    result = subprocess.run(
-        ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def write(trainer, data, files, initial: Path | None, source: str | None) -> dict[str, float]:
-    """Write weights, floating-point weights and card; returns the accuracies on the test part in per cent.
-
-    ``files``: of the run (``RunFiles``); ``initial``: the file that the weights started from; ``source``: the commit
-    that the run was started from.
-    """
-    import torch
-
-    from bmhw.models.errors import ModelError
-    from bmhw.models.files.float_weights import half_precision, load_float, save_float
-    from bmhw.models.files.store import save
-    from bmhw.models.files.writing import staged
-    from bmhw.models.training.trainer import accuracy
-
-    floats = {kind: half_precision(trainer.models[kind].cpu()) for kind in ("classical", "bm")}
-    network = trainer.models["quantised"].cpu().to_integer(files.name, data.test_images[:64])
-    right = network.classify(data.test_images) == data.test_labels
-    figures = {"classical": accuracy(floats["classical"], data.test_images, data.test_labels)}
-    # of layout mac and not trained again, the second network is the first one
-    same = trainer.models["bm"].layouts == trainer.models["classical"].layouts and not trainer.settings.epochs[1]
-    figures["bm"] = figures["classical"] if same else accuracy(floats["bm"], data.test_images, data.test_labels)
-    accuracies = {
-        "classical_accuracy": figures["classical"],
-        "bm_float_accuracy": figures["bm"],
-        "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
-    }
-    card = {
-        "accuracy": accuracies,
-        "data": {
-            "name": data.name,
-            "description": data.description,
-            "train_images": len(trainer.data.train_images),
-            "validation_images": trainer.settings.validation,
-            "test_images": len(data.test_images),
-        },
-        "training": {
-            **dataclasses.asdict(trainer.settings),
-            # a resumed run's too: the clock of this process would count its last part alone
-            "seconds": round(sum(epoch["seconds"] for epoch in trainer.history), 1),
-            "commit": source,
-            "bmhw_version": __version__,
-            "torch_version": torch.__version__,
-            "history": trainer.history,
-        },
-    }
-    known = files.shared(initial)
-    try:
-        with staged(files.folder, files.kept) as stage:
-            load_float(save(network, stage, card | {"float_weights": save_float(files.name, stage, floats, known)}))
-    except (ModelError, OSError) as error:
-        raise RunError(f"{error}; the trained network is in {files.folder}: --resume writes it once more") from None
-    return accuracies
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -338,56 +263,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from bmhw.models.files.run_files import RunFiles
         from bmhw.models.training.datasets import load_dataset
-        from bmhw.models.training.trainer import Stopped, Trainer
+        from bmhw.models.training.importing import check_import, imported
+        from bmhw.models.training.run import train
+        from bmhw.models.training.trainer import Stopped
     except ImportError as error:
         raise RunError(f"training needs {error.name}: pip install 'bmhw[models]'") from None
     recipe = recipe_from(args)
     settings = settings_from(args, recipe)  # its errors before anything is read
+    conventions = conventions_from(args)
     data = load_dataset(args.dataset, args.data)
-    initial: dict[str, Any] = {}
-    if args.init_from is not None:
-        initial, checksum = initial_from(args.init_from, recipe, data)
-        settings = settings_from(args, recipe, initial, checksum)
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
     name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
     check_file_name("--name", name)
-    folder = args.out or Path("runs") / name
-    files = RunFiles(folder, name, resume=args.resume, force=args.force)
-    files.check(dataclasses.asdict(settings))
+    files = RunFiles(args.out or Path("runs") / name, name, resume=args.resume, force=args.force)
     torch.set_num_threads(args.threads)
-    torch.backends.cudnn.deterministic = True  # cuDNN's fastest sums differ from run to run
-    keep_memory()
-    trainer = Trainer(settings, data, folder, resume=args.resume, device=args.device, initial=initial)
-    console = Console(stderr=True)
-
-    def interrupted(*_):
-        if trainer.stop:  # the second time: at once
-            raise KeyboardInterrupt
-        trainer.stop = True
-
-    usual = signal.signal(signal.SIGINT, interrupted)
-    report = ProgressReport(console)
-    source = commit()  # before training: the tree may have moved on when it ends
+    report = TrainingReport()
+    initial = None
+    if args.init_from is not None:
+        initial = imported(args.init_from, recipe, data, conventions, args.order)
+        settings = settings_from(args, recipe, initial)
+    files.check(dataclasses.asdict(settings))
+    if initial is not None and not args.resume:  # before anything is written
+        check_import(initial, settings, data, report.tell, accept=args.accept_import, device=args.device)
     try:
-        with report.progress:
-            trainer.run(report)
+        accuracies = train(settings, data, files, initial=initial, device=args.device, report=report)
     except Stopped:
-        console.print(f"Stopped; go on with --resume (checkpoint in {folder})")
+        report.tell(f"Stopped; go on with --resume (checkpoint in {files.folder})")
         return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    accuracies = write(trainer, data, files, args.init_from, source)
-    console.print(
-        f"{folder / name}.safetensors and its card: "
-        + ", ".join(
-            f"{key.removesuffix('_accuracy').replace('_', ' ')} {value:.2f} %"
-            for key, value in accuracies.items()
-        ),
-        soft_wrap=True,  # names stay whole where this isn't a terminal
-    )
+    shown = (f"{key.removesuffix('_accuracy').replace('_', ' ')} {value:.2f} %" for key, value in accuracies.items())
+    report.tell(f"{files.folder / name}.safetensors and its card: {', '.join(shown)}")
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bmhw.models.errors import ModelError
 
+from .card_fields import reading
 from .store import list_models, read_card
 
 __all__ = ["HISTORY", "card_paths", "entries", "entry"]
@@ -22,7 +23,7 @@ def entry(path: Path) -> dict[str, Any]:
     see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers that can hand on log codes do, else ``linear``
     (see ``BmFormat``)."""
     card = read_card(path)
-    try:
+    with reading(path):
         formats, training = list(card["layers"].values()), card["training"]
         bm = [fmt for fmt in formats if fmt["neuron"] == "bm"]
         figures: dict[str, Any] = {
@@ -43,8 +44,6 @@ def entry(path: Path) -> dict[str, Any]:
         }
         kinds = ("classical", "bm_float", "bm_integer") if bm else ("classical", "bm_integer")
         figures |= {f"{kind}_accuracy": card["accuracy"][f"{kind}_accuracy"] for kind in kinds}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"Model card {path.name} lacks {error}") from None
     return figures
 
 

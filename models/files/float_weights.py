@@ -5,27 +5,37 @@ have none stays in single.
 Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in as many files as it takes,
 ``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
 ``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
-constants of the normalisations stay float32.
+constants of the normalisations stay float32. The files' metadata hold the BM network's layouts, which its tensors'
+shapes don't always tell, and the pixels that the image is padded with (``border`` of a Node) where these aren't zeros.
 """
 
 import itertools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from bmhw.hdl.checks import not_one_of
+from bmhw.hdl.formats.choices import LAYOUTS as BM_LAYOUTS
 from bmhw.models.errors import ModelError
 from bmhw.models.networks.architecture import Architecture
 from bmhw.models.networks.network import Network
 
+from .card_fields import reading
 from .store import card_path, read_card, read_checked
 from .writing import sha256, write_atomically
 
-__all__ = ["float_files", "half_precision", "load_float", "parts", "save_float"]
+__all__ = ["border_of", "float_files", "half_precision", "layouts_of", "load_float", "parts", "save_float"]
 
 NETWORKS = ("classical", "bm")
 SUFFIX = "-float.safetensors"
+BORDER = "border"
+"""Key of the metadata: the pixels, one a channel, as JSON."""
+LAYOUTS = "layouts"
+"""The same: layer -> layout, as JSON."""
 
 LARGEST_FILE = 1_500_000
 """Bytes; what is larger is split, so that a repository holds no large file."""
@@ -56,14 +66,14 @@ def save_float(
 ) -> dict[str, Any]:
     """Write the networks' files into a folder; returns their entry for the card.
 
-    If ``known`` is the ``-float.safetensors`` file of the very same networks, its name is kept, so that
+    If ``known`` is the ``-float.safetensors`` file of the very same networks, its name and content are kept, so that
     networks of several code widths share their files.
     """
     files = _serialised(name, networks)
     if known is not None:
         same = _serialised(known.name.removesuffix(SUFFIX), networks)
         if all(_holds(known.with_name(file), data) for file, data in same.items()):
-            files = same
+            files = {file: known.with_name(file).read_bytes() for file in same}
     for file, data in files.items():
         write_atomically(folder / file, lambda path, data=data: path.write_bytes(data))
     entries = [{"file": file, "bytes": len(data), "sha256": sha256(data)} for file, data in files.items()]
@@ -71,7 +81,17 @@ def save_float(
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
+    """Whether a file holds the same tensors; older ones have no metadata."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        there, here = load(path.read_bytes()), load(data)
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return False
+    return there.keys() == here.keys() and all(
+        there[key].dtype == value.dtype and np.array_equal(there[key], value) for key, value in here.items()
+    )
 
 
 def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
@@ -84,19 +104,53 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
         for key, value in networks[kind].state_dict().items():
             if value.is_floating_point():
                 tensors[kind][f"{kind}.{key}"] = _kept(value).cpu().numpy()
-    files = _packed(tensors["classical"] | tensors["bm"])
+    network = networks["bm"]
+    metadata = {LAYOUTS: json.dumps(network.layouts)}
+    if network.architecture.border:
+        metadata[BORDER] = json.dumps(network.architecture.border)
+    files = _packed(tensors["classical"] | tensors["bm"], metadata)
     if len(files) > 1:
-        files = [*_packed(tensors["bm"]), tensors["classical"]]
-    return {path.name: serialise(part) for path, part in zip(_names(name, len(files)), files, strict=True)}
+        files = [*_packed(tensors["bm"], metadata), tensors["classical"]]
+    return {
+        path.name: serialise(part, metadata) for path, part in zip(_names(name, len(files)), files, strict=True)
+    }
 
 
-def _packed(tensors: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def border_of(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
+    """The border that a file's metadata tell, none in most files; ModelError for what is none."""
+    border = _parsed(metadata, BORDER, "[]")
+    if not isinstance(border, list) or not all(isinstance(pixel, (int, float)) for pixel in border):
+        raise ModelError(f"Metadata {BORDER} of {path} must be a list of pixels, not {metadata[BORDER]!r}")
+    return tuple(border)
+
+
+def layouts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, str] | None:
+    """The layouts of a file's BM network, by its metadata or, in an older one, by the card beside it; None where
+    neither says."""
+    layouts = _parsed(metadata, LAYOUTS, "null")
+    card = Path(f"{str(path).removesuffix(SUFFIX)}.json")
+    if layouts is None and card.is_file():
+        try:
+            layouts = read_card(card)["float_weights"]["layouts"]
+        except (ModelError, KeyError, TypeError):
+            return None  # the card of something else
+    return layouts if isinstance(layouts, dict) else None
+
+
+def _parsed(metadata: Mapping[str, str], key: str, default: str) -> Any:
+    try:
+        return json.loads(metadata.get(key, default))
+    except ValueError:
+        return None
+
+
+def _packed(tensors: dict[str, np.ndarray], metadata: Mapping[str, str]) -> list[dict[str, np.ndarray]]:
     """The tensors, in their order, in as few files of ``LARGEST_FILE`` as that allows."""
     from safetensors.numpy import save as serialise
 
     files: list[dict[str, np.ndarray]] = [{}]
     for key, value in tensors.items():
-        if files[-1] and len(serialise(files[-1] | {key: value})) > LARGEST_FILE:
+        if files[-1] and len(serialise(files[-1] | {key: value}, metadata)) > LARGEST_FILE:
             files.append({})
         files[-1][key] = value
     return files
@@ -118,41 +172,49 @@ def parts(first: Path) -> list[Path]:
 def float_files(name: str | Path) -> list[Path]:
     """The files that hold a model's floating-point networks, whether they are there or not."""
     path = card_path(name)
-    try:
+    with reading(path):
         return [path.parent / Path(part["file"]).name for part in read_card(path)["float_weights"]["files"]]
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"Model card {path.name} lacks {error}") from None
 
 
 def load_float(name: str | Path) -> dict[str, Network]:
     """The networks ``classical`` and ``bm`` of a model, for evaluation; errors as of ``store.load``."""
     path = card_path(name)
     card = read_card(path)
-    try:
+    with reading(path):
         entry, nodes = card["float_weights"], card["architecture"]
         files = {path.parent / Path(part["file"]).name: part["sha256"] for part in entry["files"]}
         layouts = entry["layouts"]
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"Model card {path.name} lacks {error}") from None
     architecture, tensors = Architecture.from_list(nodes), {}
+    _check_layouts(path, architecture, layouts)
     for file, checksum in files.items():
         tensors |= read_checked(file, checksum)
+    names = ", ".join(file.name for file in files)
     networks = {}
     for kind in NETWORKS:
-        network = Network(architecture, layouts if kind == "bm" else architecture.layouts("mac"))
+        chosen = layouts if kind == "bm" else architecture.layouts("mac")
         state = {
-            key.removeprefix(f"{kind}."): torch.tensor(value, dtype=torch.float32)
-            for key, value in tensors.items()
-            if key.startswith(f"{kind}.")
+            key.removeprefix(f"{kind}."): value for key, value in tensors.items() if key.startswith(f"{kind}.")
         }
-        counters = {
-            key: value for key, value in network.state_dict().items() if not value.is_floating_point()
-        }
-        try:
-            network.load_state_dict(state | counters)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            names = ", ".join(file.name for file in files)
-            raise ModelError(f"Weights in {names} don't fit the architecture: {reason}") from None
+        with torch.device("meta"):  # shapes alone: a broken card may ask for any amount of memory
+            expected = {key: tuple(value.shape) for key, value in Network(architecture, chosen).state_dict().items()
+                        if value.is_floating_point()}
+        for key, shape in expected.items():
+            if key not in state or state[key].shape != shape:
+                found = f"of shape {state[key].shape}" if key in state else "missing"
+                raise ModelError(f"Weights in {names} don't fit the architecture: {kind}.{key} must be of shape "
+                                 f"{shape}, but is {found}")
+        unknown = min(state.keys() - expected.keys(), default=None)
+        if unknown is not None:
+            raise ModelError(f"Weights in {names} don't fit the architecture: it has no {kind}.{unknown}")
+        network = Network(architecture, chosen)
+        floats = {key: torch.tensor(value, dtype=torch.float32) for key, value in state.items()}
+        network.load_state_dict(network.state_dict() | floats)
         networks[kind] = network.eval()
     return networks
+
+
+def _check_layouts(path: Path, architecture: Architecture, layouts: Mapping[str, str]) -> None:
+    for node in architecture.layers:
+        if layouts.get(node.name) not in (*BM_LAYOUTS, "mac"):
+            raise ModelError(not_one_of(f"Layout of layer {node.name} in {path.name}", (*BM_LAYOUTS, "mac"),
+                                        layouts.get(node.name)))

@@ -7,8 +7,8 @@ Whatever the container, the arrays are compared with the checksums of the origin
 import gzip
 import io
 import itertools
+import math
 import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +49,8 @@ CIFAR10_RECORD = 1 + 3 * 32 * 32
 def read_mnist(folder: Path) -> Arrays:
     """The fields of a Dataset, from ``mnist.npz`` (arrays x_train, y_train, x_test, y_test) or the four IDX
     files, plain or with ``.gz``."""
-    return _dataset(_read(folder, "mnist", _mnist_npz, _mnist_idx, list(MNIST_FILES.values())), MNIST, folder)
+    return _dataset(_read(folder, "mnist", _mnist_npz, _mnist_idx, list(MNIST_FILES.values())), MNIST, folder,
+                    (28, 28, 1))
 
 
 def read_cifar10(folder: Path) -> Arrays:
@@ -57,7 +58,7 @@ def read_cifar10(folder: Path) -> Arrays:
     ``cifar10.npz``: labels as for MNIST, images ``x_train``/``x_test`` or strips of WebP pictures
     (``train_webp``, ``train_offsets``)."""
     files = [name for names in CIFAR10_FILES.values() for name in names]
-    return _dataset(_read(folder, "cifar10", _cifar10_npz, _cifar10_binary, files), CIFAR10, folder)
+    return _dataset(_read(folder, "cifar10", _cifar10_npz, _cifar10_binary, files), CIFAR10, folder, (32, 32, 3))
 
 
 def _read(
@@ -74,10 +75,11 @@ def _read(
         if _existing(folder / files[0]) is None:
             raise ModelError(f"Folder {folder} must hold {npz.name} or the files {', '.join(files)}")
         return from_files(folder)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, struct.error) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"The {name} files in {folder} can't be read: {error}") from None
+    except ModelError:
+        raise
+    except Exception as error:  # NumPy, gzip, zipfile and Pillow raise many kinds for a broken or foreign file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"The {name} files in {folder} can't be read: {reason}") from None
 
 
 def _existing(path: Path) -> Path | None:
@@ -108,7 +110,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     kind, axes = struct.unpack_from(">HBB", data)[1:]
     shape = struct.unpack_from(f">{axes}I", data, 4)
     values = np.frombuffer(data, np.uint8, offset=4 + 4 * axes)
-    if kind != 8 or values.size != int(np.prod(shape)):
+    if kind != 8 or values.size != math.prod(shape):
         raise ModelError(f"Data file {path} must be an IDX file of {shape} bytes, not {values.size}")
     return values.reshape(shape)
 
@@ -146,9 +148,11 @@ def _cifar10_binary(folder: Path) -> Arrays:
     return result
 
 
-def _dataset(arrays: Arrays, checksums: dict[str, str], folder: Path) -> Arrays:
-    """Checked arrays as fields of a Dataset."""
+def _dataset(arrays: Arrays, checksums: dict[str, str], folder: Path, shape: tuple[int, int, int]) -> Arrays:
+    """Checked arrays as fields of a Dataset; images of a shape (height, width, channels), flat ones too."""
     for key, checksum in checksums.items():
+        if arrays[key].dtype != np.uint8:
+            raise ModelError(f"The array {key} from {folder} must hold uint8, not {arrays[key].dtype}")
         found = sha256(np.ascontiguousarray(arrays[key]).tobytes())
         if found != checksum:
             raise ModelError(
@@ -157,8 +161,7 @@ def _dataset(arrays: Arrays, checksums: dict[str, str], folder: Path) -> Arrays:
             )
     fields: Arrays = {}
     for part in ("train", "test"):
-        images = arrays[f"x_{part}"]
-        images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        images = arrays[f"x_{part}"].reshape(-1, *shape).transpose(0, 3, 1, 2)
         fields[f"{part}_images"] = np.ascontiguousarray(images)
-        fields[f"{part}_labels"] = arrays[f"y_{part}"].astype(np.int64)
+        fields[f"{part}_labels"] = arrays[f"y_{part}"].reshape(-1).astype(np.int64)
     return fields

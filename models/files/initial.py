@@ -1,134 +1,130 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights to start a training run from: a classical network's state_dict, or this package's own files."""
 
-import itertools
-import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from bmhw.models.errors import ModelError
+from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture
-from bmhw.models.networks.network import Network
+from bmhw.models.networks.network import NORM_EPSILON, Network
 
-from .float_weights import parts
+from .conventions import PYTORCH_EPSILON, Conventions
+from .float_weights import border_of, layouts_of, parts
+from .foreign import WeightsFile, read_weights
+from .matching import COUNTER, Match, match
+from .writing import sha256
 
-__all__ = ["initial_states"]
+__all__ = ["Initial", "read_initial"]
 
 States = dict[str, Tensor]
-COUNTER = "num_batches_tracked"
 
 
-def initial_states(path: Path, architecture: Architecture, layouts: Mapping[str, str]) -> dict[str, States]:
-    """Phase -> state_dict of its network: ``classical``, and ``bm`` if the file has one of these layouts.
+@dataclass(frozen=True, kw_only=True)
+class Initial:
+    """What a run starts from.
+
+    ``states``: phase -> state_dict of its network, ``classical``, and ``bm`` if the file has one of the run's layouts;
+    ``checksum``: the file's SHA-256; ``border``: see ``Node``; ``conventions``: what was folded into the weights, None
+    for this package's own files; ``matches``: which layer became which.
+    """
+
+    path: Path
+    states: Mapping[str, States]
+    checksum: str
+    border: tuple[float, ...] = ()
+    conventions: Conventions | None = None
+    matches: list[Match] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """What was read and assumed, for people."""
+        if self.conventions is None:
+            yield f"{self.path}: this program's own, {' and '.join(self.states)} by name"
+        else:
+            rows = [("layer", "from", "shape", "")]
+            rows += [(m.target, m.source, " x ".join(map(str, m.shape)), m.note) for m in self.matches]
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            for row in rows:
+                yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            epsilon = self.conventions.norm_epsilon
+            whose = {NORM_EPSILON: " (as here)", PYTORCH_EPSILON: " (PyTorch's default)"}.get(epsilon, "")
+            yield f"Normalisations: epsilon {epsilon:g}{whose}; images: {self.conventions}"
+        if self.border:
+            pixels = ", ".join(f"{pixel:g}" for pixel in self.border)
+            yield f"Padding of the image: pixel {pixels}, in the integer network the nearest whole one"
+
+
+def read_initial(
+    path: Path,
+    architecture: Architecture,
+    layouts: Mapping[str, str],
+    *,
+    conventions: Conventions | None = None,
+    order: Path | None = None,
+) -> Initial:
+    """The networks in a file.
 
     A ``NAME-float.safetensors`` file of this package holds both, or lies beside the files with the rest of them (see
-    ``float_weights``). Any other file (safetensors, or a PyTorch
-    file without code) must be a classical state_dict whose convolutions, dense layers and batch
-    normalisations come in the order of the architecture's, whatever their names (safetensors files keep no
-    order: there, that of the names, numbers by their value); a dense layer that the file lays out as
-    (outputs, inputs) may stand for one over a whole map. Raises ModelError that names the first layer that
-    doesn't fit.
+    ``float_weights``). Any other file (see ``foreign``) must hold the classical network, with other names than here
+    or not (see ``matching``; ``order`` is explained there), which is changed to what this package computes
+    (``conventions``). Raises ModelError that names the first tensor or layer that doesn't fit.
     """
-    tensors = _read(path)
-    own = _by_network(tensors)
+    file = read_weights(path)
+    checksum = sha256(path.read_bytes())
+    own = _by_network(file.tensors)
     if own["bm"] and not own["classical"]:
         for part in parts(path):
-            for kind, state in _by_network(_read(part)).items():
+            for kind, state in _by_network(read_weights(part).tensors).items():
                 own[kind] |= state
     if not own["classical"]:
-        return {"classical": _match(path, tensors, architecture)}
-    result = {"classical": _match(path, own["classical"], architecture)}
+        state, matches, own_names = match(file, architecture, order)
+        complete = (conventions or Conventions()).completed(architecture.image.channels, own_names)
+        state = complete.fold(state, architecture)
+        return Initial(path=path, states={"classical": state}, checksum=checksum, border=complete.border,
+                       conventions=complete, matches=matches)  # fmt: skip
+    if order is not None or conventions not in (None, Conventions()):
+        raise ModelUsageError(f"Weights file {path} is this program's own, which --norm-epsilon, --mean, --std, "
+                              "--pixel-scale and --order can't change")
+    states = {"classical": match(WeightsFile(path, own["classical"], file.ordered), architecture)[0]}
     expected = {key: value.shape for key, value in _floats(Network(architecture, layouts)).items()}
     found = {key: value.shape for key, value in own["bm"].items()}
     if found and found.items() < expected.items():
         missing = min(expected.keys() - found.keys())
         raise ModelError(f"Weights file {path} and the files beside it lack {missing} of the BM network")
     # a signed BM layer has the shape of a classical one, but its weights are those of maxima
-    if found == expected and set(layouts.values()) != {"mac"}:
-        result["bm"] = {key: value.float() for key, value in own["bm"].items()}
-    return result
+    theirs = layouts_of(path, file.metadata)
+    alike = theirs is not None and _classical_layers(theirs) == _classical_layers(layouts)
+    if theirs is None:  # of a quantised classical network both are the same
+        alike = any(not torch.equal(value, own["classical"].get(key, value[:0])) for key, value in own["bm"].items())
+    if found == expected and set(layouts.values()) != {"mac"} and alike:
+        states["bm"] = {key: _finite(path, key, value) for key, value in own["bm"].items()}
+    return Initial(path=path, states=states, checksum=checksum, border=border_of(path, file.metadata))
 
 
-def _by_network(tensors: States) -> dict[str, States]:
+def _by_network(tensors: Mapping[str, Tensor]) -> dict[str, States]:
     """The tensors of each network of this package's own files, under their names there."""
     own: dict[str, States] = {"classical": {}, "bm": {}}
     for key, value in tensors.items():
         kind, _, rest = key.partition(".")
-        if kind in own:
+        if kind in own and rest.startswith("steps."):
             own[kind][rest] = value
     return own
+
+
+def _classical_layers(layouts: Mapping[str, str]) -> set[str]:
+    return {name for name, layout in layouts.items() if layout == "mac"}
 
 
 def _floats(network: Network) -> States:
     return {key: value for key, value in network.state_dict().items() if not key.endswith(COUNTER)}
 
 
-def _read(path: Path) -> States:
-    if not path.is_file():
-        raise ModelError(f"Weights file {path} doesn't exist")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded = load_file(path)
-            tensors: Any = {key: loaded[key] for key in sorted(loaded, key=_by_number)}
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many kinds for a broken or foreign file
-        raise ModelError(f"Weights file {path} can't be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ModelError(f"Weights file {path} must hold a state_dict: names and tensors only")
-    return dict(tensors)
-
-
-def _by_number(name: str) -> list[tuple[bool, int, str]]:
-    """A sorting key by which layer2 comes before layer10."""
-    return [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in re.split(r"(\d+)", name)]
-
-
-def _modules(tensors: States) -> Iterator[tuple[str, States]]:
-    """The tensors of each module, in the order of the file."""
-    modules: dict[str, States] = {}
-    for key, value in tensors.items():
-        module, _, part = key.rpartition(".")
-        if part != COUNTER:
-            modules.setdefault(module, {})[part] = value
-    yield from modules.items()
-
-
-def _match(path: Path, tensors: States, architecture: Architecture) -> States:
-    """A file's state_dict under the names of a classical Network of the architecture."""
-    network = Network(architecture, architecture.layouts("mac"))
-    expected, found = dict(_modules(_floats(network))), dict(_modules(tensors))
-    same_names = set(expected) == set(found)
-    result: States = {}
-    for step, name in itertools.zip_longest(expected, expected if same_names else found):
-        if step is None or name is None:
-            raise ModelError(
-                f"Weights file {path} has {len(found)} layers, not {len(expected)}; the first that can't be "
-                f"converted: {name or 'none for ' + step.removeprefix('steps.')}"
-            )
-        parts = dict(found[name])
-        if "bias" in expected[step]:
-            parts.setdefault("bias", torch.zeros(expected[step]["bias"].shape))
-        for part, like in expected[step].items():
-            value = parts.pop(part, None)
-            if value is not None and value.ndim == 2 and like.ndim == 4 and value.numel() == like.numel():
-                value = value.reshape(like.shape)
-            if value is None or value.shape != like.shape or not value.is_floating_point():
-                what = "no " + part if value is None else f"{part} of shape {tuple(value.shape)}"
-                raise ModelError(
-                    f"Layer {name} of {path} can't be converted to {step.removeprefix('steps.')}: it has "
-                    f"{what}, not {part} of shape {tuple(like.shape)}"
-                )
-            result[f"{step}.{part}"] = value.float()
-        if parts:
-            raise ModelError(
-                f"Layer {name} of {path} can't be converted to {step.removeprefix('steps.')}: it has a "
-                f"{min(parts)}"
-            )
-    return result
+def _finite(path: Path, name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point() or not torch.isfinite(value).all():
+        raise ModelError(f"Tensor bm.{name} of {path} must hold finite floating-point numbers")
+    if name.endswith("running_var") and value.min() < 0:
+        raise ModelError(f"Tensor bm.{name} of {path} must hold variances of 0 or more, not {float(value.min()):g}")
+    return value.float()

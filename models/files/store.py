@@ -23,6 +23,7 @@ from bmhw.models.integer.limits import EXPONENT, SHIFT, THRESHOLD
 from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
+from .card_fields import check_fields
 from .writing import sha256, staged
 
 __all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "read_formats", "save"]
@@ -61,6 +62,7 @@ def read_card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("card_version") != CARD_VERSION:
         found = card.get("card_version") if isinstance(card, dict) else None
         raise ModelError(f"Model card {path.name} must have card_version {CARD_VERSION}, not {found!r}")
+    check_fields(path.name, card)
     return card
 
 
@@ -261,6 +263,8 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
         "layers": layers,
         "architecture": network.architecture.to_list(),
     }
+    if network.architecture.border:  # the layers that pad the image pad it with these pixels, not with zeros
+        whole["border_codes"] = next(node.border_codes for node in network.architecture.nodes if node.border)
     card_file = f"{network.name}.json"
     with staged(folder) as stage:
         (stage / file).write_bytes(data)

@@ -81,11 +81,12 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
     ``IntegerLayer.real``, of which this is the whole-layer form)."""
     fmt, node = layer.format, layer.node
     shape = (node.channels, x.shape[1], *node.kernel)
+    x = layer.padded(x)
     inputs = torch.from_numpy(x).double()
     bias = torch.from_numpy(layer.biases["bias"]).view(-1, 1, 1)
     if not isinstance(fmt, BmFormat):
         weight = torch.from_numpy(layer.weights["w"].reshape(shape)).double()
-        return functional.conv2d(inputs, weight, stride=node.stride, padding=node.padding) + bias
+        return functional.conv2d(inputs, weight, stride=node.stride) + bias
 
     def value(port: str) -> NDArray[np.float64]:
         return fmt.weight.value(layer.weights[port]).reshape(shape)
@@ -97,5 +98,5 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
     if layer.takes_codes:
         inputs = torch.from_numpy(fmt.activation.value(x)) * 2.0**fmt.x.magnitude_bits
     scaled = (inputs * 2.0 ** (fmt.out_fraction - fmt.x.magnitude_bits)).float()
-    y = combine_layout(fmt.layout, scaled, torch.from_numpy(weight).float(), node.stride, node.padding)
+    y = combine_layout(fmt.layout, scaled, torch.from_numpy(weight).float(), node.stride, 0)
     return y.double() + bias

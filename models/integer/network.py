@@ -110,7 +110,7 @@ class IntegerLayer:
     def patches(self, x: NDArray) -> NDArray:
         """The inputs of every neuron: (n, batch * out height * out width).
 
-        x: (batch, channels, height, width), zeros around it if the layer pads; n = channels * kernel size.
+        x: (batch, channels, height, width), padded if the layer pads; n = channels * kernel size.
         """
         node, batch = self.node, x.shape[0]
         s, (kernel_height, kernel_width) = node.stride, node.kernel
@@ -129,9 +129,15 @@ class IntegerLayer:
         return taps.reshape(x.shape[0] * kernel_height * kernel_width, -1)
 
     def padded(self, x: Integers) -> Integers:
-        """Input codes with the layer's zeros around them."""
+        """Input codes with the layer's zeros around them, or with the codes of its border's pixels."""
         p = self.node.padding
-        return np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
+        if not self.node.border:
+            return np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
+        batch, channels, height, width = x.shape
+        border = self.inputs(per_channel(np.array(self.node.border_codes, dtype=np.int64)))
+        result = np.broadcast_to(border, (batch, channels, height + 2 * p, width + 2 * p)).copy()
+        result[:, :, p : p + height, p : p + width] = x
+        return result
 
     def compute(self, x: Integers, threads: int = 1) -> Integers:
         """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""

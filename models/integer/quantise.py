@@ -22,7 +22,7 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.networks.architecture import Architecture, Node
-from bmhw.models.networks.layers import combine_layout
+from bmhw.models.networks.layers import combine_layout, padded
 from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
 
@@ -130,6 +130,10 @@ class FoldedLayer(nn.Module):
         self.gradient_norm: float | None = None
         self.register_buffer("shift", shift.float())
         self.register_buffer("exponent", exponent.float())
+        # pixels: as they are, and as the hardware has them
+        for name, pixels in (("border", node.border), ("border_codes", node.border_codes)):
+            values = torch.tensor(pixels, dtype=torch.float32) if pixels else None
+            self.register_buffer(name, values, persistent=False)
         if isinstance(fmt, BmFormat):
             magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
             values = fmt.activation.value(fmt.log2_unit.compute(magnitudes))
@@ -166,10 +170,13 @@ class FoldedLayer(nn.Module):
                 * full_scale
             )
         else:
+            if self.border is not None:
+                y = padded(y, self.node.padding, self.border_codes if quantised else self.border)
             x = y * torch.exp2(-self.shift).view(-1, 1, 1)
             if quantised:
                 x = round_half_up(x).clamp(code.minimum, code.maximum)
-            x = functional.pad(x, padding)  # before the logarithm: a zero is code 0 there as everywhere
+            if self.border is None:
+                x = functional.pad(x, padding)  # before the logarithm: a zero is code 0 there as everywhere
         weight = self.quantised_weight() if quantised else self.effective_weight()
         if self.layout == "mac":
             out = functional.conv2d(x / full_scale, weight, stride=self.node.stride) * 2.0**self.output_bits

@@ -6,7 +6,8 @@ bipolar morphological paper (arXiv 2009.07190) converts; LeNet-5 (LeCun et al. 1
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "Architecture",
     "Builder",
     "Node",
+    "build",
     "lenet",
     "resnet_small",
     "resnet_v2",
@@ -28,6 +30,7 @@ __all__ = [
 
 OPERATIONS = ("image", "conv", "dense", "norm", "relu", "add", "pool")
 LAYOUT_CHOICES = ("auto", "signed", "wired", "mac")
+LARGEST_PIXEL = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,8 @@ class Node:
 
     ``operation``: ``image`` (unsigned 8-bit pixels), ``conv``, ``dense`` (a convolution whose kernel is the
     whole map), ``norm`` (batch normalisation and ReLU), ``relu``, ``add`` (of two nodes), ``pool`` (average
-    over windows of ``kernel`` that don't overlap). ``kernel`` is (height, width).
+    over windows of ``kernel`` that don't overlap). ``kernel`` is (height, width). ``border``: the pixel (0..255, not
+    always whole) of each input channel that a layer which reads the image pads with; empty: zeros.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Node:
     stride: int = 1
     padding: int = 0
     bias: bool = True
+    border: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -60,6 +65,11 @@ class Node:
         """Whether the node has neurons (a convolution or a dense layer)."""
         return self.operation in ("conv", "dense")
 
+    @property
+    def border_codes(self) -> tuple[int, ...]:
+        """``border`` as the integer network has it: the nearest pixel codes, halves up."""
+        return tuple(min(math.floor(pixel + 0.5), LARGEST_PIXEL) for pixel in self.border)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -70,10 +80,9 @@ class Architecture:
     def __post_init__(self):
         known: dict[str, Node] = {}
         for node in self.nodes:
-            if node.operation not in OPERATIONS:
-                raise ModelError(not_one_of(f"Operation of node {node.name}", OPERATIONS, node.operation))
-            if node.name in known or not node.name.isidentifier():
-                raise ModelError(f"Node name {node.name!r} is used twice or is no identifier")
+            _check_fields(node)
+            if node.name in known:
+                raise ModelError(f"Node name {node.name!r} is used twice")
             expected = {"image": 0, "add": 2}.get(node.operation, 1)
             if len(node.inputs) != expected:
                 raise ModelError(f"Node {node.name} must have {expected} inputs, not {len(node.inputs)}")
@@ -82,6 +91,8 @@ class Architecture:
                     raise ModelError(f"Node {node.name} reads {name!r}, which no node before it gives")
             if node.shape != _output_shape(node, [known[name] for name in node.inputs]):
                 raise ModelError(f"Shape of node {node.name} doesn't follow from its inputs: {node.shape}")
+            if node.border:
+                _check_border(node, known[node.inputs[0]] if node.inputs else node)
             known[node.name] = node
         if not self.nodes or self.nodes[0].operation != "image" or self.nodes[-1].shape[1:] != (1, 1):
             raise ModelError("An architecture must start with an image and end with one value a class")
@@ -163,6 +174,21 @@ class Architecture:
             and takes_codes(readers[node.name][0])
         )
 
+    @property
+    def border(self) -> tuple[float, ...]:
+        """What the layers that pad the image pad it with; none: zeros."""
+        return next((node.border for node in self.nodes if node.border), ())
+
+    def with_border(self, pixels: Sequence[float]) -> "Architecture":
+        """The same with layers that pad the image with these pixels (0..255), one a channel; none: with zeros."""
+        nodes = (
+            dataclasses.replace(node, border=tuple(pixels))
+            if node.is_layer and node.padding and self[node.inputs[0]].operation == "image"
+            else node
+            for node in self.nodes
+        )
+        return Architecture(tuple(nodes)) if pixels else self
+
     def check_layer(self, name: str) -> str:
         """The name, if it is a layer's; ModelError otherwise."""
         names = [node.name for node in self.layers]
@@ -171,21 +197,47 @@ class Architecture:
         return name
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Plain values for JSON."""
-        return [dataclasses.asdict(node) for node in self.nodes]
+        """Plain values for JSON; ``border`` only where there is one."""
+        nodes = [dataclasses.asdict(node) for node in self.nodes]
+        return [{key: value for key, value in node.items() if key != "border" or value} for node in nodes]
 
     @classmethod
     def from_list(cls, nodes: list[Mapping[str, Any]]) -> "Architecture":
         """The inverse of :meth:`to_list`; ModelError for anything that is no architecture."""
         try:
-            return cls(
-                tuple(
-                    Node(**{**node, "inputs": tuple(node["inputs"]), "kernel": tuple(node["kernel"])})
-                    for node in nodes
-                )
-            )
+            tuples = [
+                {key: tuple(node.get(key, ())) for key in ("inputs", "kernel", "border")} for node in nodes
+            ]
+            return cls(tuple(Node(**{**node, **values}) for node, values in zip(nodes, tuples, strict=True)))
         except (TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"The architecture can't be read: {error}") from None
+
+
+def _check_fields(node: Node) -> None:
+    """ModelError for a node, perhaps out of a file, whose fields are of no use by themselves."""
+    if not isinstance(node.name, str) or not node.name.isidentifier():
+        raise ModelError(f"Node name {node.name!r} is no identifier")
+    if node.operation not in OPERATIONS:
+        raise ModelError(not_one_of(f"Operation of node {node.name}", OPERATIONS, node.operation))
+    if len(node.kernel) != 2:
+        raise ModelError(f"Kernel of node {node.name} must be (height, width), not {node.kernel}")
+    sizes = {
+        "Channels": node.channels, "Height": node.height, "Width": node.width, "Stride": node.stride,
+        "Kernel height": node.kernel[0], "Kernel width": node.kernel[1],
+    }  # fmt: skip
+    for what, value, least in (*((name, value, 1) for name, value in sizes.items()), ("Padding", node.padding, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ModelError(f"{what} of node {node.name} must be an integer of {least} or more, not {value!r}")
+
+
+def _check_border(node: Node, source: Node) -> None:
+    if not node.is_layer or source.operation != "image":
+        raise ModelError(f"Node {node.name} can't have a border: it doesn't pad the image")
+    if len(node.border) != source.channels:
+        raise ModelError(f"Border of node {node.name} must have {source.channels} values, not {len(node.border)}")
+    for pixel in node.border:
+        if isinstance(pixel, bool) or not isinstance(pixel, (int, float)) or not 0 <= pixel <= LARGEST_PIXEL:
+            raise ModelError(f"Border of node {node.name} must be from 0 to {LARGEST_PIXEL}, not {pixel!r}")
 
 
 def _output_shape(node: Node, sources: list[Node]) -> tuple[int, int, int]:
@@ -219,6 +271,8 @@ class Builder:
             fields.setdefault("channels", sources[0].channels)
             draft = Node(**fields, height=0, width=0)
             fields["height"], fields["width"] = _output_shape(draft, sources)[1:]
+            if min(fields["height"], fields["width"]) < 1:
+                raise ModelError(f"Nothing is left of the image at node {fields['name']}")
         self.nodes[fields["name"]] = Node(**fields)
         return fields["name"]
 
@@ -346,3 +400,31 @@ ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
     "lenet": lenet,
 }
 """Name -> function of (channels, height = width) of the image."""
+
+LARGEST_SIZE = 256
+"""Images up to which :func:`build` looks for the smallest that an architecture takes."""
+
+
+def build(name: str, channels: int, size: int) -> Architecture:
+    """An architecture by name for square images; ModelUsageError for an unknown one, and for images that are too small
+    for it, with the smallest size."""
+    if name not in ARCHITECTURES:
+        raise ModelUsageError(not_one_of("Architecture", ARCHITECTURES, name))
+    try:
+        return ARCHITECTURES[name](channels, size)
+    except ModelError as error:
+        smallest = next((s for s in range(size + 1, LARGEST_SIZE) if _fits(name, channels, s)), None)
+        if smallest is None:
+            raise
+        raise ModelUsageError(
+            f"Architecture {name} needs images of at least {smallest} x {smallest} pixels, not {size} x {size}: "
+            f"{str(error)[0].lower()}{str(error)[1:]}"
+        ) from None
+
+
+def _fits(name: str, channels: int, size: int) -> bool:
+    try:
+        ARCHITECTURES[name](channels, size)
+    except ModelError:
+        return False
+    return True

@@ -2,16 +2,20 @@
 """Bipolar morphological layers in PyTorch, for the three layouts (arXiv 2009.07190)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from bmhw.hdl.checks import check_choice
 from bmhw.hdl.formats.choices import LAYOUTS, ONE_SUM
 from bmhw.models.operators.max_product import max_product_difference
 
-__all__ = ["EPSILON", "BmConv2d", "BmLinear", "combine_layout", "split_weight", "wired_signs", "with_signs"]
+__all__ = [
+    "EPSILON", "BmConv2d", "BmLinear", "BorderedConv2d", "combine_layout", "padded", "split_weight", "wired_signs",
+    "with_signs",
+]  # fmt: skip
 
 EPSILON = 1e-6
 """What the paper writes as eps: the smallest magnitude of a converted weight."""
@@ -70,10 +74,30 @@ def with_signs(weight: Tensor, signs: Tensor, epsilon: float = EPSILON) -> Tenso
     return (weight * signs).clamp(min=epsilon) * signs
 
 
+def padded(x: Tensor, padding: int, border: Tensor) -> Tensor:
+    """Maps x (batch, channels, height, width) with ``padding`` rows and columns of ``border`` (channels,) around."""
+    batch, _channels, height, width = x.shape
+    result = border.to(x.dtype).view(1, -1, 1, 1).repeat(batch, 1, height + 2 * padding, width + 2 * padding)
+    result[:, :, padding : padding + height, padding : padding + width] = x
+    return result
+
+
+class BorderedConv2d(nn.Conv2d):
+    """A convolution that pads each input channel with a constant of its own, ``border``: (in_channels,)."""
+
+    def __init__(self, *sizes, border: Sequence[float], padding: int, **options):
+        super().__init__(*sizes, padding=padding, **options)
+        self.register_buffer("border", torch.tensor(border), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(padded(x, self.padding[0], self.border), self.weight, self.bias, self.stride)
+
+
 class BmConv2d(nn.Module):
     """Bipolar morphological 2-D convolution.
 
-    Input (batch, in_channels, height, width), output (batch, out_channels, ...), zero padding. ``weight``:
+    Input (batch, in_channels, height, width), output (batch, out_channels, ...), padded with zeros or with
+    ``border``: (in_channels,). ``weight``:
     (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only
     magnitudes count. ``training_difference``: what stands for the difference of two maxima while training (a function
     like :func:`.operators.max_product_difference`, which it is unless set otherwise).
@@ -89,6 +113,7 @@ class BmConv2d(nn.Module):
         padding: int = 0,
         bias: bool = True,
         layout: str = "relu",
+        border: Sequence[float] | None = None,
     ):
         super().__init__()
         self.layout = check_choice("Layout", layout, LAYOUTS)
@@ -100,6 +125,7 @@ class BmConv2d(nn.Module):
         self.weight = nn.Parameter(split_weight(layout, classical))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.training_difference = max_product_difference
+        self.register_buffer("border", None if border is None else torch.tensor(border), persistent=False)
 
     @property
     def effective_weight(self) -> Tensor:
@@ -108,7 +134,10 @@ class BmConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         difference = self.training_difference if self.training else max_product_difference
-        y = combine_layout(self.layout, x, self.effective_weight, self.stride, self.padding, difference)
+        padding = self.padding
+        if self.border is not None:
+            x, padding = padded(x, padding, self.border), 0
+        y = combine_layout(self.layout, x, self.effective_weight, self.stride, padding, difference)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     @torch.no_grad()

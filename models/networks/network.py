@@ -8,11 +8,13 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from .architecture import Architecture, Node
-from .layers import BmConv2d
+from .layers import BmConv2d, BorderedConv2d
 
-__all__ = ["Network", "convert", "estimate_statistics", "with_classical_weights"]
+__all__ = ["NORM_EPSILON", "Network", "convert", "estimate_statistics", "with_classical_weights"]
 
 MATCHING_BATCH = 250
+NORM_EPSILON = 1e-3
+"""What every batch normalisation adds to its variance, as in the Keras example that the architecture is from."""
 
 
 class Network(nn.Module):
@@ -30,13 +32,16 @@ class Network(nn.Module):
             if node.is_layer:
                 self.steps[node.name] = self._layer(node)
             elif node.operation == "norm":
-                self.steps[node.name] = nn.BatchNorm2d(node.channels, eps=1e-3)
+                self.steps[node.name] = nn.BatchNorm2d(node.channels, eps=NORM_EPSILON)
 
     def _layer(self, node: Node) -> nn.Module:
         channels = self.architecture[node.inputs[0]].channels
         settings = {"stride": node.stride, "padding": node.padding, "bias": node.bias}
+        if node.border:
+            settings["border"] = [pixel / 256 for pixel in node.border]
         if self.layouts[node.name] == "mac":
-            return nn.Conv2d(channels, node.channels, node.kernel, **settings)
+            classical = BorderedConv2d if node.border else nn.Conv2d
+            return classical(channels, node.channels, node.kernel, **settings)
         return BmConv2d(channels, node.channels, node.kernel, layout=self.layouts[node.name], **settings)
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bmhw.flow.files import reading
 from bmhw.models.errors import ModelError
+from bmhw.models.files.card_fields import reading
 from bmhw.models.files.cards import HISTORY, card_paths, entry
 from bmhw.models.files.store import load, read_card
 
@@ -38,6 +38,10 @@ OPTIONS = {
     "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
     "--seed": ("seed",),
+    "--norm-epsilon": ("conventions", "norm_epsilon"),
+    "--mean": ("conventions", "mean"),
+    "--std": ("conventions", "std"),
+    "--pixel-scale": ("conventions", "pixel_scale"),
 }
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--log-fraction", "--sums", "--maximum-bits", "--linear-maximum-bits",
            "--combine")
@@ -49,7 +53,8 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
     for option, path in OPTIONS.items():
         value: Any = training
         for key in path:
-            value = value[key] if isinstance(key, int) else value.get(key)
+            value = value[key] if isinstance(key, int) else (value or {}).get(key)
+        value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")
     initial = training["initial"]
@@ -62,26 +67,27 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method, command and the epochs'
     losses and validation accuracies."""
     cards = {path: read_card(path) for path in card_paths(folders)}
-    files, trained = {}, {}  # SHA-256 -> name of the file; the network whose floating-point training ended in it
+    files: dict[str, str] = {}
+    # SHA-256 -> the network whose floating-point training ended in that file; what else a card lists is of before
+    trained: dict[str, str] = {}
     for path, card in cards.items():
-        with reading(path, "card of a network"):
-            parts = card.get("float_weights", {}).get("files", ())
+        with reading(path):
+            parts = card.get("float_weights", {}).get("files", [])
             files |= {part["sha256"]: part["file"] for part in parts}
-            # what else a card lists is of before
+            training = card["training"]
             trained |= {part["sha256"]: card["name"] for part in parts[:1]
-                        if any(card["training"]["epochs"][:2]) and card["training"]["initial"] != part["sha256"]}
+                        if any(training["epochs"][:2]) and training["initial"] != part["sha256"]}
     rows = []
     for path, card in cards.items():
-        with reading(path, "card of a network"):
+        with reading(path):
             rows.append(_row(path, card, files, trained))
     return sorted(
         rows, key=lambda row: (row["data"], row["architecture"], row["neuron"], *(-b for b in row["bits"]))
     )
 
 
-def _row(
-    path: Path, card: Mapping[str, Any], files: Mapping[str, str], trained: Mapping[str, str]
-) -> dict[str, Any]:
+def _row(path: Path, card: Mapping[str, Any], files: Mapping[str, str], trained: Mapping[str, str]) -> dict[str, Any]:
+    """``files``: SHA-256 -> file, ``trained``: the same -> network."""
     row, training = entry(path), card["training"]
     row["neuron"] = "mac" if row["layouts"] == ["mac"] else "bm"
     row["integer_accuracy"] = row.pop("bm_integer_accuracy")
@@ -95,7 +101,6 @@ def _row(
         row["notes"] = training["notes"]
     row["history"] = [{key: event[key] for key in HISTORY} for event in training.get("history", ())]
     row["torch_version"], row["bmhw_version"] = training["torch_version"], training["bmhw_version"]
-    hash(row["name"])  # rows are found by it
     return row
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from bmhw.models.errors import ModelError
+from bmhw.models.files.card_fields import reading
 from bmhw.models.files.float_weights import float_files, load_float
 from bmhw.models.files.store import card_path, load
 from bmhw.models.integer.layer_errors import layer_errors
@@ -59,8 +60,12 @@ def evaluate(
         network = network.with_maximum_bits(maximum_bits)
     if out_fraction is not None:
         network = network.with_out_fraction(out_fraction)
-    data = load_dataset(network.card["data"]["name"], data_folder)
     measured = all(file.is_file() for file in float_files(chosen))
+    with reading(card_path(chosen)):
+        data = load_dataset(network.card["data"]["name"], data_folder)
+        stated = {} if measured else {
+            key: network.card["accuracy"][f"{key}_accuracy"] for key in ("classical", "bm_float")
+        }
     if trace_images is not None and not measured:
         raise ModelError(f"--trace needs {', '.join(file.name for file in float_files(chosen))}")
     floats = load_float(chosen) if measured else {}
@@ -79,7 +84,7 @@ def evaluate(
         **{
             f"{key}_accuracy": accuracy(floats[kind], data.test_images, data.test_labels)
             if measured
-            else network.card["accuracy"][f"{key}_accuracy"]
+            else stated[key]
             for kind, key in (("classical", "classical"), ("bm", "bm_float"))
         },
         "bm_integer_accuracy": 100 * int(right.sum()) / len(right),

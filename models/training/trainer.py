@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 
 from bmhw.hdl.checks import not_one_of
 from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.run_files import CHECKPOINT, LOG
 from bmhw.models.files.writing import write_atomically
 from bmhw.models.integer.fold import check_foldable, fold
 from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
-from bmhw.models.networks.architecture import ARCHITECTURES
-from bmhw.models.networks.network import Network
+from bmhw.models.networks.architecture import build
+from bmhw.models.networks.network import NORM_EPSILON, Network
 from bmhw.models.networks.wiring import Wiring
 from bmhw.models.operators.precision import powers_name
 
@@ -50,7 +52,9 @@ class Settings:
     ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
     in pixels; ``mirror``: each image is turned left to right with a chance of one half. ``validation``: training
     images that no phase learns from; each epoch's accuracy is measured on them. ``epoch_images``: images of an
-    epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from.
+    epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from; ``border``:
+    the pixels that its first layer pads images with (see ``Node``), ``conventions``: what was folded into somebody
+    else's weights (None: they are this package's own).
     ``method``: of the bm phase, a key of ``methods.METHODS``.
     """
 
@@ -72,6 +76,8 @@ class Settings:
     validation: int = 200
     epoch_images: int | None = None
     initial: str | None = None
+    border: tuple[float, ...] = ()
+    conventions: Conventions | None = None
     method: str = "at-once"
     quantisation: Quantisation = field(default_factory=Quantisation)
 
@@ -106,7 +112,7 @@ class Trainer:
     """A run in ``folder``: ``checkpoint.pt``, ``train.jsonl``; goes on from the checkpoint with ``resume``.
 
     ``data``: the whole data set; its test part is never looked at. ``initial``: phase -> state_dict that the
-    phase's network starts from (see ``initial_states``).
+    phase's network starts from (see ``bmhw.models.files.initial``).
 
     ``stop``: set it (in a signal handler, say), and the run writes its checkpoint and raises Stopped.
     """
@@ -137,7 +143,7 @@ class Trainer:
             raise ModelUsageError(
                 f"Images of an epoch must be from 1 to {images}, not {settings.epoch_images}"
             )
-        self.architecture = ARCHITECTURES[settings.architecture](channels, size)
+        self.architecture = build(settings.architecture, channels, size).with_border(settings.border)
         self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
         check_foldable(self.architecture, self.layouts, settings.quantisation)
         powers_name(device)  # a precision that doesn't exist
@@ -347,32 +353,71 @@ class Trainer:
         if not self._checkpoint.is_file():
             raise ModelUsageError(f"Nothing to resume: {self._checkpoint} doesn't exist")
         try:
-            state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            with warnings.catch_warnings():  # about foreign kinds of files, of which a line is said below
+                warnings.simplefilter("ignore")
+                state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+            if not isinstance(state, Mapping):
+                raise TypeError(f"it holds a {type(state).__name__}")
             saved = state["settings"]
-        except Exception as error:  # torch raises many kinds for a broken file
-            raise ModelError(
-                f"Checkpoint {self._checkpoint} can't be read: {str(error).splitlines()[0]}"
-            ) from None
+            # a setting that a newer version knows has its default in an older version's checkpoint
+            saved = {f.name: f.default for f in dataclasses.fields(Settings)} | self._assumed_before(saved) | saved
+            saved["quantisation"] = dataclasses.asdict(Quantisation()) | saved["quantisation"]
+        except Exception as error:  # torch raises many kinds for a broken file, a foreign one is any other thing
+            raise self._unusable(error) from None
         mine = dataclasses.asdict(self.settings)
-        # a setting that a newer version knows has its default in an older version's checkpoint
-        saved = {f.name: f.default for f in dataclasses.fields(Settings)} | saved
-        saved["quantisation"] = dataclasses.asdict(Quantisation()) | saved["quantisation"]
         different = [key for key in mine if mine[key] != saved[key]]
         if different:
             key = different[0]
             raise ModelUsageError(
                 f"Checkpoint {self._checkpoint} was made with {key} {saved.get(key)!r}, not {mine[key]!r}"
             )
-        for name in PHASES:
-            if name in state["models"]:
-                # the structure first (a folded network's depends on the trained one), then the values
-                self.models[name] = self._create(name)
-                self.models[name].load_state_dict(state["models"][name])
-        self.phase, self.epoch, self.step = state["phase"], state["epoch"], state["step"]
-        self.history, self._optimizer_state = state["history"], state["optimizer"]
-        # an older version's checkpoint doesn't have them: the epoch counts from here
-        self._losses = state.get("losses", [])
-        self._started = time.monotonic() - state.get("seconds", 0)
+        try:
+            for name in PHASES:
+                if name in state["models"]:
+                    # the structure first (a folded network's depends on the trained one), then the values
+                    self.models[name] = self._create(name)
+                    self.models[name].load_state_dict(state["models"][name])
+            self.phase, self.epoch, self.step = (_count(state[key]) for key in ("phase", "epoch", "step"))
+            self.history, self._optimizer_state = state["history"], state["optimizer"]
+            # an older version's checkpoint doesn't have them: the epoch counts from here
+            self._losses = [float(loss) for loss in state.get("losses", [])]
+            self._started = time.monotonic() - float(state.get("seconds", 0))
+            sum(epoch["seconds"] for epoch in self.history)
+            if len(self.models) < min(self.phase, len(PHASES)):
+                raise KeyError(PHASES[len(self.models)])
+            if self._optimizer_state is not None and self.phase < len(PHASES):
+                _check_optimizer(self._optimizer_state, self.models[PHASES[self.phase]])
+        except Exception as error:  # whatever is wrong with it, it is no checkpoint of such a run
+            raise self._unusable(error) from None
+
+    def _assumed_before(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """What was assumed of somebody else's network when ``conventions`` were no setting yet."""
+        mine = self.settings.conventions
+        if mine is None or saved.get("initial") is None:
+            return {}
+        assumed = Conventions(norm_epsilon=NORM_EPSILON).completed(len(mine.mean), own_names=True)
+        return {"conventions": dataclasses.asdict(assumed)}
+
+    def _unusable(self, error: Exception) -> ModelError:
+        missing = isinstance(error, KeyError)
+        reason = " ".join(f"it lacks {error}".split() if missing else str(error).splitlines()[:1])
+        return ModelError(f"Checkpoint {self._checkpoint} can't be read: {reason or type(error).__name__}")
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _check_optimizer(state: Mapping[str, Any], model: nn.Module) -> None:
+    """ValueError unless it is the state of this model's optimizer; PyTorch itself doesn't look at the shapes."""
+    optimizer = torch.optim.Adam(model.parameters())
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if values[name].shape != parameter.shape:
+                raise ValueError(f"its optimizer has {name} of shape {tuple(values[name].shape)}")
 
 
 def _schedule(share: float, warmup: float) -> float:

@@ -1,27 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs that start from weights of the user's."""
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bmhw.models import ModelError, load
 from bmhw.models.files import float_weights
+from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.float_weights import load_float, save_float
-from bmhw.models.files.initial import initial_states
+from bmhw.models.files.initial import read_initial
 from bmhw.models.files.store import WEIGHTS, save
 from bmhw.models.networks.architecture import lenet, resnet_small, resnet_v2
 from bmhw.models.networks.network import Network
 
 
+def initial_states(path, architecture, layouts):
+    return read_initial(path, architecture, layouts, conventions=Conventions()).states
+
+
 def users_lenet():
-    """The architecture ``lenet`` as somebody else would write it: other names, linear layers."""
+    """The architecture ``lenet`` as somebody else would write it: other names, linear layers, PyTorch's epsilon."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2)),
-        *(nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
-        *(nn.Linear(800, 120), nn.BatchNorm1d(120, eps=1e-3), nn.ReLU()),
-        *(nn.Linear(120, 84), nn.BatchNorm1d(84, eps=1e-3), nn.ReLU()),
+        *(nn.Conv2d(1, 16, 5, padding=2), nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(16, 32, 5), nn.BatchNorm2d(32), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(800, 120), nn.BatchNorm1d(120), nn.ReLU()),
+        *(nn.Linear(120, 84), nn.BatchNorm1d(84), nn.ReLU()),
         nn.Linear(84, 10),
     )
 
@@ -59,10 +66,44 @@ def test_a_classical_network_takes_no_weights_of_maxima():
     assert set(initial_states(path, architecture, architecture.layouts("mac"))) == {"classical"}
 
 
-def test_networks_of_an_unchanged_file_keep_its_name(tmp_path):
+@pytest.mark.parametrize(("trained", "metadata"), [(False, True), (True, True), (False, False)])
+def test_the_second_network_of_a_quantised_classical_run_is_no_bm_network(tmp_path, trained, metadata):
+    """Nor is one with a layer that is multiply-accumulate there and BM here: shapes are the same."""
+    architecture = resnet_small(1, 8, filters=4)
+    mac, signed = architecture.layouts("mac"), architecture.layouts("signed")
+    networks = {"classical": Network(architecture, mac), "bm": Network(architecture, mac)}
+    if not trained:
+        networks["bm"].load_state_dict(networks["classical"].state_dict())
+    save_float("run", tmp_path, networks)
+    path = tmp_path / "run-float.safetensors"
+    if not metadata:
+        save_file(load_file(path), path)
+    for layouts in (signed, architecture.layouts("signed", ["dense"])):
+        assert set(initial_states(path, architecture, layouts)) == {"classical"}
+    networks["bm"] = Network(architecture, signed)
+    save_float("run", tmp_path, networks)
+    assert set(initial_states(path, architecture, signed)) == {"classical", "bm"}
+    assert set(initial_states(path, architecture, architecture.layouts("signed", ["dense"]))) == {"classical"}
+
+
+def test_the_card_beside_an_older_file_says_its_layouts(tmp_path):
+    architecture = resnet_small(1, 8, filters=4)
+    mac, signed = architecture.layouts("mac"), architecture.layouts("signed")
+    entry = save_float("run", tmp_path, {"classical": Network(architecture, mac), "bm": Network(architecture, mac)})
+    path = tmp_path / "run-float.safetensors"
+    save_file(load_file(path), path)
+    assert set(initial_states(path, architecture, signed)) == {"classical", "bm"}  # nothing says what it is
+    (tmp_path / "run.json").write_text(json.dumps({"card_version": 1, "float_weights": entry}))
+    assert set(initial_states(path, architecture, signed)) == {"classical"}
+    (tmp_path / "run.json").write_text("{")  # somebody else's
+    assert set(initial_states(path, architecture, signed)) == {"classical", "bm"}
+
+
+def test_networks_of_an_unchanged_file_keep_its_name_and_content(tmp_path):
     known = WEIGHTS / "digits-float.safetensors"
     entry = save_float("digits-5bit", tmp_path, load_float("digits"), known)
     assert [part["file"] for part in entry["files"]] == [known.name]
+    assert (tmp_path / known.name).read_bytes() == known.read_bytes()
     (other,) = save_float("other", tmp_path, load_float("digits"))["files"]
     assert other["file"] == "other-float.safetensors"
 
@@ -98,14 +139,17 @@ def test_large_networks_lie_in_several_files(tmp_path, monkeypatch, largest, mid
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update({"4.weight": torch.zeros(32, 16, 3, 3)}), r"Layer 4 .* to conv2"),
+        (
+            lambda state: state.update({"4.weight": torch.zeros(32, 16, 3, 3)}),
+            r"Layer 4 .* to conv2: it has weight of shape \(32, 16, 3, 3\), not weight of shape \(32, 16, 5, 5\)",
+        ),
         (
             lambda state: state.update({"20.weight": torch.zeros(3, 3)}),
             "the first that can't be converted: 20",
         ),
         (lambda state: [state.pop("15.weight"), state.pop("15.bias")], "none for dense3"),
         (lambda state: state.update({"1.extra": torch.zeros(1)}), "it has a extra"),
-        (lambda state: state.update({"0.weight": state["0.weight"].long()}), "Layer 0"),
+        (lambda state: state.update({"0.weight": state["0.weight"].long()}), "Tensor 0.weight .* holds int64 numbers"),
     ],
 )
 def test_the_first_layer_that_does_not_fit_is_named(tmp_path, change, message):

@@ -10,9 +10,12 @@ import pytest
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
+from bmhw.errors import BmhwError
 from bmhw.models import ModelError, list_models, load
+from bmhw.models.files.float_weights import float_files, load_float
 from bmhw.models.files.store import WEIGHTS, save
 from bmhw.models.files.writing import sha256
+from bmhw.models.training.comparison import collect
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ def test_wrong_tensors(copy, change, message):
         (lambda card: card["layers"]["stem"].update(inputs=4), "must have 9 inputs, not 4"),
         (lambda card: card["layers"]["stem"].update(neuron="spiking"), "no usable format of layer stem"),
         (lambda card: card["architecture"][1].update(operation="attention"), "must be one of"),
-        (lambda card: card.update(architecture=5), "can't be read"),
+        (lambda card: card.update(architecture=5), "Field architecture .* must be a list, not 5"),
     ],
 )
 def test_wrong_cards(copy, change, message):
@@ -146,6 +149,82 @@ def test_wrong_cards(copy, change, message):
     with pytest.raises(ModelError, match=message) as caught:
         load(copy / "digits.json")
     assert "\n" not in str(caught.value)
+
+
+WRONG = (None, True, -1, 0, 10**12, 1.5, "x", [], {}, [1], {"a": 1}, [[1]])
+
+
+def fields(value, path=()):
+    """Every path to a value of a card; of lists and of the layers' formats the first ones, the others are alike."""
+    if path:
+        yield path
+    keys = list(value) if isinstance(value, dict) else range(min(len(value), 2)) if isinstance(value, list) else ()
+    for key in keys[:2] if path == ("layers",) else keys:
+        yield from fields(value[key], (*path, key))
+
+
+def readers(path, field):
+    """What reads a card, as far as it looks at a field."""
+    if field in ("name", "weights", "layers", "architecture"):
+        yield load, path
+    if field in ("float_weights", "architecture"):
+        yield load_float, path
+        yield float_files, path
+    if field != "architecture":
+        yield collect, [path.parent]  # and with it ``entry``
+
+
+def test_whatever_a_card_holds_is_read_or_refused_in_one_line(copy):
+    """Every field, gone or replaced by one of the values in turn, so that each kind of field meets each of them."""
+    card = json.loads((copy / "digits.json").read_text())
+    (copy / "digits-float.safetensors").write_bytes((WEIGHTS / "digits-float.safetensors").read_bytes())
+    refused = 0
+    for number, path in enumerate(fields(card)):
+        for replace in (None, *(WRONG[(number + step) % len(WRONG)] for step in range(0, len(WRONG), 6))):
+            changed = json.loads(json.dumps(card))
+            holder = changed
+            for key in path[:-1]:
+                holder = holder[key]
+            if replace is None:
+                del holder[path[-1]]
+            else:
+                holder[path[-1]] = replace
+            (copy / "digits.json").write_text(json.dumps(changed))
+            for reader, argument in readers(copy / "digits.json", path[0]):
+                try:
+                    reader(argument)
+                except BmhwError as error:
+                    assert "\n" not in str(error) and len(str(error)) < 400, (path, replace)
+                    refused += 1
+    assert refused > 200
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card["training"].update(epochs=3), r"Field training.epochs of .* 3, each an integer, not 3"),
+        (lambda card: card["accuracy"].update(bm_float_accuracy="x"), "bm_float_accuracy .* number, not 'x'"),
+        (lambda card: card["float_weights"]["files"][0].update(file=5), "files.0.file .* text, not 5"),
+        (lambda card: card["layers"]["stem"].update(bits="8"), "layers.stem.bits .* an integer, not '8'"),
+        (lambda card: card["architecture"][1].update(stride=0), "Stride of node stem .* 1 or more, not 0"),
+        (lambda card: card["architecture"][1].update(kernel=[3]), r"Kernel of node stem .* not \(3,\)"),
+        (lambda card: card["architecture"][1].update(name=["stem"]), "no identifier"),
+    ],
+)
+def test_fields_of_the_wrong_kind_are_named(copy, change, message):
+    edit_card(copy, change)
+    with pytest.raises(ModelError, match=message):
+        load(copy / "digits.json")
+
+
+def test_floating_point_weights_that_do_not_fit_are_named(copy):
+    (copy / "digits-float.safetensors").write_bytes((WEIGHTS / "digits-float.safetensors").read_bytes())
+    edit_card(copy, lambda card: card["float_weights"]["layouts"].update(stem="signed"))
+    with pytest.raises(ModelError, match=r"bm.steps.stem.weight must .* \(16, 1, 3, 3\), but is of shape \(2, 16"):
+        load_float(copy / "digits.json")
+    edit_card(copy, lambda card: card["float_weights"]["layouts"].update(stem="sign"))
+    with pytest.raises(ModelError, match=r"Layout of layer stem .*did you mean signed"):
+        load_float(copy / "digits.json")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])

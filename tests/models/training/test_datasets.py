@@ -128,6 +128,76 @@ def test_missing_and_broken_files(mnist_arrays, tmp_path):
         load_dataset("mnist", tmp_path)
 
 
+def test_arrays_of_another_shape_hold_the_same_images(mnist_arrays, tmp_path):
+    """As Keras has labels, and flat images; the bytes are those of the release."""
+    flat = {key: array.reshape(len(array), -1) for key, array in mnist_arrays.items()}
+    np.savez(tmp_path / "mnist.npz", **flat)
+    data = load_dataset("mnist", tmp_path)
+    assert np.array_equal(data.train_images[:, 0], mnist_arrays["x_train"])
+    assert np.array_equal(data.test_labels, mnist_arrays["y_test"]) and data.test_labels.ndim == 1
+
+
+class Code:
+    pass
+
+
+def spoilt_npz(arrays, **changes):
+    def write(folder):
+        content = {key: value for key, value in {**arrays, **changes}.items() if value is not None}
+        np.savez(folder / "mnist.npz", **content)
+
+    return write
+
+
+def broken_member(arrays):
+    """A whole archive with a member whose compressed bytes are nonsense."""
+
+    def write(folder):
+        path = folder / "mnist.npz"
+        np.savez_compressed(path, **arrays)
+        data = bytearray(path.read_bytes())
+        data[200:4000] = b"\xaa" * 3800
+        path.write_bytes(data)
+
+    return write
+
+
+@pytest.mark.parametrize(("write", "message"), [
+    (lambda arrays: spoilt_npz(arrays, x_train=None), "x_train"),
+    (lambda arrays: spoilt_npz(arrays, y_test=arrays["y_test"].astype(np.int64)), "y_test .* uint8, not int64"),
+    (lambda arrays: spoilt_npz(arrays, y_test=np.array([Code()], dtype=object)), "can't be read"),
+    (lambda arrays: spoilt_npz(arrays, x_train=np.uint8(3)), "isn't that of the original release"),
+    (broken_member, "can't be read"),
+    (lambda arrays: lambda folder: (folder / "mnist.npz").write_bytes(b""), "can't be read"),
+    (lambda arrays: lambda folder: np.save((folder / "mnist.npz").open("wb"), arrays["y_test"]), "can't be read"),
+    (lambda arrays: lambda folder: (folder / "train-images-idx3-ubyte").write_bytes(b""), "can't be read"),
+    (lambda arrays: lambda folder: (folder / "train-images-idx3-ubyte").write_bytes(bytes(3) + b"\xff" + bytes(99)),
+     "can't be read"),
+    (lambda arrays: lambda folder: (folder / "train-images-idx3-ubyte").write_bytes(
+        struct.pack(">HBB3I", 0, 8, 3, *[2**31] * 3)), "must be an IDX file"),
+    (lambda arrays: lambda folder: (folder / "train-images-idx3-ubyte.gz").write_bytes(
+        gzip.compress(bytes(999))[:-300].replace(b"\x00", b"\xaa") + b"x"), "can't be read"),
+    (lambda arrays: lambda folder: (folder / "train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08" + b"\xaa" * 99),
+     "can't be read"),
+])  # fmt: skip
+def test_foreign_content_is_one_line(mnist_arrays, tmp_path, write, message):
+    write(mnist_arrays)(tmp_path)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_dataset("mnist", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [
+    {"train_offsets": np.array([0, 10])}, {"train_offsets": np.array(3)}, {"train_offsets": np.array(["a", "b"])},
+    {"train_webp": np.zeros(200, dtype=np.uint8)}, {"test_webp": np.zeros(0, dtype=np.uint8)},
+])  # fmt: skip
+def test_broken_pictures_are_one_line(cifar10_arrays, tmp_path, changes):
+    np.savez(tmp_path / "cifar10.npz", **{**webp_strips(cifar10_arrays), **changes})
+    with pytest.raises(ModelError, match="can't be read") as caught:
+        load_dataset("cifar10", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_validation_part_is_cut_from_the_training_images(digits):
     split = digits.validation_split(200)
     assert np.array_equal(np.concatenate([split.train_images, split.test_images]), digits.train_images)

@@ -17,6 +17,7 @@ from bmhw.models import ModelError, load
 from bmhw.models.files.store import WEIGHTS
 from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.networks.network import Network, convert
+from bmhw.models.training import run
 from bmhw.models.training.trainer import Settings, Stopped, Trainer, accuracy
 
 SETTINGS = Settings(
@@ -110,6 +111,60 @@ def test_resuming_what_cannot_be_resumed(finished, digits, tmp_path):
         Trainer(SETTINGS, digits, tmp_path, resume=True)
 
 
+def foreign_optimizer(shape):
+    parameter = torch.nn.Parameter(torch.ones(shape))
+    optimizer = torch.optim.Adam([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def shorn(state, key):
+    return {name: value for name, value in state.items() if name != key}
+
+
+@pytest.mark.parametrize("change", [
+    lambda state: torch.ones(3),
+    lambda state: [state],
+    lambda state: {},
+    lambda state: {"state_dict": state["models"]["classical"]},
+    lambda state: {**state, "settings": 5},
+    lambda state: {**state, "settings": shorn(state["settings"], "quantisation")},
+    lambda state: {**state, "settings": {**state["settings"], "quantisation": "wide"}},
+    *(lambda state, key=key: shorn(state, key) for key in ("models", "phase", "epoch", "step", "history", "optimizer")),
+    lambda state: {**state, "models": {}},
+    lambda state: {**state, "models": shorn(state["models"], "bm")},
+    lambda state: {**state, "models": {**state["models"], "classical": 3}},
+    lambda state: {**state, "models": {**state["models"], "bm": state["models"]["classical"]}},
+    lambda state: {**state, "phase": "bm"},
+    lambda state: {**state, "phase": -1},
+    lambda state: {**state, "history": [3]},
+    lambda state: {**state, "losses": ["low"]},
+    lambda state: {**state, "phase": 1, "optimizer": 3},
+    lambda state: {**state, "phase": 1, "optimizer": foreign_optimizer((2, 2))},
+])  # fmt: skip
+def test_a_foreign_checkpoint_is_one_line(finished, digits, tmp_path, change):
+    state = torch.load(finished.folder / "checkpoint.pt", weights_only=True)
+    torch.save(change(state), tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match=r"^Checkpoint .*checkpoint.pt (can't be read: .|was made with)") as caught:
+        Trainer(SETTINGS, digits, tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_optimizer_of_other_shapes_is_no_state_of_this_one(finished, digits, tmp_path):
+    """PyTorch itself takes it, and fails in the first step."""
+    state = torch.load(finished.folder / "checkpoint.pt", weights_only=True)
+    optimizer = torch.optim.Adam(finished.models["bm"].parameters())
+    sum(parameter.sum() for parameter in finished.models["bm"].parameters()).backward()
+    optimizer.step()
+    state |= {"phase": 1, "optimizer": optimizer.state_dict()}
+    finished.models["bm"].zero_grad()
+    state["optimizer"]["state"][0]["exp_avg"] = torch.ones(7)
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(ModelError, match=r"its optimizer has exp_avg of shape \(7,\)"):
+        Trainer(SETTINGS, digits, tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("layout", ["auto", "signed", "wired"])
 def test_conversion_matches_mean_and_deviation_of_every_channel(digits, layout):
     torch.manual_seed(0)
@@ -148,7 +203,7 @@ def test_a_card_names_the_commit_that_the_run_started_from(monkeypatch, tmp_path
         usual(trainer, *arguments)
         commits[0] = "after"
 
-    monkeypatch.setattr(train, "commit", lambda: commits[0])
+    monkeypatch.setattr(run, "commit", lambda: commits[0])
     monkeypatch.setattr(Trainer, "run", moved_on)
     epochs = [f"--{phase}-epochs=0" for phase in ("classical", "bm", "quantised")]
     assert train.main(["--out", str(tmp_path), "--name", "small", *epochs]) == 0

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an imported network does before anything is trained: what can't be read from a file, such as its pooling, its
+epsilon or the scaling of its images, shows in its accuracy."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bmhw.models.errors import ModelError
+from bmhw.models.files.conventions import Conventions
+from bmhw.models.files.initial import Initial, read_initial
+from bmhw.models.networks.architecture import build
+from bmhw.models.networks.network import Network
+
+from .datasets import Dataset
+from .trainer import Settings, accuracy
+
+__all__ = ["check_import", "imported"]
+
+LEAST_FACTOR = 2
+"""How many times chance an imported network's accuracy must be."""
+
+
+def imported(
+    path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None
+) -> Initial:
+    """What a run with these settings starts from; errors of ``read_initial``."""
+    architecture = build(settings.architecture, *data.train_images.shape[1:3])
+    layouts = architecture.layouts(settings.layout, settings.mac_layers)
+    return read_initial(path, architecture, layouts, conventions=conventions, order=order)
+
+
+def check_import(
+    initial: Initial, settings: Settings, data: Dataset, tell: Callable[[str], object], *, accept: bool = False,
+    device: str = "cpu",
+) -> dict[str, float]:  # fmt: skip
+    """Tell what became what and the validation accuracies, in per cent, of the networks as they were read (phase ->
+    accuracy, returned).
+
+    ModelError where somebody else's network is right in less than twice as many cases as chance, unless ``accept``,
+    and where a network gives no finite scores.
+    """
+    for line in initial.lines():
+        tell(line)
+    architecture = build(settings.architecture, *data.train_images.shape[1:3]).with_border(initial.border)
+    held_out = data.validation_split(settings.validation)
+    images, labels = held_out.test_images, held_out.test_labels
+    figures = {}
+    for phase, state in initial.states.items():
+        layouts = architecture.layouts(*("mac",) if phase == "classical" else (settings.layout, settings.mac_layers))
+        network = Network(architecture, layouts)
+        network.load_state_dict({**network.state_dict(), **state})
+        network = network.eval().to(device)
+        with torch.no_grad():
+            scores = network(torch.from_numpy(images[:64]).to(device).float() / 256)
+        if not torch.isfinite(scores).all():
+            raise ModelError(f"The {phase} network of {initial.path} gives scores that are no finite numbers")
+        figures[phase] = accuracy(network, images, labels)
+    shown = ", ".join(f"{phase} {figure:.2f} %" for phase, figure in figures.items())
+    tell(f"Validation accuracy as imported, {len(images)} images: {shown}")
+    least = LEAST_FACTOR * 100 / architecture.classes
+    if initial.conventions is not None and figures["classical"] < least and not accept:
+        raise ModelError(
+            f"The network of {initial.path} is right in {figures['classical']:.2f} % of the validation images as "
+            f"imported, near chance ({100 / architecture.classes:g} %): see --norm-epsilon, --mean, --std, "
+            "--pixel-scale and --order, and whether its pooling is the architecture's; --accept-import goes on as it is"
+        )
+    return figures
