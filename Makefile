@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo       what a BM neuron costs against a multiply-accumulate neuron
-# make test       all tests
+# make test       the tests, and which took longest
+# make test-all   those and the long ones: builds, environments, trainings, whole exports
 # make benchmark  how fast synthesis and the training operator are, as ratios
 # make results    everything in docs/results, measured again; LIBERTY=FILE adds the balanced designs in its cells
 # make fpga       both neurons placed on two FPGAs, into docs/results/fpga.json: half an hour
@@ -13,7 +14,10 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 # The build that the tests are known to pass with; users choose their own.
 TORCH := torch==2.13.0
 
-.PHONY: demo test benchmark results fpga clean
+# Tests are Python processes side by side; what they call (Yosys, g++) has one thread each.
+PYTEST := $(RUN) -m pytest -n auto --durations=10
+
+.PHONY: demo test test-all benchmark results fpga clean
 
 # The comparisons in docs/results, as options of bmhw.layers; how many bits of a clamped sum a maximum needs is what
 # the trained networks show (docs/results/training.md).
@@ -45,7 +49,10 @@ demo: $(VENV)/installed
 		--maximum-bits 5 --combine logarithmic --objective balanced
 
 test: $(VENV)/installed-test
-	@$(RUN) -m pytest -n auto
+	@$(PYTEST)
+
+test-all: $(VENV)/installed-test
+	@$(PYTEST) -m ''
 
 benchmark: $(VENV)/installed-test
 	@$(RUN) tests/benchmarks/synth_speed.py

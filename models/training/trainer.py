@@ -362,10 +362,10 @@ class Trainer:
             # a setting that a newer version knows has its default in an older version's checkpoint
             saved = {f.name: f.default for f in dataclasses.fields(Settings)} | self._assumed_before(saved) | saved
             saved["quantisation"] = dataclasses.asdict(Quantisation()) | saved["quantisation"]
+            mine = dataclasses.asdict(self.settings)
+            different = [key for key in mine if mine[key] != saved[key]]
         except Exception as error:  # torch raises many kinds for a broken file, a foreign one is any other thing
             raise self._unusable(error) from None
-        mine = dataclasses.asdict(self.settings)
-        different = [key for key in mine if mine[key] != saved[key]]
         if different:
             key = different[0]
             raise ModelUsageError(

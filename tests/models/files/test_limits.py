@@ -23,6 +23,8 @@ from bmhw.models.integer.quantise import Quantisation
 from bmhw.models.networks.architecture import ARCHITECTURES, Builder, resnet_small
 from bmhw.models.training.trainer import Settings, Trainer
 
+START = ("--accept-import", "--init-from")
+"""Untrained networks, which are right by chance."""
 NO_EPOCHS = [f"--{phase}-epochs=0" for phase in ("classical", "bm", "quantised")]
 LAYOUTS = ["mac", "signed", "auto", "wired"]
 
@@ -110,7 +112,7 @@ def test_every_network_is_written_and_read(tiny_architecture, images, layout, qu
 @pytest.mark.parametrize("layout", ["mac", "signed", "auto"])
 def test_a_pruned_filter_trains_to_its_end(tiny_digits, layout, tmp_path):
     torch.save(tiny_digits, tmp_path / "pruned.pt")
-    arguments = ["--architecture", "tiny", "--layout", layout, "--init-from", str(tmp_path / "pruned.pt")]
+    arguments = ["--architecture", "tiny", "--layout", layout, *START, str(tmp_path / "pruned.pt")]
     assert train.main([*arguments, *NO_EPOCHS, "--out", str(tmp_path / "out")]) == 0
     network = load(tmp_path / "out" / "digits.json")
     weights = network.layers["stage1_conv1"].weights
@@ -136,7 +138,7 @@ def test_a_checkpoint_whose_end_failed_is_rescued(tiny_digits, tmp_path):
     """As an earlier version left it: with constants that no file may hold."""
     torch.save(tiny_digits, tmp_path / "weights.pt")
     out = tmp_path / "out"
-    arguments = ["--architecture", "tiny", "--layout", "mac", "--init-from", str(tmp_path / "weights.pt")]
+    arguments = ["--architecture", "tiny", "--layout", "mac", *START, str(tmp_path / "weights.pt")]
     arguments += [*NO_EPOCHS, "--out", str(out)]
     assert train.main(arguments) == 0
     for name in ("digits.json", "digits.safetensors"):  # it had written the floating-point weights only
@@ -208,7 +210,7 @@ def test_weights_beyond_half_precision_stay_in_single(tiny_digits, tmp_path):
     for name, factor in changes.items():
         tiny_digits[f"steps.{name}.weight"] *= factor
     torch.save(tiny_digits, tmp_path / "weights.pt")
-    arguments = ["--architecture", "tiny", "--layout", "mac", "--init-from", str(tmp_path / "weights.pt")]
+    arguments = ["--architecture", "tiny", "--layout", "mac", *START, str(tmp_path / "weights.pt")]
     assert train.main([*arguments, *NO_EPOCHS, "--out", str(tmp_path / "out")]) == 0
     stored = load_file(tmp_path / "out" / "digits-float.safetensors")
     networks = load_float(tmp_path / "out" / "digits.json")
@@ -226,7 +228,7 @@ class TestFilesOfAnotherRun:
     @pytest.fixture
     def arguments(self, tiny_digits, tmp_path):
         torch.save(tiny_digits, tmp_path / "weights.pt")
-        return ["--architecture", "tiny", "--init-from", str(tmp_path / "weights.pt"), *NO_EPOCHS, "--layout", "mac"]
+        return ["--architecture", "tiny", *START, str(tmp_path / "weights.pt"), *NO_EPOCHS, "--layout", "mac"]
 
     @pytest.mark.parametrize(
         "name",
@@ -274,7 +276,7 @@ class TestFilesOfAnotherRun:
     def test_weights_that_it_starts_from_are_shared_unless_others_have_their_name(self, arguments, tmp_path):
         first, second, third = (tmp_path / name for name in ("first", "second", "third"))
         assert train.main([*arguments, "--out", str(first)]) == 0
-        start = [*arguments[:2], "--init-from", str(first / "digits-float.safetensors"), *arguments[4:]]
+        start = [*arguments[:3], "--init-from", str(first / "digits-float.safetensors"), *arguments[5:]]
         third.mkdir()
         (third / "digits-float.safetensors").write_text("mine")
         for out, expected in ((second, "digits-float.safetensors"), (third, "wide-float.safetensors")):

@@ -129,6 +129,7 @@ def shorn(state, key):
     lambda state: {},
     lambda state: {"state_dict": state["models"]["classical"]},
     lambda state: {**state, "settings": 5},
+    lambda state: {**state, "settings": {**state["settings"], "warmup": torch.ones(3)}},
     lambda state: {**state, "settings": shorn(state["settings"], "quantisation")},
     lambda state: {**state, "settings": {**state["settings"], "quantisation": "wide"}},
     *(lambda state, key=key: shorn(state, key) for key in ("models", "phase", "epoch", "step", "history", "optimizer")),
