@@ -58,11 +58,12 @@ def converter():
                        f"({_said(error)})") from None
 
 
-def block_to_verilog(block: Block, name: str) -> str:
+def block_to_verilog(block: Block, name: str, *, sliced: bool = False) -> str:
     """Self-contained Verilog-2001 of a block, its top module called ``name``.
 
     The same block and parameters give the same text. Each module comes after the modules that it uses, with one
-    line that says what it is.
+    line that says what it is. ``sliced``: wires stay in slices (see :func:`~bmhw.hdl.verilog.tidy.tidy`), for mapping:
+    simulators want them whole.
     """
     hierarchy = Hierarchy(name)
     hierarchy.add(block, name)
@@ -76,8 +77,8 @@ def block_to_verilog(block: Block, name: str) -> str:
     missing = hierarchy.modules.keys() - modules.keys()
     if missing:
         raise RuntimeError(f"Yosys wrote no module {', '.join(sorted(missing))}")
-    return "\n".join(f"// {hierarchy.descriptions[module]}\n{tidy(modules[module], hierarchy.ports[module])}"
-                     for module in hierarchy.modules)
+    texts = {module: tidy(modules[module], ports, sliced=sliced) for module, ports in hierarchy.ports.items()}
+    return "\n".join(f"// {hierarchy.descriptions[module]}\n{texts[module]}" for module in hierarchy.modules)
 
 
 def _said(error: Exception) -> str:

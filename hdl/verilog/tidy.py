@@ -35,12 +35,16 @@ class _Module:
     """Assignments, instances and always blocks, each with its line ends."""
 
 
-def tidy(text: str, ports: Sequence[tuple[str, str]]) -> str:
-    """One module as written by ``write_verilog -noattr``, made readable. ``ports``: (direction, name), in order."""
+def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False) -> str:
+    """One module as written by ``write_verilog -noattr``, made readable. ``ports``: (direction, name), in order.
+
+    ``sliced``: leave wires in slices and next values in blocks of their own, as Yosys writes them.
+    """
     module = _parse(text)
-    _merge_next_values(module)
-    _resolve_aliases(module)
-    _unite_slices(module)
+    if not sliced:
+        _merge_next_values(module)
+        _resolve_aliases(module)
+        _unite_slices(module)
     _inline(module)
     _remove_unread(module, {name for _, name in ports})
     return _write(module, ports)

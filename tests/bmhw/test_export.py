@@ -282,8 +282,8 @@ class TestFiles:
     @pytest.mark.parametrize("stage", ["b.before", "b"])
     def test_an_interruption_loses_nothing(self, tmp_path, monkeypatch, existing, stage):
         """Also between a move and what is noted of it: after either move, and on the way back nothing is deleted."""
-        before = {"a": "bmhw.export, a"} | ({"b": "bmhw.export, b"} if existing == "b" else {})
-        write_together(tmp_path, before)
+        before = {"a": f"// Written by: {COMMAND}\na"} | ({"b": f"// Written by: {COMMAND}\nb"} if existing == "b" else {})
+        write_together(tmp_path, before, command=COMMAND)
         replace = os.replace
 
         def interrupted(source, target):
@@ -293,13 +293,13 @@ class TestFiles:
 
         interruptions = [KeyboardInterrupt()]
         monkeypatch.setattr(os, "replace", interrupted)
-        files = {"a": "bmhw.export, new", "b": "bmhw.export, new"}
+        files = {"a": f"// Written by: {COMMAND}\nnew", "b": f"// Written by: {COMMAND}\nnew"}
         if existing == "nothing" and stage == "b.before":
-            write_together(tmp_path, files)  # nothing to move away: it isn't interrupted
+            write_together(tmp_path, files, command=COMMAND)  # nothing to move away: it isn't interrupted
             before = files
         else:
             with pytest.raises(KeyboardInterrupt):
-                write_together(tmp_path, files)
+                write_together(tmp_path, files, command=COMMAND)
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
     def test_a_folder_that_cannot_be_written_is_named(self, tmp_path):

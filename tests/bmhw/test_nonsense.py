@@ -5,12 +5,12 @@ import importlib
 
 import pytest
 
-from bmhw import explore, export
+from bmhw import export
 from bmhw.command_line import Parser
 from bmhw.errors import BmhwError, RunError, UsageError
 from bmhw.flow.engine import Engine
 from bmhw.flow.fpga import NextPnr
-from bmhw.measure import fpga, layers, neurons
+from bmhw.measure import exploration, fpga, layers, neurons
 
 NONSENSE = ("", "-1", "0", "999999999999", "nan", "x", "folder", "missing", "binary")
 # Command -> what it needs to get as far as its work.
@@ -50,7 +50,7 @@ def no_work(monkeypatch, tmp_path):
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     for owner, name in ((Engine, "run"), (NextPnr, "place"), (IntegerNetwork, "classify"), (Trainer, "run"),
                         (sim, "verify"), (export, "export_files"),
-                        *((module, "generate") for module in (explore, fpga, layers, neurons))):
+                        *((module, "generate") for module in (exploration, fpga, layers, neurons))):
         monkeypatch.setattr(owner, name, work)
 
 

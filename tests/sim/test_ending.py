@@ -15,7 +15,7 @@ from bmhw.errors import TimeLimitError, UsageError
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.show import progress
-from bmhw.sim import usable_simulators, vectors, verify
+from bmhw.sim import random_vectors, usable_simulators, verify
 from bmhw.simulate import main
 
 FAST = usable_simulators()[-1]
@@ -23,13 +23,16 @@ DESIGN = Design(format=BmFormat(inputs=9, bits=4), form="serial")
 ENDLESS = 200_000
 """Vectors of nine elements: minutes in every simulator."""
 
+# A shell without job control starts its background jobs, these tests too then, with SIGINT ignored.
 SCRIPT = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from bmhw.command_line import run
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.sim import vectors, verify
+from bmhw.sim import random_vectors, verify
 design = Design(format=BmFormat(inputs=9, bits=4), form="serial")
-run(lambda _: verify(design, vectors(design.format, {ENDLESS}, seed=0), simulator="SIMULATOR"))
+run(lambda _: verify(design, random_vectors(design.format, {ENDLESS}, seed=0), simulator="SIMULATOR"))
 """
 
 SEEN = {("icarus", "simulation"): ("vvp",), ("verilator", "simulation"): (DESIGN.name,),
@@ -74,7 +77,7 @@ def test_a_signal_to_the_command_alone_ends_everything(simulator, stage, number,
 def test_time_limit(simulator, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(TimeLimitError, match=f"{DESIGN.name} took more than the time limit of 2 s") as error:
-        verify(DESIGN, vectors(DESIGN.format, ENDLESS, seed=0), simulator=simulator, time_limit=2)
+        verify(DESIGN, random_vectors(DESIGN.format, ENDLESS, seed=0), simulator=simulator, time_limit=2)
     assert "\n" not in str(error.value)
     assert processes(tmp_path) == {} and list(tmp_path.iterdir()) == []
 
@@ -101,7 +104,7 @@ def test_progress_is_a_line_now_and_then(stand_in, capsys, monkeypatch):
 
 def test_progress_tells_the_share(tmp_path):
     told = []
-    assert verify(DESIGN, vectors(DESIGN.format, 3000, seed=0), simulator=FAST, build_dir=tmp_path,
+    assert verify(DESIGN, random_vectors(DESIGN.format, 3000, seed=0), simulator=FAST, build_dir=tmp_path,
                   progress=lambda step, share: told.append(share)).passed
     shares = [share for share in told if share is not None]
     assert shares == sorted(shares) and all(0 <= share <= 1 for share in shares)

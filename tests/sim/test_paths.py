@@ -59,6 +59,7 @@ def test_a_build_folder_is_used_again(here):
 @pytest.mark.parametrize("simulator", usable_simulators())
 def test_a_strange_environment(here, simulator, monkeypatch):
     """No path of the installation is taken as it is: all that makefiles and the linker get are links' names."""
+    monkeypatch.setenv("BMHW_CACHE_DIR", str(here / "cache"))  # nothing is built yet
     monkeypatch.setattr(plain_names, "is_plain", lambda path: False)
     check(simulator=simulator, build_dir="built")
     if simulator == "verilator":

@@ -13,7 +13,7 @@ from bmhw.measure import selection
 from bmhw.measure.layers import _MAC_ARCHITECTURES, FLAT_INPUTS, SCRIPTS
 from bmhw.measure.selection import MARGIN, contenders, cost, ranking, shape
 
-RESULTS = sorted((Path(__file__).parents[2] / "docs/results").glob("layers-*.json"))
+RESULTS = sorted((Path(__file__).parents[3] / "docs/results").glob("layers-*.json"))
 
 
 def explored(path):

@@ -144,7 +144,7 @@ def test_the_comparison_at_equal_stage_depth(capsys):
 def test_the_bench_of_an_export_knows_the_latency(tmp_path, capsys):
     assert export.main(["--out", str(tmp_path), "--bits", "4", "--inputs", "5", "--form", "pipelined", "--maximum",
                         "tree", "--registers", "sums,maxima.2,combine", "--vectors", "50"]) == 0
-    name = "bm_relu_4bit_5in_pipelined"
+    [name] = (path.stem for path in tmp_path.glob("*.core"))
     assert json.loads((tmp_path / f"{name}.json").read_text())["latency_cycles"] == 3
     assert "localparam LATENCY = 3;" in (tmp_path / f"{name}_tb.v").read_text()
 

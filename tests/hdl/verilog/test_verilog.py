@@ -109,9 +109,11 @@ class TestSlices:
 class TestRewriting:
     """Tidied, hierarchical Verilog against Amaranth's own flat conversion."""
 
+    @pytest.mark.parametrize("sliced", [False, True], ids=["exported", "mapped"])
     @pytest.mark.parametrize("design", list(neurons()), ids=lambda design: design.name)
-    def test_neurons_are_proven_equal(self, design):
-        assert equivalent(plain_rtlil(create_neuron(design), "gold"), to_verilog(design, "gate"))
+    def test_neurons_are_proven_equal(self, design, sliced):
+        gate = block_to_verilog(create_neuron(design), "gate", sliced=sliced)
+        assert equivalent(plain_rtlil(create_neuron(design), "gold"), gate)
 
     @pytest.mark.parametrize("block", [Comparator(width=7), Normalizer(width=9)], ids=lambda block: block.block_name)
     def test_blocks_are_proven_equal(self, block):

@@ -40,7 +40,7 @@ def test_it_is_kept_and_taken_from_there(folder, monkeypatch, capsys):
     assert isinstance(library(), ctypes.CDLL)
     (kept,) = cache_folder().glob("*.so")
     assert kept.parent == folder / "bmhw-cache"
-    monkeypatch.setattr(native_build, "write_atomically", None)  # would fail
+    monkeypatch.setattr(native_build, "replacing", None)  # would fail
     assert library()._name == str(kept) and capsys.readouterr().err == ""
 
 
@@ -67,7 +67,7 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(folder, monkeypatch, capsy
     def full(*arguments):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(native_build, "write_atomically", full)
+    monkeypatch.setattr(native_build, "replacing", full)
     assert isinstance(library(), ctypes.CDLL)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and os.strerror(28) in said
