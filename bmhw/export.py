@@ -3,22 +3,18 @@
 
 import argparse
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from bmhw.deliver.export_files import export_files, write_together
 from bmhw.deliver.export_names import check_name, check_unused, default_name
 from bmhw.hdl.checks import check_range
-from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import SCALARS
-from bmhw.hdl.formats.mac import MacFormat
 from bmhw.sim.stimulus import vectors
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
-from bmhw.sim.vectors import broadcast_inputs
+from bmhw.sim.vectors import joined
 
 from .command_line import Parser, UsageError, run
 from .options import design_from, design_options, number, registers_from
@@ -67,20 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trained is not None:
         source = f"{len(trained.expected)} activations of {trained}, then {source}"
         slots = trained.slots.tolist()
-        inputs = _joined(design.format, trained.inputs, inputs)
+        inputs = joined(design.format, trained.inputs, inputs)
         expected = np.concatenate([trained.expected, expected])
     files = export_files(design, name, inputs, expected, command=command, source=source, slots=slots)
     check_unused(name, {file: text for file, text in files.items() if file.endswith(".v")})
     for path in write_together(Path(args.out), files, command=command, force=args.force):
         print(path)
     return 0
-
-
-def _joined(number_format: MacFormat | BmFormat, *parts: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int64]]:
-    """The vectors of all parts, one after the other."""
-    arrays = [broadcast_inputs(number_format, part)[0] for part in parts]
-    joined = {port: np.concatenate([array[port] for array in arrays]) for port in arrays[0]}
-    return {port: values[:, 0] if port in SCALARS else values for port, values in joined.items()}
 
 
 def parser() -> Parser:

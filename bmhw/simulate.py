@@ -4,10 +4,8 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from bmhw.deliver.export_names import default_name
 from bmhw.flow.engine import TIME_LIMIT
 from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.scripts import OBJECTIVES
@@ -19,7 +17,8 @@ from bmhw.hdl.neurons.design import FORMS, Design
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 from bmhw.measure.selection import AUTO
 from bmhw.show.progress import activity
-from bmhw.sim.simulation import WAVEFORM_SUFFIXES, Report, verify
+from bmhw.show.simulation import print_simulation, simulation_result
+from bmhw.sim.simulation import WAVEFORM_SUFFIXES, verify
 from bmhw.sim.simulators import SIMULATORS, find_simulator
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
 
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
     options = ("form", "objective", "adder", "maximum", "end", "multiplier")
     design = neuron.design(**{option: getattr(args, option) for option in options})
-    waveform = _waveform(args.waves, args.build_dir, design, simulator.name)
+    waveform = _waveform(args.waves, args.build_dir, design, neuron, simulator.name)
     with activity() as progress:
         report = verify(
             design,
@@ -58,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             time_limit=time_limit,
             progress=progress,
         )
-    result = _result(args, neuron, design, report, time.perf_counter() - started)
+    result = simulation_result(neuron, design, report, args.seed, time.perf_counter() - started)
     if not deliver_json(result, args.json):
-        _print(neuron, design, report, result)
+        print_simulation(neuron, design, report, result)
     if not report.passed:
         raise RunError(str(report.first_mismatch or report.error))
     return 0
@@ -110,7 +109,7 @@ def parser() -> Parser:
         nargs="?",
         const="",
         metavar="FILE",
-        help="write a waveform (default name: the module's, in --build-dir or here): VCD with "
+        help="write a waveform (default name: network, layer and channel, in --build-dir or here): VCD with "
         "Verilator, FST with Icarus",
     )
     bench.add_argument(
@@ -145,76 +144,13 @@ def _check(args) -> None:
             check_writable(path)
 
 
-def _waveform(waves: str | None, build_dir: str | None, design: Design, simulator: str) -> Path | None:
+def _waveform(
+    waves: str | None, build_dir: str | None, design: Design, neuron: TrainedNeuron, simulator: str
+) -> Path | None:
     if waves is None:
         return None
-    return Path(waves or Path(build_dir or ".") / f"{design.name}{WAVEFORM_SUFFIXES[simulator]}")
-
-
-def _result(args, neuron: TrainedNeuron, design: Design, report: Report, seconds: float) -> dict[str, Any]:
-    """Everything as plain values; the error is that of the integer model against the floating-point layer."""
-    error = np.abs(neuron.expected - neuron.real)
-    mean_real, first = float(np.abs(neuron.real).mean()), report.first_mismatch
-    return {
-        "passed": report.passed,
-        "model": neuron.model,
-        "layer": neuron.layer,
-        "channel": neuron.channel,
-        "seed": args.seed,
-        "design": design.to_dict(),
-        "module": design.name,
-        "latency_cycles": report.latency,
-        "vectors": neuron.expected.size,
-        "mismatches": report.mismatches,
-        "error": report.error,
-        "first_mismatch": None if first is None else vars(first),
-        "float_error_mean_abs_steps": float(error.mean()),
-        "float_error_max_abs_steps": float(error.max()),
-        "float_error_mean_relative": float(error.mean()) / mean_real if mean_real else None,
-        "float_error_max_relative": float(error.max()) / mean_real if mean_real else None,
-        "float_output_mean_abs_steps": mean_real,
-        "clock_cycles": report.cycles,
-        "simulator": report.simulator.name,
-        "simulator_version": report.simulator.version,
-        "build_seconds": report.build_seconds,
-        "run_seconds": report.run_seconds,
-        "total_seconds": seconds,
-        "waveform": None if report.waveform is None else str(report.waveform),
-    }
-
-
-def _print(neuron: TrainedNeuron, design: Design, report: Report, result: dict[str, Any]) -> None:
-    parameters = design.to_dict()
-    architecture = ", ".join(
-        f"{name} {parameters[name]}"
-        for name in ("form", "maximum", "end", "multiplier", "adder")
-        if name in parameters
-    )
-    vectors = result["vectors"]
-    right = report.outputs.size - report.mismatches
-    print(f"neuron      {neuron}: {design.name} ({architecture})")
-    print(
-        f"simulation  {report.simulator}; built in {report.build_seconds:.1f} s, "
-        f"{vectors} vectors in {report.run_seconds:.1f} s"
-    )
-    verdict = "PASS" if report.passed else "FAIL"
-    print(f"outputs     {right} of {vectors} equal the integer model in every bit: {verdict}")
-    if report.cycles:
-        per_vector = report.cycles / (report.full_rate_vectors if design.form == "serial" else vectors)
-        print(f"clock       latency {report.latency} cycles, {per_vector:.1f} cycles a vector at full rate")
-    mean, largest = result["float_error_mean_abs_steps"], result["float_error_max_abs_steps"]
-    print(
-        f"error       of the integers against the floating-point layer, in steps of "
-        f"{design.format.output[0]}: mean {mean:.2f}, largest {largest:.2f}"
-    )
-    if result["float_error_mean_relative"] is not None:
-        print(
-            f"            mean {result['float_error_mean_relative']:.2%}, largest "
-            f"{result['float_error_max_relative']:.2%} of the mean magnitude, "
-            f"{result['float_output_mean_abs_steps']:.1f} steps"
-        )
-    if report.waveform is not None:
-        print(f"waveform    {report.waveform}")
+    name = default_name(design, "area", neuron)
+    return Path(waves or Path(build_dir or ".") / f"{name}{WAVEFORM_SUFFIXES[simulator]}")
 
 
 if __name__ == "__main__":

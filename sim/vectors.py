@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bmhw.hdl.formats.codes import LinearCode
     from bmhw.hdl.formats.mac import MacFormat
 
-__all__ = ["bit_strings", "broadcast_inputs", "integers", "pack", "port_values", "value_range"]
+__all__ = ["bit_strings", "broadcast_inputs", "integers", "joined", "pack", "port_values", "value_range"]
 
 Bytes = NDArray[np.uint8]
 
@@ -57,6 +57,13 @@ def broadcast_inputs(
         )
         for name, values in arrays.items()
     }, shape
+
+
+def joined(number_format: "MacFormat | BmFormat", *parts: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int64]]:
+    """The vectors of all parts, one after the other."""
+    arrays = [broadcast_inputs(number_format, part)[0] for part in parts]
+    joined = {port: np.concatenate([array[port] for array in arrays]) for port in arrays[0]}
+    return {port: values[:, 0] if port in SCALARS else values for port, values in joined.items()}
 
 
 def value_range(number_format: "MacFormat | BmFormat", port: str) -> tuple[int, int]:

@@ -282,7 +282,7 @@ class TestFiles:
     @pytest.mark.parametrize("stage", ["b.before", "b"])
     def test_an_interruption_loses_nothing(self, tmp_path, monkeypatch, existing, stage):
         """Also between a move and what is noted of it: after either move, and on the way back nothing is deleted."""
-        before = {"a": f"// Written by: {COMMAND}\na"} | ({"b": f"// Written by: {COMMAND}\nb"} if existing == "b" else {})
+        before = {name: f"// Written by: {COMMAND}\n{name}" for name in ("a", "b") if name == "a" or existing == "b"}
         write_together(tmp_path, before, command=COMMAND)
         replace = os.replace
 

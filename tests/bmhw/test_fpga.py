@@ -25,6 +25,7 @@ from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.shift_wrapper import ShiftWrapper
 from bmhw.measure.fpga import Fpga
 from bmhw.options import designs_from
+from bmhw.show.fpga_tables import _tried, markdown
 
 SEED = 20090719
 figures, command = figures_of(fpga), command_of(fpga)
@@ -212,16 +213,16 @@ def test_rows_are_added_to_a_file_and_shown(tmp_path):
     assert os.listdir(tmp_path) == ["rows.json"]
     for row in rows:
         assert row["bm"]["design"].pop("end") in shown.stdout  # rows of before ends had architectures
-    older = fpga.markdown(rows).splitlines()
+    older = markdown(rows).splitlines()
     assert older[2].split(" | ")[2] == "operator / operator" and len(older) == 4
 
 
 def test_what_was_tried_is_named_by_what_differs():
     figures = {"luts": 1200, "flip_flops": 3, "fmax_mhz": 50.04}
     ends = [{"maximum": "digits", "adder": "operator", "end": end, **figures} for end in ("select", "subtract")]
-    assert fpga._tried(ends) == "; ".join(f"{end} 1,200 LUTs, 3 flip-flops, 50.0 MHz" for end in ("select", "subtract"))
+    assert _tried(ends) == "; ".join(f"{end} 1,200 LUTs, 3 flip-flops, 50.0 MHz" for end in ("select", "subtract"))
     ends[0]["maximum"] = "operator"
-    assert fpga._tried(ends).startswith("operator and select 1,200 LUTs")
+    assert _tried(ends).startswith("operator and select 1,200 LUTs")
 
 
 def test_a_native_nextpnr_is_taken_first_and_named(tmp_path, monkeypatch):
