@@ -121,6 +121,7 @@ def test_without_dsps_the_same_neuron_takes_lookup_tables(capsys):
     assert without["placed"].get("MULT18X18D") is None and with_dsps["placed"]["MULT18X18D"]["used"] == 2
 
 
+@pytest.mark.long
 def test_block_rams_only_where_they_are_allowed(capsys):
     options = ("--bits", "8", "--inputs", "1", "--registers", "log2,combine", *ONE)
     with_rams, without = figures(capsys, *options), figures(capsys, *options, "--no-block-ram")

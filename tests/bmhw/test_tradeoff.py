@@ -121,7 +121,7 @@ def test_figures_are_those_of_bmhw_synth(result, capsys):
     assert (measured["gates"], measured["depth"]) == (digits["code"]["gates"], digits["code"]["depth"])
 
 
-@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize("explore", [pytest.param(True, marks=pytest.mark.long), False])
 def test_one_neuron_alone_is_the_one_of_the_whole_layer(explore, monkeypatch):
     """Also where architectures are chosen at fewer inputs than the layer has."""
     monkeypatch.setattr(layer_measurement, "FLAT_INPUTS", 4)

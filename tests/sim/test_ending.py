@@ -54,7 +54,10 @@ def processes(folder: Path) -> dict[int, str]:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize(("simulator", "stage"), [key for key in SEEN if key[0] in usable_simulators()])
+@pytest.mark.parametrize(("simulator", "stage"), [
+    # Verilator's build is one of the quick tests, what it built in long runs: Icarus shows that stage
+    pytest.param(*key, marks=pytest.mark.long if key == ("verilator", "simulation") else ())
+    for key in SEEN if key[0] in usable_simulators()])
 def test_a_signal_to_the_command_alone_ends_everything(simulator, stage, number, tmp_path):
     command = subprocess.Popen([sys.executable, "-c", SCRIPT.replace("SIMULATOR", simulator)],
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

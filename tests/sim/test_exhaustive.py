@@ -13,8 +13,10 @@ from bmhw.sim import simulate
 A, B = (grid.reshape(-1, 1) for grid in np.meshgrid(np.arange(256), np.arange(256)))
 
 
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+# one here, the others in long runs: at smaller widths every one is tried in tests/hdl
+@pytest.mark.parametrize("multiplier, signed", [
+    pytest.param(name, signed, marks=() if (name, signed) == ("booth8", True) else pytest.mark.long)
+    for name in MULTIPLIERS for signed in (False, True)])
 def test_every_product_of_eight_bits(multiplier, signed):
     fmt = MacFormat(inputs=1, bits=8, signed_inputs=signed)
     x, w = A - 128 * signed, B - 128

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.simulators import FAST_AND_LONG
 
 from bmhw import errors
 from bmhw.errors import RunError, UsageError
@@ -40,7 +41,7 @@ def here(monkeypatch, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("simulator", usable_simulators())
+@pytest.mark.parametrize("simulator", FAST_AND_LONG)
 def test_strange_folders(here, simulator):
     """Temporary, build, output and working folder; what was built is kept, and nothing beside it."""
     waveform = Path("c d.wave") if simulator == usable_simulators()[-1] else None  # one shows it, and builds faster
@@ -56,7 +57,7 @@ def test_a_build_folder_is_used_again(here):
         check(simulator=usable_simulators()[-1], cache=False, build_dir="a b")
 
 
-@pytest.mark.parametrize("simulator", usable_simulators())
+@pytest.mark.parametrize("simulator", FAST_AND_LONG)
 def test_a_strange_environment(here, simulator, monkeypatch):
     """No path of the installation is taken as it is: all that makefiles and the linker get are links' names."""
     monkeypatch.setenv("BMHW_CACHE_DIR", str(here / "cache"))  # nothing is built yet

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from support.simulators import FAST, FAST_AND_LONG
 
 from bmhw.errors import RunError
 from bmhw.hdl.formats.bm import BmFormat
@@ -26,7 +27,6 @@ FORMS = ("parallel", "pipelined", "serial")
 COUNT = 120
 
 # Icarus builds at once, Verilator in seconds: what doesn't depend on the simulator takes Icarus where it is.
-FAST = usable_simulators()[-1]
 
 needs_icarus = pytest.mark.skipif(
     "icarus" not in usable_simulators(), reason="needs Icarus Verilog, for unknown bits"
@@ -37,9 +37,9 @@ def design_of(name, form):
     return Design(format=FORMATS[name], form=form)
 
 
-@pytest.mark.parametrize("simulator", usable_simulators())
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["relu", "signed"])
+@pytest.mark.parametrize("name, form, simulator", [
+    pytest.param(name, form, simulator, marks=pytest.mark.long if name == "relu" and simulator != FAST else ())
+    for name in ("relu", "signed") for form in FORMS for simulator in usable_simulators()])
 class TestGreen:
     def test_every_output_equals_the_integer_model(self, name, form, simulator):
         design = design_of(name, form)
@@ -241,7 +241,7 @@ class TestBuild:
         ).is_file()
         assert not (tmp_path / "cache").exists()
 
-    @pytest.mark.parametrize("simulator", usable_simulators())
+    @pytest.mark.parametrize("simulator", FAST_AND_LONG)
     def test_waveform(self, simulator, tmp_path):
         design = design_of("one input", "pipelined")
         path = tmp_path / "waveform"

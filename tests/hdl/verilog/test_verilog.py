@@ -109,8 +109,10 @@ class TestSlices:
 class TestRewriting:
     """Tidied, hierarchical Verilog against Amaranth's own flat conversion."""
 
-    @pytest.mark.parametrize("sliced", [False, True], ids=["exported", "mapped"])
-    @pytest.mark.parametrize("design", list(neurons()), ids=lambda design: design.name)
+    @pytest.mark.parametrize("design, sliced", [
+        pytest.param(design, sliced, id=f"{design.name}-{'mapped' if sliced else 'exported'}",
+                     marks=pytest.mark.long if sliced and number else ())
+        for sliced in (False, True) for number, design in enumerate(neurons())])
     def test_neurons_are_proven_equal(self, design, sliced):
         gate = block_to_verilog(create_neuron(design), "gate", sliced=sliced)
         assert equivalent(plain_rtlil(create_neuron(design), "gold"), gate)

@@ -82,7 +82,9 @@ def test_the_same_seed_gives_the_same_weights(finished, digits, tmp_path):
     )
 
 
-@pytest.mark.parametrize("stop_at", [("classical", 2, 17), ("bm", 1, 3), ("quantised", 0, 20)])
+@pytest.mark.parametrize("stop_at", [
+    pytest.param(("classical", 2, 17), marks=pytest.mark.long), ("bm", 1, 3),
+    pytest.param(("quantised", 0, 20), marks=pytest.mark.long)])
 def test_a_resumed_run_ends_with_the_same_weights(finished, digits, tmp_path, stop_at):
     trainer = Trainer(SETTINGS, digits, tmp_path)
 
