@@ -8,69 +8,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hdl.formats import Exp2, Log2
+from .table_entries import exp2_entries, log2_entries, roundings_of
 
 if TYPE_CHECKING:
     from ..hdl.neuron_formats import BmFormat
 
-__all__ = ["Coverage", "Uncovered", "exp2_entries", "log2_entries", "maxima_of", "roundings_of"]
+__all__ = ["Coverage", "Uncovered", "maxima_of"]
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-# Up to this many index bits a table has an entry for each of its inputs, whatever the architecture.
-_FLAT_BITS = 9
-# Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits for
-# the last two bits has a table for each of their values.
+# Low bits of the larger maximum with which every distance is met, up to so wide maxima: a logarithmic end that waits
+# for the last two bits has a table for each of their values.
 _LAST, _LAST_UP_TO = 2, 9
 # With so few distances each is met with each bit of the larger maximum 0 and 1.
 _FEW = 100
 # Up to so many bits of two maxima, all pairs of them are looked through; up to so many they are all met.
 _PAIRED_BITS, _ALL_PAIRS_BITS = 7, 5
-# Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code, above.
+# Where a logarithmic end's result lies before it is clamped: below 0, next to it, inside, next to the largest code,
+# above.
 _PLACES = 7
 # More vectors than this only for more inputs: the largest exact tables have so many entries.
 _MOST = 4096
-
-
-def log2_entries(log2: Log2, magnitudes: Integers) -> tuple[Integers, ...]:
-    """Which entries of its tables a log2 reads, numbered from 0 in each table; magnitudes 0 to 2^bits."""
-    if log2.bits <= _FLAT_BITS:
-        return (magnitudes,)
-    exponent = np.frexp(np.maximum(magnitudes, 1).astype(np.float64))[1].astype(np.int64) - 1
-    mantissa = magnitudes << np.maximum(log2.mantissa_bits - exponent, 0) & ((1 << log2.mantissa_bits) - 1)
-    if log2.method == "exact":
-        return exponent, mantissa
-    if log2.method == "mitchell":
-        return (exponent,)
-    return exponent, *_bipartite_entries(log2.bipartite, mantissa)
-
-
-def exp2_entries(exp2: Exp2, sums: Integers) -> tuple[Integers, ...]:
-    """Which entries of its tables an exp2 reads, numbered from 0 in each table; sums 0 to full scale."""
-    if exp2.in_bits <= _FLAT_BITS:
-        return (sums,)
-    distance = sums - exp2.full_scale
-    shift, fraction = -(distance >> exp2.fraction), distance & ((1 << exp2.fraction) - 1)
-    if exp2.method == "exact":
-        return shift, fraction
-    if exp2.method == "schraudolph":
-        return (shift,)
-    return shift, *_bipartite_entries(exp2.bipartite, fraction)
-
-
-def _bipartite_entries(table, index: Integers) -> tuple[Integers, Integers]:
-    low = index & ((1 << table.low_bits) - 1)
-    return index >> table.low_bits, (index >> (table.low_bits + table.middle_bits) << table.low_bits) | low
-
-
-def roundings_of(fmt: "BmFormat") -> Integers:
-    """Of a linear end that gives a code: the smallest result of each code that occurs, but for code 0."""
-    inputs = np.arange((1 << fmt.end_log2.bits) + 1)
-    codes = fmt.end_log2.compute(inputs)
-    codes = np.where(inputs > 0, np.clip(codes + fmt.offset, 0, fmt.activation.maximum), 0)
-    changes = np.flatnonzero(np.diff(codes)) + 1
-    return (changes if len(changes) else np.array([1])) << fmt.end_shift
 
 
 def maxima_of(fmt: "BmFormat", inputs: dict[str, Integers]) -> list[Integers]:
@@ -107,9 +66,9 @@ class Coverage:
     (or smaller, an item of its own). Items are, for each maximum, the input that wins it alone with each bit of its
     activation and of its weight 0 and 1, each sign, and the digit by which it wins; each entry that log2, exp2 and the
     end read; each distance of two maxima, with the larger one's last bits, and with a result that is clamped, just not
-    clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results (linear
-    end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates reach with
-    a bit of 1 in common that nobody else has.
+    clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results
+    (linear end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates
+    reach with a bit of 1 in common that nobody else has.
     """
 
     def __init__(self, fmt: "BmFormat"):
@@ -140,11 +99,13 @@ class Coverage:
             self.last = _LAST if fmt.maximum_bits <= _LAST_UP_TO else 0
             self._distances = np.arange(0, self.far + 1, 1 << fmt.dropped_bits)
             self._family(("distance",), (self.far + 1) << self.last)
-            self._covered[self._starts["distance",] : self._starts["distance",] + (1 << self.last)] = True  # equal maxima
+            equal = self._starts["distance",]  # gives 0, whatever the maxima
+            self._covered[equal : equal + (1 << self.last)] = True
             self._family(("place",), ((self.far + 1) << self.last) * _PLACES)
             seen = np.arange(0, fmt.full_scale + 1, 1 << fmt.dropped_bits)
             few = len(seen) <= 1 << _PAIRED_BITS
-            pairs = np.stack(np.meshgrid(seen, seen), axis=-1).reshape(-1, 2) if few else np.zeros((0, 2), dtype=np.int64)
+            seen_if_few = seen[: len(seen) * few]
+            pairs = np.stack(np.meshgrid(seen_if_few, seen_if_few), axis=-1).reshape(-1, 2)
             self._pairs = pairs[pairs[:, 0] > pairs[:, 1]]
             self._all_pairs = len(seen) <= 1 << _ALL_PAIRS_BITS
             if self._all_pairs:
@@ -298,7 +259,8 @@ class Coverage:
             digits = fmt.maximum_bits + 1
             adverse = (second_seen >> np.maximum(digit - 2, 0) & 1) == 1
             index = (winner * digits + digit) * 2 + adverse
-            yield item(("digit", branch), fmt.inputs * digits * 2, index, down & (best_seen >= second_seen) & (best >= 0))
+            valid = down & (best_seen >= second_seen) & (best >= 0)
+            yield item(("digit", branch), fmt.inputs * digits * 2, index, valid)
 
             # where the two meet in a tree, with bits that they have in common and the third has not
             level = np.maximum(_bit_length(winner ^ follower), 1)
@@ -360,7 +322,7 @@ class Coverage:
 
     def _end_items(self, item, final: list[Integers], output: Integers, inputs, shown) -> Iterator[Integers]:
         fmt = self.fmt
-        name, code = fmt.output
+        _, code = fmt.output
         for bit in range(code.bits):
             yield item(("output",), code.bits * 2, bit * 2 + (output >> bit & 1), np.ones(len(output), dtype=bool))
         if fmt.combine == "logarithmic":

@@ -124,7 +124,7 @@ class _Drafting:
         return side
 
     def _partners(self, winners: Integers, side: Integers, paired: NDArray[np.bool_]) -> Integers:
-        """In ``paired`` rows another input that comes close to each winner; its place differs in one bit, for a tree's nodes.
+        """In ``paired`` rows another input close to each winner, its place different in one bit (for a tree's nodes).
 
         Shape (rows, maxima); the winner itself where there is none. Moves the partner to the winner's ``side``.
         """
@@ -185,8 +185,8 @@ class _Drafting:
         kind = self.random.random(rows)
         first = np.select([kind < 0.55, kind < 0.92], [first, edge], sums[:, 0])
         sums[:, 0] = np.clip(np.maximum(first, distance), 0, fmt.full_scale)
-        other = sums[:, 0] + (self.random.integers(0, 8 << fmt.sum_bits, rows) >> self.random.integers(3, fmt.sum_bits + 4,
-                                                                                                     rows)) * step
+        shift = self.random.integers(3, fmt.sum_bits + 4, rows)
+        other = sums[:, 0] + (self.random.integers(0, 8 << fmt.sum_bits, rows) >> shift) * step
         reverse = self.random.random(rows) < 0.12
         sums[:, 1] = np.clip(np.where(reverse, other, sums[:, 0] - distance), 0, fmt.full_scale)
         if len(uncovered.pairs):

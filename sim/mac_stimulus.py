@@ -57,12 +57,12 @@ def _draws(fmt: "MacFormat", count: int, generator: np.random.Generator) -> tupl
     positive = np.where(w < 0, ~w, w)
     aligned = np.where(x < 0, ~positive, positive)
     mostly = generator.integers(0, 8, shape) > 0
-    w = np.where((draw % 2 == 1) & mostly, np.where(generator.integers(0, 4, (count, _DRAWS, 1)) > 0, aligned, ~aligned),
-                 w)
+    aligned = np.where(generator.integers(0, 4, (count, _DRAWS, 1)) > 0, aligned, ~aligned)
+    w = np.where((draw % 2 == 1) & mostly, aligned, w)
     # the last draw next to the largest sum
-    distance = x.shape[0], fmt.inputs
-    x[:, -1] = fmt.x.maximum - (generator.integers(0, fmt.x.maximum + 1, distance) >> generator.integers(0, fmt.x.bits, (count, 1)))
-    w[:, -1] = fmt.w.maximum - (generator.integers(0, fmt.w.maximum + 1, distance) >> generator.integers(0, fmt.w.bits, (count, 1)))
+    for values, code in ((x, fmt.x), (w, fmt.w)):
+        distance = generator.integers(0, code.maximum + 1, (count, fmt.inputs))
+        values[:, -1] = code.maximum - (distance >> generator.integers(0, code.bits, (count, 1)))
     return x, w
 
 

@@ -2,8 +2,8 @@
 """Mutants of exported Verilog: one token changed, many of them in one text that a port chooses from.
 
 :func:`mutate` puts a choice around each changed expression, so that one build of a simulator, or one netlist, holds all
-mutants: bit i of the new port ``mutant`` makes mutant i of them, 0 leaves the neuron as it was. :class:`Netlist` is that
-text as Yosys reads it, evaluated on many vectors at once: each bit of the design is one long Python integer with a
+mutants: bit i of the new port ``mutant`` makes mutant i of them, 0 leaves the neuron as it was. :class:`Netlist` is
+that text as Yosys reads it, evaluated on many vectors at once: each bit of the design is one long Python integer with a
 place for each vector. Neither knows the generators: what they know is the text.
 """
 
@@ -268,8 +268,8 @@ class Netlist:
 
     def __init__(self, verilog: str, top: str):
         script = (
-            f"read_verilog design\nhierarchy -top {top}\nproc\nflatten -noscopeinfo\nopt -fast\ntechmap\nopt -fast\nclean\n"
-            "write_json netlist"
+            f"read_verilog design\nhierarchy -top {top}\nproc\nflatten -noscopeinfo\nopt -fast\ntechmap\nopt -fast\n"
+            "clean\nwrite_json netlist"
         )
         text = Engine().run(script, {"design": verilog}, ("netlist",))["netlist"]
         module = json.loads(text)["modules"][top]
@@ -303,9 +303,8 @@ class Netlist:
         for position, net in enumerate(self.ports.get("mutant", ("", ()))[1]):
             nets[net] = ones if position == mutant else 0
         value = self._evaluate(nets, ones)
-        return {
-            name: [value(net) for net in bits] for name, (direction, bits) in self.ports.items() if direction == "output"
-        }
+        outputs = {name: bits for name, (direction, bits) in self.ports.items() if direction == "output"}
+        return {name: [value(net) for net in bits] for name, bits in outputs.items()}
 
 
 def _compiled(module: Mapping[str, Any]):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exported neurons with one token changed: the vectors of an export's bench find at least 99 of 100.
 
-A mutant is wrong if its output differs from the integer model's for some vector: one of the bench's, or one of many others
-(random ones, and chosen ones of another seed). What no vector shows wrong does not count: most such mutants compute the
-same.
+A mutant is wrong if its output differs from the integer model's for some vector: one of the bench's, or one of many
+others (random ones, and chosen ones of another seed). What no vector shows wrong does not count: most such mutants
+compute the same.
 """
 
 import re
@@ -71,7 +71,8 @@ WIDE = [
       for i, (multiplier, adder) in enumerate(zip([*MULTIPLIERS, *MULTIPLIERS], ADDERS, strict=False))),
     *(Design(format=MacFormat(inputs=n, bits=bits, boundary="layer", requantize=requantize))
       for n, bits in ((1, 6), (2, 12), (9, 2), (9, 8), (20, 4)) for requantize in ("scale", "shift")),
-    *(Design(format=MacFormat(inputs=n, bits=bits, signed_inputs=True)) for n, bits in ((1, 6), (2, 12), (9, 8), (64, 2))),
+    *(Design(format=MacFormat(inputs=n, bits=bits, signed_inputs=True))
+      for n, bits in ((1, 6), (2, 12), (9, 8), (64, 2))),
     *(Design(format=layer(inputs=9, bits=5, layout="signed", sums=("full", "clamped")[i % 2]), maximum=maximum,
              adder=adder)
       for i, (maximum, adder) in enumerate(zip(MAXIMA, [*ADDERS, *ADDERS], strict=False))),
@@ -92,7 +93,8 @@ WIDE = [
 
 def bits_of(values: np.ndarray, bits: int) -> list[int]:
     """Each bit of the values, the lowest one first, as an integer with one bit a vector."""
-    return [int.from_bytes(np.packbits(values >> bit & 1, bitorder="little").tobytes(), "little") for bit in range(bits)]
+    columns = (np.packbits(values >> bit & 1, bitorder="little").tobytes() for bit in range(bits))
+    return [int.from_bytes(column, "little") for column in columns]
 
 
 def survivors(design: Design, count: int) -> tuple[list[Mutant], int]:
@@ -133,13 +135,13 @@ def test_vectors_find_mutants_of_every_kind():
 
 
 EXPORTS = {
-    "mac": ["--neuron", "mac", "--boundary", "layer", "--bits", "5", "--inputs", "7"],
     "pipelined": ["--form", "pipelined", "--branches", "signed", "--bits", "4", "--inputs", "4", "--signed-inputs"],
-    "serial": ["--form", "serial", "--branches", "bipolar", "--bits", "4", "--inputs", "3"],
     "serial mac": ["--form", "serial", "--neuron", "mac", "--bits", "4", "--inputs", "3"],
 }
 LONG_EXPORTS = {
     **EXPORTS,
+    "mac": ["--neuron", "mac", "--boundary", "layer", "--bits", "5", "--inputs", "7"],
+    "serial": ["--form", "serial", "--branches", "bipolar", "--bits", "4", "--inputs", "3"],
     "digits": ["--boundary", "layer", "--branches", "signed", "--bits", "6", "--inputs", "9", "--maximum", "digits"],
     "logarithmic": ["--combine", "logarithmic", "--bits", "5", "--inputs", "5"],
     "pipelined mac": ["--form", "pipelined", "--neuron", "mac", "--bits", "4", "--inputs", "5", "--boundary", "layer"],

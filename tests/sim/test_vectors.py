@@ -6,7 +6,8 @@ import pytest
 
 from bmhw.hdl.formats import LinearCode
 from bmhw.hdl.neuron_formats import BmFormat, MacFormat
-from bmhw.sim import corner_vectors, random_vectors, vectors
+from bmhw.sim import corner_vectors, needed_vectors, random_vectors, vectors
+from bmhw.sim.mac_stimulus import mac_vectors
 from bmhw.sim.vectors import bit_strings, broadcast_inputs, integers, pack, port_values
 
 FORMATS = [
@@ -105,7 +106,58 @@ class TestStimulus:
         winners = set(x[alone].argmax(axis=1))
         assert len(winners) == min(number_format.inputs, 16)
 
+    def test_chosen_vectors_are_seeded(self, number_format):
+        first, again, other = (vectors(number_format, 150, seed) for seed in (1, 1, 2))
+        assert all((first[port] == again[port]).all() for port in first)
+        assert any((first[port] != other[port]).any() for port in first)
+
+    def test_every_bit_of_every_port_is_0_and_1(self, number_format):
+        for port, values in vectors(number_format).items():
+            flat = values.reshape(len(values), -1)
+            for bit in range(number_format.inputs_of[port][0].bits):
+                assert ((flat >> bit & 1) == 0).any(axis=0).all() and ((flat >> bit & 1) == 1).any(axis=0).all()
+
     def test_random_vectors_are_seeded(self, number_format):
         first, again, other = (random_vectors(number_format, 20, seed) for seed in (1, 1, 2))
         assert all((first[port] == again[port]).all() for port in first)
         assert any((first[port] != other[port]).any() for port in first)
+
+
+class TestCoverage:
+    def test_one_unit_of_a_sum_shows_at_a_code(self):
+        """A part of a requantised neuron's sums lies where one unit less is another code, a part where one more is."""
+        number_format = MacFormat(inputs=7, bits=5, boundary="layer")
+        inputs = mac_vectors(number_format, 300, np.random.default_rng(0))
+        expected = number_format.compute(**inputs)
+        shown = []
+        for change in (-1, 1):
+            bias = np.clip(inputs["bias"] + change, number_format.bias.minimum, number_format.bias.maximum)
+            shown.append(number_format.compute(**{**inputs, "bias": bias}) != expected)
+        # a step of z is dozens of units of the sum wide: of random sums, one in dozens
+        assert shown[0].mean() > 0.2 and shown[1].mean() > 0.2
+        assert {0, number_format.z.maximum} <= set(expected.tolist())
+
+    @pytest.mark.parametrize("combine", ["linear", "logarithmic"])
+    def test_every_table_entry_and_every_winner(self, combine):
+        number_format = BmFormat(inputs=5, bits=5, layout="signed", boundary="layer", combine=combine)
+        inputs = vectors(number_format)
+        negative = np.zeros(inputs["c"].shape, dtype=bool)
+        first, second = number_format.maxima(inputs["c"], negative, k=inputs["k"], sign=inputs["sign"])
+        sums = np.where(inputs["sign"] == 0, inputs["c"] + inputs["k"], -1)
+        assert set(sums.argmax(axis=1)[(sums == first[:, np.newaxis]).sum(axis=1) == 1]) == set(range(5))
+        if combine == "linear":
+            assert set(first) | set(second) == set(range(number_format.full_scale + 1))
+            terms = [number_format.exp2_unit.compute(m) for m in (first, second)]
+            y = terms[0] - terms[1] + inputs["bias"]
+            # the entries of the end's table: a mantissa each, of results from a half to full scale
+            assert set(range(128, 256)) <= set(y.tolist())
+        else:
+            first, second = np.maximum(first, inputs["bias1"]), np.maximum(second, inputs["bias2"])
+            nothing_taken = int(np.flatnonzero(number_format.log_subtract.phi)[-1]) + 1
+            assert set(range(nothing_taken + 1)) <= set((first - second).tolist())
+
+    def test_more_vectors_for_larger_tables_and_more_inputs(self):
+        narrow = needed_vectors(BmFormat(inputs=5, bits=4))
+        assert needed_vectors(BmFormat(inputs=5, bits=8, boundary="layer")) > 2048 > narrow
+        assert needed_vectors(BmFormat(inputs=200, bits=4)) > 600 > narrow
+        assert needed_vectors(MacFormat(inputs=200, bits=8)) == needed_vectors(MacFormat(inputs=2, bits=2))
