@@ -268,8 +268,8 @@ class Netlist:
 
     def __init__(self, verilog: str, top: str):
         script = (
-            f"read_verilog design\nhierarchy -top {top}\nproc\nflatten -noscopeinfo\nopt -fast\ntechmap\nopt -fast\n"
-            "clean\nwrite_json netlist"
+            f"read_verilog design\nhierarchy -top {top}\nproc -norom\nflatten -noscopeinfo\nopt -fast\ntechmap\n"
+            "opt -fast\nclean\nwrite_json netlist"
         )
         text = Engine().run(script, {"design": verilog}, ("netlist",))["netlist"]
         module = json.loads(text)["modules"][top]
