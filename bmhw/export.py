@@ -29,7 +29,7 @@ The same parameters give the same bytes."""
 # Of the options that describe a design, those that a trained network leaves open; it brings its own format.
 _ARCHITECTURE = ("form", "registers", "objective", "adder", "maximum", "end", "multiplier")
 # Real activations in the bench of a trained neuron, unless the command line says otherwise.
-_ACTIVATIONS = 200
+_ACTIVATIONS = 100
 # Options that don't change what is in the files.
 _PLACE_OPTIONS = ("out", "force")
 # What chooses the architecture of which a default name says nothing.
@@ -87,7 +87,7 @@ def parser() -> Parser:
         type=number,
         metavar="N",
         help="how many (default: as many as the format takes to be exercised: 320, more for large tables and many "
-        "inputs); with --model: real activations before those (default: 200)",
+        "inputs); with --model: real activations before those (default: 100)",
     )
     bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random choices (default: 0)")
     bench.add_argument(

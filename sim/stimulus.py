@@ -28,16 +28,23 @@ _POSITIONS = 16
 
 # Vectors without which carries, trees and ties are not met often enough, found by mutants of many exports.
 _LEAST = 320
+# Values in all vectors of one input port: a bench stays a matter of seconds in Icarus.
+_LARGEST = 1 << 16
 # One vector in so many is random.
 _RANDOM = 10
 
 
 def needed_vectors(number_format: "MacFormat | BmFormat") -> int:
-    """How many vectors exercise the format: 320, more where tables have more entries or a maximum more inputs."""
+    """How many vectors exercise the format: 320, more where tables have more entries or a maximum more inputs.
+
+    Of neurons with so many inputs that a simulator would take minutes, no more than 65,536 values an input port:
+    then not every input wins by every digit.
+    """
     if isinstance(number_format, MacFormat):
         return _LEAST
     corners = len(next(iter(corner_vectors(number_format).values())))
-    return max(_LEAST, corners + Coverage(number_format).needed * _RANDOM // (_RANDOM - 1))
+    needed = corners + Coverage(number_format).needed * _RANDOM // (_RANDOM - 1)
+    return max(_LEAST, min(needed, _LARGEST // number_format.inputs))
 
 
 def vectors(number_format: "MacFormat | BmFormat", count: int | None = None, seed: int = 0) -> Inputs:
