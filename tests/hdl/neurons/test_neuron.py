@@ -48,14 +48,15 @@ def check(design, vectors):
 
 
 class TestNeuron:
-    @pytest.mark.parametrize("bits", range(2, 17))
+    @pytest.mark.parametrize("bits", [  # the smallest, where tables take over, the largest; the others in long runs
+        pytest.param(bits, marks=() if bits in (2, 3, 5, 8, 12, 13, 16) else pytest.mark.long) for bits in range(2, 17)])
     def test_widths(self, bits):
         rng = np.random.default_rng(SEED + bits)
         # the tables of a wide neuron take the simulator long to compile: there one input, and fan-in on its own
         for fmt in formats(bits, inputs=3 if bits <= 8 else 1):
             check(Design(format=fmt), random_vectors(fmt, 40, rng))
 
-    @pytest.mark.parametrize("inputs", [1, 2, 5, 9, 17])
+    @pytest.mark.parametrize("inputs", [1, 2, 9, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 17))])
     def test_fan_in(self, inputs):
         rng = np.random.default_rng(SEED + inputs)
         for fmt in formats(4, inputs):
