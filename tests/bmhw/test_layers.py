@@ -249,7 +249,7 @@ def test_the_winner_is_the_best_candidate(small):
             assert neuron["architecture"] == {name: best[name] for name in neuron["architecture"]}
 
 
-@pytest.mark.parametrize("count", [1, ARCHITECTURES])
+@pytest.mark.parametrize("count", [1, pytest.param(ARCHITECTURES, marks=pytest.mark.long)])
 def test_the_best_architectures_of_the_table_are_tried(count, monkeypatch, unmapped, capsys):
     monkeypatch.setattr(layer_measurement, "_BM_ARCHITECTURES", count)
     arguments = ("--explore", "--layers", "stem", "--branches", "signed", "--combine", "logarithmic")

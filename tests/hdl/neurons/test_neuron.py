@@ -49,7 +49,8 @@ def check(design, vectors):
 
 class TestNeuron:
     @pytest.mark.parametrize("bits", [  # the smallest, where tables take over, the largest; the others in long runs
-        pytest.param(bits, marks=() if bits in (2, 3, 5, 8, 12, 13, 16) else pytest.mark.long) for bits in range(2, 17)])
+        pytest.param(bits, marks=() if bits in (2, 3, 5, 8, 12, 13, 16) else pytest.mark.long)
+        for bits in range(2, 17)])
     def test_widths(self, bits):
         rng = np.random.default_rng(SEED + bits)
         # the tables of a wide neuron take the simulator long to compile: there one input, and fan-in on its own
