@@ -160,5 +160,9 @@ class TestCoverage:
     def test_more_vectors_for_larger_tables_and_more_inputs(self):
         narrow = needed_vectors(BmFormat(inputs=5, bits=4))
         assert needed_vectors(BmFormat(inputs=5, bits=8, boundary="layer")) > 2048 > narrow
-        assert needed_vectors(BmFormat(inputs=200, bits=4)) > 600 > narrow
+        assert needed_vectors(BmFormat(inputs=100, bits=4)) > 600 > narrow
+
+    def test_no_more_for_very_many_inputs_than_icarus_takes_in_seconds(self):
+        assert 100 * needed_vectors(BmFormat(inputs=100, bits=8)) <= 1 << 16
+        assert needed_vectors(BmFormat(inputs=576, bits=8)) == 320
         assert needed_vectors(MacFormat(inputs=200, bits=8)) == needed_vectors(MacFormat(inputs=2, bits=2))
