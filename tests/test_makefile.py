@@ -20,9 +20,6 @@ def files(folder: Path) -> set[str]:
 @pytest.fixture
 def clean(tmp_path):
     """A function that makes files, cleans, and gives those that are left."""
-    if shutil.which("make") is None:
-        pytest.skip("there is no make")
-
     def run(*names: str) -> set[str]:
         shutil.copy(MAKEFILE, tmp_path)
         for name in names:

@@ -89,5 +89,5 @@ def test_training_compiles_its_operators(run):
     """Nothing is trained, everything is compiled, written, read back and evaluated."""
     run("-m", "bmhw.train", "--dataset", "digits", "--classical-epochs", "0", "--bm-epochs", "0",
         "--quantised-epochs", "0", "--out", "out x")
-    said = run("-c", "from bmhw.models import native; print(native.unavailable_reason())")
+    said = run("-c", "from bmhw.models.operators import native; print(native.unavailable_reason())")
     assert said.strip() == "None"

@@ -161,7 +161,8 @@ def exported_survivors(options: list[str], count: int, folder: Path, monkeypatch
         designs.append(of(args)) or designs[-1]))
     assert main([*options, "--out", str(folder)]) == 0
     (design,) = designs
-    name, fmt = design.name, design.format
+    [core], fmt = folder.glob("*.core"), design.format
+    name = core.stem
     text, mutants = mutate((folder / f"{name}.v").read_text(), count, SEED)
     assert len(mutants) == count
     others = {port: np.concatenate([a, b]) for (port, a), b in zip(
