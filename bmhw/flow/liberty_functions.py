@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Boolean functions of library cells: ``(A B)'``, ``!(A*B)`` and ``A' + B'`` are one."""
 
+import operator
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 
 __all__ = ["Function"]
 
 _TOKEN = re.compile(r"""\s*(?:"(?P<quoted>[^"]+)"|(?P<name>\w[\w\[\].$<>]*)|(?P<sign>[!~'()^&*|+]))\s*""")
+_OPERATORS = {"&": operator.and_, "|": operator.or_, "^": operator.xor}
 _SAME = {"~": "!", "*": "&", "+": "|"}
 _NAMED_INPUTS = 10  # up to so many, what a function depends on is found by its values, above by its text
 
@@ -60,8 +62,7 @@ class Function:
                 return {"0": 0, "1": ones}.get(operands[0], values.get(operands[0], 0))
             if sign == "!":
                 return ones ^ value(operands[0])
-            a, b = map(value, operands)
-            return a & b if sign == "&" else a | b if sign == "|" else a ^ b
+            return reduce(_OPERATORS[sign], map(value, operands))
 
         return value(self._tree)
 
@@ -83,16 +84,16 @@ class Function:
         return False
 
     def _or(self) -> tuple:
-        tree = self._and()
+        operands = [self._and()]
         while self._next("|"):
-            tree = "|", tree, self._and()
-        return tree
+            operands.append(self._and())
+        return _joined("|", operands)
 
     def _and(self) -> tuple:
-        tree = self._xor()
+        operands = [self._xor()]
         while self._next("&") or self._operand_follows():
-            tree = "&", tree, self._xor()
-        return tree
+            operands.append(self._xor())
+        return _joined("&", operands)
 
     def _operand_follows(self) -> bool:
         if self._place == len(self._tokens):
@@ -101,10 +102,10 @@ class Function:
         return kind == "name" or value in ("!", "(")
 
     def _xor(self) -> tuple:
-        tree = self._inverted()
+        operands = [self._inverted()]
         while self._next("^"):
-            tree = "^", tree, self._inverted()
-        return tree
+            operands.append(self._inverted())
+        return _joined("^", operands)
 
     def _inverted(self) -> tuple:
         if self._next("!"):
@@ -124,10 +125,15 @@ class Function:
         return tree
 
 
+def _joined(sign: str, operands: list[tuple]) -> tuple:
+    """A long sum is no deep tree."""
+    return operands[0] if len(operands) == 1 else (sign, *operands)
+
+
 def _text(tree: tuple) -> str:
     sign, *operands = tree
     if sign == "name":
         return operands[0]
     if sign == "!":
         return "!" + _text(operands[0])
-    return f"({_text(operands[0])}{sign}{_text(operands[1])})"
+    return f"({sign.join(map(_text, operands))})"

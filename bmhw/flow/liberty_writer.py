@@ -18,6 +18,7 @@ BUFFER = "bmhw_buffer"
 """A cell that stands in where a library has no buffer, without which abc maps nothing: two inverters."""
 
 _SENSES = {1: "positive_unate", -1: "negative_unate", 0: "non_unate"}
+_PICOSECOND = 1e-3
 # Where no delays are known all cells take the same time, so that abc's other aim is a few levels.
 _ONE = TableText("0.0", "0.0", "1.0")
 
@@ -94,7 +95,7 @@ def _arc(arc: ArcText, sizes: dict[tuple[int, int], None]) -> str:
 
 
 def _table(name: str, table: TableText, sizes: dict[tuple[int, int], None]) -> str:
-    transition, load, values = _widened(table)
+    transition, load, values = _widened(_raised(table) if name.startswith("cell") else table)
     rows, columns = transition.count(",") + 1, load.count(",") + 1
     sizes[rows, columns] = None
     return (f'        {name} ({_template(rows, columns)}) {{ index_1 ("{transition}"); index_2 ("{load}"); '
@@ -110,6 +111,19 @@ def _widened(table: TableText) -> TableText:
     transition, rows = _three(read.transition, read.values)
     load, columns = _three(read.load, rows.T)
     return TableText(*(", ".join(map(repr, numbers.tolist())) for numbers in (transition, load, columns.T.ravel())))
+
+
+def _raised(table: TableText) -> TableText:
+    """The same delays, or where they are below a picosecond for an ideal input and no load, all as much later as it
+    takes for one: abc's buffering asserts that they are above 0."""
+    read = table.table()
+    corner = read.values
+    for points in (read.transition, read.load):
+        # along the first axis, which is then gone: in a straight line to where it is 0
+        corner = corner[0] - (points[0] * (corner[1] - corner[0]) / (points[1] - points[0]) if len(points) > 1 else 0)
+    if corner >= _PICOSECOND:
+        return table
+    return table._replace(values=", ".join(map(repr, (read.values + (_PICOSECOND - corner)).ravel().tolist())))
 
 
 def _three(axis: NDArray[np.float64], rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

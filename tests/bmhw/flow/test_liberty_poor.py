@@ -10,13 +10,16 @@ from support.liberty_text import cell_text, flip_flop_text, liberty_text, librar
 
 from bmhw import layers, synth
 from bmhw.errors import RunError
+from bmhw.flow import blocks
 from bmhw.flow.blocks import BlockMapper, Modules
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.liberty import load_library
+from bmhw.flow.liberty_timing import TABLES
 from bmhw.flow.liberty_writer import BUFFER
-from bmhw.flow.scripts import ABC_LIBERTY, ABC_MAPPING
-from bmhw.flow.synthesis import map_design, mapping_script, run_mapping
+from bmhw.flow.scripts import ABC_MAPPING, abc_files
+from bmhw.flow.sizing import size_netlist
+from bmhw.flow.synthesis import map_design, mapping_script, measure_netlist, run_mapping
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.measure import layers as layer_measurement
@@ -43,6 +46,9 @@ lu_table_template (none) { }
 ONE_AXIS_TABLES = ('cell_rise (loads) { values ("0.1, 0.2, 0.4"); } cell_fall (loads) { index_1 ("1, 2"); '
                    'values ("0.1, 0.2"); } rise_transition (slopes) { index_1 ("0.1, 0.2"); values ("0.1, 0.3"); } '
                    'fall_transition (none) { values ("0.1"); } ')
+# What each table says of loads of 1, 10 and 100 fF; the last passes through 0 ns without a load.
+TWO_POINTS, STEEP, THROUGH_0 = ("".join(f"{kind} (loads) {{ {points} }} " for kind in TABLES) for points in (
+    'index_1 ("0.001, 0.1"); values ("0.1, 0.2")', 'values ("0.1, 0.5, 5")', 'values ("0.05, 0.5, 5")'))
 TIES = ('cell (TIE) { area : 1; pin (H) { direction : output; function : "1"; } '
         'pin (L) { direction : output; function : "0"; } }\n')
 
@@ -65,14 +71,20 @@ def untimed(text):
     return text.replace("related_pin", "other_pin")
 
 
+def timed_by(tables, cells=(("INV", "A", "!A", 1.0), ("BUF", "A", "A", 1.5), ("NAND", "AB", "!(A B)"))):
+    """A library whose cells all have these tables."""
+    return library_text(*(cell_text(*cell, tables=tables) for cell in cells), DFF, head=ONE_AXIS)
+
+
 USABLE = {
     "two gates": library_text(INV, BUF, NAND, DFF),
     "no buffer": library_text(INV, NAND, DFF),
     "no buffer, other pins": library_text(cell_text("not-1", "I", "I'").replace("(Y)", "(ZN)"), NAND, DFF),
     "no NAND to map to": library_text(INV, BUF, NO_NAND, NOR, DFF),
     "an and with one input inverted": library_text(INV, BUF, NO_NAND, cell_text("ANDN", "AB", "A B'"), DFF),
-    "tables of one axis": library_text(*(cell_text(*cell, tables=ONE_AXIS_TABLES) for cell in (
-        ("INV", "A", "!A"), ("BUF", "A", "A"), ("NAND", "AB", "!(A B)"))), DFF, head=ONE_AXIS),
+    "tables of one axis": timed_by(ONE_AXIS_TABLES),
+    "tables of two points": timed_by(TWO_POINTS),
+    "no delay without a load": timed_by(THROUGH_0),
     "no capacitances": library_text(INV, BUF, NAND, DFF).replace("capacitance : 0.002;", ""),
     "many inputs": library_text(INV, BUF, NAND, DFF, cell_text("AND20", "ABCDEFGHIJKLMNOPQRST",
                                                               " ".join("ABCDEFGHIJKLMNOPQRST"))),
@@ -100,12 +112,14 @@ endmodule
 """
 PROOF = """\
 read_verilog design.v
+splitnets -ports
 rename top wanted
 design -stash wanted
 read_liberty cells.lib
 read_json netlist.json
 hierarchy -check -top top
 flatten
+splitnets -ports
 design -copy-from wanted wanted
 miter -equiv -flatten wanted top miter
 sat -verify -prove trigger 0 miter
@@ -156,7 +170,8 @@ def test_without_delays_there_are_areas(tmp_path, text, reason, objective):
     assert found.area > 0 and found.delay_ns is None and found.depth > 0 and found.flip_flops == 4
 
 
-def test_blocks_in_a_library_without_delays_are_joined_unsized(tmp_path):
+def test_blocks_in_a_library_without_delays_are_joined_unsized(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "size_netlist", lambda *_: pytest.fail("there are no delays to size by"))
     library = load(tmp_path, untimed(liberty_text(complete=True)))
     source = generate(Design(format=MacFormat(inputs=4, bits=3, boundary="layer")), Cache(None))
     limit = Modules(source.verilog).sizes[source.name] / 2
@@ -165,14 +180,19 @@ def test_blocks_in_a_library_without_delays_are_joined_unsized(tmp_path):
     assert found.area > 0 and found.delay_ns is None and found.depth > 0
 
 
-def test_blocks_in_a_library_without_a_buffer_are_sized(tmp_path):
-    library = load(tmp_path, liberty_text(complete=True, without=("buffer",)))
-    assert library.buffered and library.scripts is ABC_LIBERTY
-    source = generate(Design(format=MacFormat(inputs=4, bits=3, boundary="layer")), Cache(None))
-    limit = Modules(source.verilog).sizes[source.name] / 2
-    found = BlockMapper(Engine(), Cache(None)).figures(source.verilog, source.name, objective="area", library=library,
-                                                       limit=limit)
-    assert found.area > 0 and found.delay_ns > 0 and BUFFER not in found.cells
+@pytest.mark.parametrize("tables", [STEEP, THROUGH_0], ids=["steep", "through 0"])
+def test_cells_are_sized_where_there_is_no_buffer(tmp_path, tables):
+    """A signal that goes to very many pins has abc insert stand-ins, which become inverters."""
+    library = load(tmp_path, timed_by(tables, (("INV", "A", "!A", 1.0), ("NAND", "AB", "!(A B)"))))
+    verilog = FAN_OUT.replace("5:0", "39:0").replace("6{", "40{")
+    netlist = json.loads(run_mapping(mapping_script("top", [], library),
+                                     {"design.v": verilog, **abc_files(ABC_MAPPING["area"])}, Engine(), library))
+    before = measure_netlist(netlist, "top", {}, library)
+    sized = size_netlist(netlist, "top", Engine(), library)
+    after = measure_netlist(sized, "top", {}, library)
+    assert before.cells == {"NAND": 41} and after.cells["INV"] >= 2 and after.cells["INV"] % 2 == 0
+    assert set(after.cells) == {"INV", "NAND"} and after.delay_ns < before.delay_ns
+    library.run(Engine(), PROOF, {"design.v": verilog, "netlist.json": json.dumps(sized)}, ())
 
 
 @pytest.mark.parametrize("extra, reason", [

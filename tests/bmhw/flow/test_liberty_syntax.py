@@ -157,6 +157,8 @@ def test_a_function_depends_on_what_changes_it():
     assert Function("A A'").support == [] and Function("A A'").names == ["A"]
     wide = [f"I{i}" for i in range(20)]
     assert Function(" ".join(wide)).support == wide
+    long = Function(" + ".join(["A B", "B C"] * 5000))
+    assert long.support == ["A", "B", "C"] and Function(long.text).truth("ABC") == long.truth("ABC") == 0b11001000
 
 
 @pytest.mark.parametrize("text", ["", "A &", "& A", "(A", "A)", "A ! ", "A - B", "'", "(" * 100_000, "!" * 100_000])
