@@ -19,7 +19,9 @@ Train a network in three phases and write its integer weights and their card.
 
 The classical network comes first; the BM network starts from its weights and learns from its soft labels;
 then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
-ends; --resume goes on from there."""
+ends; --resume goes on from there. BMHW_POWERS=float32 or bfloat16 in the
+environment forces the precision of the p-norms that train maxima (default: bfloat16 where the processor has
+instructions for it, else float32)."""
 
 PHASES = ("classical", "bm", "quantised")
 
