@@ -41,11 +41,11 @@ SEEN = {("icarus", "simulation"): ("vvp",), ("verilator", "simulation"): (DESIGN
 
 
 def processes(folder: Path) -> dict[int, str]:
-    """The programs whose environment names a folder below ``folder``, by process."""
+    """The programs whose temporary files go to ``folder`` or below it, by process."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if f"TMPDIR={folder}/".encode() in (process / "environ").read_bytes():
+            if f"\0TMPDIR={folder}".encode() in b"\0" + (process / "environ").read_bytes():
                 found[int(process.name)] = os.path.basename((process / "cmdline").read_bytes().split(b"\0")[0].decode())
         except OSError:
             continue  # it is gone, or another user's
