@@ -278,7 +278,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise UsageError(f"--device {args.device} can't be used: {str(error).splitlines()[0]}") from None
-    name = args.name or ("digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}")
+    usual = "digits" if args.dataset == "digits" else f"{args.dataset}-{settings.architecture}"
+    name = usual if args.name is None else args.name
     check_file_name("--name", name)
     files = RunFiles(args.out or Path("runs") / name, name, resume=args.resume, force=args.force)
     torch.set_num_threads(args.threads)

@@ -139,6 +139,8 @@ class BmFormat:
             # its table phi has about 2^F * (F + 2) entries
             check_range("Log code fraction of a logarithmic end", self.log_fraction, 0, LOG_SUBTRACT_FRACTION)
         _ = self.log2_unit, self.exp2_unit  # their own checks
+        if self.result == "code" and self.combine == "linear":
+            check_range("Fraction bits of a linear end whose log2 follows", self.out_fraction, 1, 40)
 
     # -- formats
 

@@ -288,6 +288,7 @@ class TestArguments:
     @pytest.mark.parametrize(("parameters", "message"), [
         ({"inputs": 0}, "Number of inputs must be an integer of 1 or more, not 0"),
         ({"bits": 17}, "Width in bits must be an integer from 2 to 16, not 17"),
+        ({"boundary": "layer", "out_fraction": 0}, "whose log2 follows must be an integer from 1 to 40, not 0"),
         ({"layout": "relu", "signed_inputs": True}, "relu needs unsigned inputs"),
         ({"layout": "bipolar", "signed_inputs": False}, "bipolar needs signed inputs"),
         ({"layout": "wired", "signed_inputs": True}, "wired needs unsigned inputs"),
