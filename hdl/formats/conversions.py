@@ -101,12 +101,14 @@ class Exp2:
     ``exact``: ``floor(2^out_fraction * 2^((m - full_scale) / 2^F) + 1/2)``.
     ``schraudolph``: the same with ``2^i * (1 + f)`` for ``2^(i + f)``.
     ``piecewise``: the same with a bipartite table for ``2^f``; :attr:`largest_error` states its error.
+    ``zero="exact"``: a sum of 0 gives 0 in the place of its smallest step.
     """
 
     full_scale: int
     fraction: int
     out_fraction: int
     method: str = "exact"
+    zero: str = "step"
 
     def __post_init__(self):
         check_range("exp2 full scale", self.full_scale, 1)
@@ -167,7 +169,8 @@ class Exp2:
         shift = np.minimum(-(distance >> self.fraction), 62)
         mantissa = self.mantissa_table[distance & ((1 << self.fraction) - 1)]
         # the table holds one bit below the result's lowest: round half up on the bit below
-        return ((mantissa >> shift) + 1) >> 1
+        e = ((mantissa >> shift) + 1) >> 1
+        return np.where(m > 0, e, 0) if self.zero == "exact" else e
 
 
 def _exp2_floor(f: int, fraction: int, out_fraction: int) -> int:

@@ -85,7 +85,7 @@ class SerialMacNeuron(SerialNeuron):
                         bias_bits=fmt.bias_bits)
         products = place(m, platform, "products", mac_parts.Products(format=one, multiplier=design.multiplier))
         compression = place(m, platform, "compression", mac_parts.Compression(
-            format=fmt, multiplier=design.multiplier, inputs=1, addend="running", addend_bits=fmt.y.bits))
+            format=fmt, multiplier=design.multiplier, inputs=1, addends=(("running", fmt.y.bits),)))
         adder = place(m, platform, "final_adder", mac_parts.FinalAdder(width=fmt.y.bits, adder=design.adder))
         m.d.comb += [
             products.x.eq(self.x),
