@@ -64,10 +64,10 @@ class BmFormat:
     below the 12 highest are dropped.
 
     ``groups`` G: each of the maxima is G maxima of n / G inputs, whose exponentials are added as linear numbers:
-    group g holds the inputs ``g * n / G`` to ``(g + 1) * n / G - 1``; of layout ``wired`` the first half of each group is
-    positive. 1 is the paper's neuron, n the classical one in log codes. With more than one, y reaches G: log2 of a linear
-    end sees as many octaves above 1 as a negative ``offset`` moves into the code, and the code is clamped once, behind
-    the offset.
+    group g holds the inputs ``g * n / G`` to ``(g + 1) * n / G - 1``; of layout ``wired`` the first half of each group
+    is positive. 1 is the paper's neuron, n the classical one in log codes. With more than one, y reaches G: log2 of a
+    linear end sees as many octaves above 1 as a negative ``offset`` moves into the code, and the code is clamped once,
+    behind the offset.
 
     ``zero``: what code 0 stands for. ``step``: its smallest step, as in any log code. ``exact``: 0: exp2 of a maximum
     0 is 0, and with full sums a candidate whose activation or weight has code 0 doesn't enter its maximum.
@@ -366,8 +366,8 @@ class BmFormat:
 
     def maxima(self, codes: Integers, negative: Booleans, *, k1=None, k2=None, k=None, sign=None,
                ) -> list[Integers]:
-        """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared; of shape (..., G) for more than one
-        group."""
+        """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared; of shape (..., G) for more than
+        one group."""
         def add(codes: Integers, weights: Integers) -> Integers:
             sums = np.maximum(codes + weights - self.sum_origin, 0)
             return np.where((codes > 0) & (weights > 0), sums, 0) if self.zero == "exact" else sums
@@ -421,7 +421,8 @@ class BmFormat:
 
     def compute(self, *, x: ArrayLike = 0, c: ArrayLike = 0, negative: ArrayLike = 0, bias: ArrayLike = 0,
                 bias1: ArrayLike = 0, bias2: ArrayLike = 0, r: ArrayLike = 0, **weights: Any) -> Integers:
-        """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), ``r`` and biases of shape (...)."""
+        """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), ``r`` and biases of shape
+        (...)."""
         if self.boundary == "neuron":
             codes, minus = self.log_codes(x)
         else:

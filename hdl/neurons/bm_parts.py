@@ -93,8 +93,8 @@ class CodeSum(Block):
     c : In(log_bits)
     k : In(weight_bits)
     s : Out(maximum_bits)
-    reached : Out(1), if ``format.reached``: whether a clamped sum reaches the smallest code, and with an exact zero that
-        it isn't 0; if not, the highest bit of ``s`` is 0, and the others mean nothing
+    reached : Out(1), if ``format.reached``: whether a clamped sum reaches the smallest code, or none of the codes of a
+        full one is 0; if not, the highest bit of ``s`` is 0, and the others mean nothing
     """
 
     def __init__(self, *, format: BmFormat, adder: str):
@@ -129,7 +129,7 @@ class SumsPart(Block):
 
     Layout ``relu``: ``s1 = c + k1``, ``s2 = c + k2``. ``bipolar``: of the positive part of the input ``s1``,
     ``s2``, of the negative part ``s3``, ``s4``. ``signed``: one sum ``s = c + k`` for both maxima. ``wired``: the
-    sums of the first half of each group's inputs are ``s1``, those of the second half ``s2``. One group behind the other.
+    sums of the first half of each group's inputs are ``s1``, those of the second half ``s2``.
     ``enter1``, ``enter2``, ...: which candidates enter each maximum, where not all do (layout ``signed``; clamped sums:
     those that reach the smallest code; full ones with an exact zero: those that aren't 0).
     With a logarithmic end, candidates of both signs enter the first maximum: where a negative one is its largest, the

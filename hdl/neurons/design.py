@@ -34,7 +34,8 @@ it) with up to 55 characters more, and most file systems take 255 bytes."""
 _NAMED_FIRST = ("inputs", "bits", "layout", "boundary", "log_bits", "log_fraction")
 # Field of a format -> its word in a name, where its value isn't the default; the others are called by their own name.
 _WORDS = {
-    "groups": "groups{}", "sums": "{}", "zero": "zero_{}", "combine": "{}", "signed_inputs": "signed_inputs", "maximum_bits": "maxima{}",
+    "groups": "groups{}", "sums": "{}", "zero": "zero_{}", "combine": "{}", "signed_inputs": "signed_inputs",
+    "maximum_bits": "maxima{}",
     "weight_bits": "weights{}", "result": "{}", "requantize": "{}", "requantize_shift": "shift{}",
     "scale_bits": "scale{}", "bias_bits": "bias{}", "out_fraction": "out{}",
     "residual_bits": "residual{}", "log2": "log2_{}", "exp2": "exp2_{}",

@@ -32,7 +32,8 @@ def of_groups(fmt, vectors):
     size = fmt.group_inputs
     results = []
     for group in range(fmt.groups):
-        inside = {name: values[:, group * size:(group + 1) * size] for name, values in vectors.items() if values.ndim > 1}
+        inside = {name: values[:, group * size:(group + 1) * size] for name, values in vectors.items()
+                  if values.ndim > 1}
         results.append(alone.compute(**inside))
     return np.stack(results)
 
@@ -66,7 +67,7 @@ class TestFormat:
             BmFormat(inputs=64, bits=4, groups=64, layout="wired")
 
     def test_logarithmic_end_takes_one_group(self):
-        with pytest.raises(ValueError, match="it has one group, so that 2 groups and 0 residual bits need a linear end"):
+        with pytest.raises(ValueError, match="it has one group, so that 2 groups and 0 residual bits need a linear"):
             BmFormat(inputs=4, bits=4, groups=2, combine="logarithmic")
 
     def test_exact_zero(self):
