@@ -27,11 +27,11 @@ def kernels():
         yield importlib.import_module("bmhw.models.operators.triton_kernels")
 
 
-# batch, channels, height, width, outputs, kernel, stride, padding, groups: more pixels than a program has, more outputs,
-# windows that leave the image
+# batch, channels, height, width, outputs, kernel, stride, padding, groups: more pixels than a program has, more
+# outputs, windows that leave the image
 SHAPES = [
-    (2, 3, 9, 11, 5, 3, 1, 1, 1), (3, 2, 9, 8, 6, 3, 2, 1, 1), (1, 1, 1, 1, 1, 1, 1, 0, 1), (2, 5, 4, 4, 35, 2, 1, 0, 1),
-    (2, 4, 9, 8, 5, 3, 2, 1, 2), (1, 6, 4, 4, 35, 1, 1, 0, 3),
+    (2, 3, 9, 11, 5, 3, 1, 1, 1), (3, 2, 9, 8, 6, 3, 2, 1, 1), (1, 1, 1, 1, 1, 1, 1, 0, 1),
+    (2, 5, 4, 4, 35, 2, 1, 0, 1), (2, 4, 9, 8, 5, 3, 2, 1, 2), (1, 6, 4, 4, 35, 1, 1, 0, 3),
 ]  # fmt: skip
 
 
