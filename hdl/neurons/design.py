@@ -74,6 +74,9 @@ class Design:
             raise ValueError("Form serial is for boundary neuron, not layer")
         if self.form == "serial" and getattr(self.format, "layout", None) == "wired":
             raise ValueError("Form serial is for layouts whose inputs may come in any order, not wired")
+        if self.form == "serial" and (getattr(self.format, "groups", 1) > 1 or self.format.residual_bits):
+            raise ValueError("Form serial is for one group and no residual, not "
+                             f"{getattr(self.format, 'groups', 1)} and {self.format.residual_bits} bits")
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
