@@ -190,10 +190,10 @@ def test_a_broken_library_leaves_no_file(tmp_path):
     assert os.listdir(tmp_path) == ["broken.lib"]
 
 
-def test_help_shows_two_examples():
+def test_help_shows_three_examples():
     result = command("--help")
     assert result.returncode == 0
-    assert len(re.findall(r"^  python -m bmhw\.synth ", result.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  python -m bmhw\.synth ", result.stdout, re.MULTILINE)) == 3
 
 
 def test_the_instances_of_a_top_module_are_its_parts():
