@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bipolar morphological layers in PyTorch, for the three layouts (arXiv 2009.07190)."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from bmhw.hdl.checks import check_choice
 from bmhw.hdl.formats.choices import LAYOUTS, ONE_SUM
 from bmhw.models.operators.max_product import max_product_difference
+
+from .groups import groups_of
 
 __all__ = [
     "EPSILON", "BmConv2d", "BmLinear", "BorderedConv2d", "combine_layout", "padded", "split_weight", "wired_signs",
@@ -29,14 +32,17 @@ def combine_layout(
     padding: int,
     difference=max_product_difference,
     encode: Callable[[Tensor], Tensor] = lambda x: x,
+    groups: int = 1,
 ) -> Tensor:
     """The output of a layer without its bias.
 
     x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed`` and ``wired``: (outputs, channels, kernel
     height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
     ``difference``: a function like :func:`.operators.max_product_difference`; ``encode``: applied to what
-    enters the maxima.
+    enters the maxima; ``groups``: of input channels, which they divide (see ``groups_of``), each with its own maxima.
     """
+    if groups > 1:
+        difference = functools.partial(difference, groups=groups)
     if layout in ONE_SUM:
         # The sign of each product chooses its maximum: the largest and the negated smallest product.
         return difference(encode(x), torch.stack([weight, -weight]), stride, padding)
@@ -99,8 +105,10 @@ class BmConv2d(nn.Module):
     Input (batch, in_channels, height, width), output (batch, out_channels, ...), padded with zeros or with
     ``border``: (in_channels,). ``weight``:
     (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only
-    magnitudes count. ``training_difference``: what stands for the difference of two maxima while training (a function
-    like :func:`.operators.max_product_difference`, which it is unless set otherwise).
+    magnitudes count. ``groups`` as asked for; the attribute is what ``groups_of`` makes of it: each group of input
+    channels has maxima of its own, whose differences are added. ``training_difference``: what stands for the difference
+    of two maxima while training (a function like :func:`.operators.max_product_difference`, which it is unless set
+    otherwise).
     """
 
     def __init__(
@@ -114,9 +122,11 @@ class BmConv2d(nn.Module):
         bias: bool = True,
         layout: str = "relu",
         border: Sequence[float] | None = None,
+        groups: int = 1,
     ):
         super().__init__()
         self.layout = check_choice("Layout", layout, LAYOUTS)
+        self.groups = groups_of(in_channels, groups)
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         self.stride, self.padding = stride, padding
         shape = (out_channels, in_channels, *self.kernel_size)
@@ -137,7 +147,8 @@ class BmConv2d(nn.Module):
         padding = self.padding
         if self.border is not None:
             x, padding = padded(x, padding, self.border), 0
-        y = combine_layout(self.layout, x, self.effective_weight, self.stride, padding, difference)
+        weight = self.effective_weight
+        y = combine_layout(self.layout, x, weight, self.stride, padding, difference, groups=self.groups)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     @torch.no_grad()
@@ -148,16 +159,17 @@ class BmConv2d(nn.Module):
             self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.layout}, weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
-        )
+        sizes = f"weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
+        return f"{self.layout}, {sizes}, groups {self.groups}"
 
 
 class BmLinear(BmConv2d):
-    """Bipolar morphological dense layer: input (..., in_features), output (..., out_features)."""
+    """Bipolar morphological dense layer: input (..., in_features), output (..., out_features); ``groups`` of inputs."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu"):
-        super().__init__(in_features, out_features, 1, bias=bias, layout=layout)
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu", groups: int = 1
+    ):
+        super().__init__(in_features, out_features, 1, bias=bias, layout=layout, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x.reshape(-1, x.shape[-1], 1, 1))

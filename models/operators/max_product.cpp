@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The maximum-of-products convolution on the CPU, forward with winners and backward through winners. With `pairs` set,
-// outputs o and o + outputs / 2 are the two sides of one value, which is their difference.
+// The maximum-of-products convolution on the CPU, forward with winners and backward through winners. Each output has one
+// maximum a group of input channels, number o * groups + g, whose taps lie behind each other. With `pairs` set, outputs o
+// and o + outputs / 2 are the two sides of one value, the sum of its groups' differences.
 // Contract: plain_forward and plain_backward in operators.py. Compiled by native_build.py; called through ctypes.
 
 #include <algorithm>
@@ -27,7 +28,9 @@ typedef int16_t Shorts __attribute__((vector_size(kLanes * sizeof(int16_t))));
 
 struct Shape {
     int64_t batch, channels, height, width, outputs, kernel_height, kernel_width, stride, padding, out_height, out_width;
+    int64_t groups;
     int64_t taps() const { return channels * kernel_height * kernel_width; }
+    int64_t maxima() const { return outputs * groups; }
     int64_t positions() const { return out_height * out_width; }
     int64_t padded_height() const { return height + 2 * padding; }
     int64_t padded_width() const { return width + 2 * padding; }
@@ -35,18 +38,19 @@ struct Shape {
 
 struct Tap { float weight; int32_t index; };
 
-// The taps of each output that can win, in their order: with x >= 0 those of a weight above 0, so that an output and
+// The taps of each maximum that can win, in their order: with x >= 0 those of a weight above 0, so that an output and
 // its negated twin (layout signed) together cost what one of them would.
 struct Rows {
     std::vector<Tap> taps;
     std::vector<int64_t> start;
 
-    Rows(const Shape &s, const float *w, bool nonnegative) : start(s.outputs + 1, 0) {
+    Rows(const Shape &s, const float *w, bool nonnegative) : start(s.maxima() + 1, 0) {
         taps.reserve(s.outputs * s.taps());
-        for (int64_t o = 0; o < s.outputs; ++o) {
-            for (int64_t i = 0; i < s.taps(); ++i, ++w)
+        const int64_t group = s.taps() / s.groups;
+        for (int64_t m = 0; m < s.maxima(); ++m) {
+            for (int64_t i = m % s.groups * group, end = i + group; i < end; ++i, ++w)
                 if (nonnegative ? *w > 0 : *w != 0) taps.push_back({*w, static_cast<int32_t>(i)});
-            start[o + 1] = taps.size();
+            start[m + 1] = taps.size();
         }
     }
 };
@@ -145,18 +149,23 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> panel(s.taps() * kColumns);
-        Floats best[kVectors], second[kVectors];
+        Floats best[kVectors], second[kVectors], other[kVectors];
         int64_t place[kColumns], image_of[kColumns], position[kColumns];
-        const int64_t half = s.outputs / 2, distinct = pairs ? half : s.outputs;
+        const int64_t half = s.maxima() / 2, distinct = pairs ? s.outputs / 2 : s.maxima();
 
-        // runs one output on the panel and writes its winners
-        const auto winners_of = [&](int64_t o, Floats (&values_of)[kVectors]) {
-            const Tap *tap = rows.taps.data() + rows.start[o], *end = rows.taps.data() + rows.start[o + 1];
+        // runs one maximum on the panel and writes its winners
+        const auto winners_of = [&](int64_t m, Floats (&values_of)[kVectors]) {
+            const Tap *tap = rows.taps.data() + rows.start[m], *end = rows.taps.data() + rows.start[m + 1];
             if (winners == nullptr) return tile(tap, end, panel.data(), values_of);
             Ints winner[kVectors];
             tile(tap, end, panel.data(), values_of, winner);
             for (int v = 0; v < kVectors; ++v)
-                store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, o, s.outputs, positions);
+                store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, m, s.maxima(), positions);
+        };
+        const auto difference_of = [&](int64_t m, Floats (&values_of)[kVectors]) {
+            winners_of(m, values_of);
+            winners_of(m + half, second);
+            for (int v = 0; v < kVectors; ++v) values_of[v] -= second[v];
         };
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < columns; first += kColumns) {
@@ -169,10 +178,14 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
             }
             fill_panel(s, x, place, panel.data());
             for (int64_t o = 0; o < distinct; ++o) {
-                winners_of(o, best);
                 if (pairs) {
-                    winners_of(o + half, second);
-                    for (int v = 0; v < kVectors; ++v) best[v] -= second[v];
+                    difference_of(o * s.groups, best);
+                    for (int64_t g = 1; g < s.groups; ++g) {
+                        difference_of(o * s.groups + g, other);
+                        for (int v = 0; v < kVectors; ++v) best[v] += other[v];
+                    }
+                } else {
+                    winners_of(o, best);
                 }
                 for (int v = 0; v < kVectors; ++v)
                     store(best[v], values, v, image_of, position, o, distinct, positions);
@@ -187,6 +200,7 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
     Shape s;
     std::memcpy(&s, shape, sizeof s);
     const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width, half = s.outputs / 2;
+    const int64_t groups = s.groups;
     std::vector<int64_t> offset(taps);
     for (int64_t i = 0; i < taps; ++i) {
         const int64_t kernel = s.kernel_height * s.kernel_width, ky = i % kernel / s.kernel_width, kx = i % s.kernel_width;
@@ -204,21 +218,23 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
                 const float *image = x + b * s.channels * plane;
                 float *image_gradient = x_gradient + b * s.channels * plane;
                 for (int64_t o = 0; o < s.outputs; ++o) {
-                    const int64_t at = (b * s.outputs + o) * positions;
-                    const int64_t value = pairs ? (b * half + o % half) * positions : at;
+                    const int64_t at = (b * s.outputs + o) * groups * positions;
+                    // the groups of a pair have one gradient, else each maximum has its own
+                    const int64_t value = pairs ? (b * half + o % half) * positions : at, next = pairs ? 0 : positions;
                     const float side = pairs && o >= half ? -1.0f : 1.0f;
                     const float *row = w + o * taps;
                     float *row_sum = &sum[o * taps];
                     for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
-                        for (int64_t ox = 0; ox < s.out_width; ++ox, ++j) {
-                            const int i = winners[at + j];
-                            if (i < 0) continue;
-                            // a winner's product is above 0, so that it never lies in the padding
-                            const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
-                            const float g = side * gradient[value + j];
-                            image_gradient[place] += g * row[i];
-                            row_sum[i] += g * image[place];
-                        }
+                        for (int64_t ox = 0; ox < s.out_width; ++ox, ++j)
+                            for (int64_t g = 0; g < groups; ++g) {
+                                const int i = winners[at + g * positions + j];
+                                if (i < 0) continue;
+                                // a winner's product is above 0, so that it never lies in the padding
+                                const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
+                                const float came = side * gradient[value + g * next + j];
+                                image_gradient[place] += came * row[i];
+                                row_sum[i] += came * image[place];
+                            }
                 }
             }
 #pragma omp ordered

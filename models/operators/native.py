@@ -6,6 +6,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from .common import output_size
 from .native_build import library
 
 __all__ = ["LARGEST_FAN_IN", "backward", "forward", "suits", "unavailable_reason"]
@@ -34,9 +35,9 @@ def suits(x: Tensor, w: Tensor) -> bool:
     )
 
 
-def _shape(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[ctypes.Array, tuple[int, int]]:
-    size = tuple((x.shape[axis] + 2 * padding - w.shape[axis]) // stride + 1 for axis in (2, 3))
-    values = (*x.shape, w.shape[0], w.shape[2], w.shape[3], stride, padding, *size)
+def _shape(x: Tensor, w: Tensor, stride: int, padding: int, groups: int) -> tuple[ctypes.Array, tuple[int, int]]:
+    size = output_size(x, w, stride, padding)
+    values = (*x.shape, w.shape[0], w.shape[2], w.shape[3], stride, padding, *size, groups)
     return (ctypes.c_int64 * len(values))(*values), size
 
 
@@ -45,13 +46,14 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def forward(
-    x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool, wanted: bool = True
+    x: Tensor, w: Tensor, stride: int, padding: int, groups: int, pairs: bool, wanted: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """As ``operators.plain_forward``, winners in int16; None unless they are ``wanted``."""
+    """As ``max_product.plain_forward``, winners in int16; None unless they are ``wanted``."""
     x, w = x.contiguous(), w.contiguous()
-    shape, size = _shape(x, w, stride, padding)
-    values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else w.shape[0], *size)
-    winners = torch.empty((x.shape[0], w.shape[0], *size), dtype=torch.int16) if wanted else None
+    shape, size = _shape(x, w, stride, padding, groups)
+    maxima = w.shape[0] * groups
+    values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else maxima, *size)
+    winners = torch.empty((x.shape[0], maxima, *size), dtype=torch.int16) if wanted else None
     _library().max_product_forward(
         shape, *map(_pointer, (x, w, values, winners)), int(pairs), torch.get_num_threads()
     )
@@ -65,11 +67,12 @@ def backward(
     w: Tensor,
     stride: int,
     padding: int,
+    groups: int,
     pairs: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As ``operators.plain_backward``."""
+    """As ``max_product.plain_backward``."""
     x, w, gradient = x.contiguous(), w.contiguous(), gradient.contiguous()
-    shape, _size = _shape(x, w, stride, padding)
+    shape, _size = _shape(x, w, stride, padding, groups)
     x_gradient, w_gradient = torch.zeros_like(x), torch.zeros_like(w)
     _library().max_product_backward(
         shape,

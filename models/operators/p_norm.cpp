@@ -98,42 +98,50 @@ void powers(int64_t rows, int64_t length, const float *values, float p, float *s
     }
 }
 
-// sums (batch, positions, 2 * half) become quotients norm / sum; values (batch, positions, half): the differences of
-// the norms, in the scales of images and outputs.
+// sums (batch, positions, groups, 2, half) become quotients norm / sum; values (batch, positions, half): the sums over the
+// groups of the differences of the norms, in the scales of images and outputs.
 template <typename Real>
-void difference(int64_t batch, int64_t positions, int64_t half, Real *sums, float p, const float *x_scale,
+void difference(int64_t batch, int64_t positions, int64_t groups, int64_t half, Real *sums, float p, const float *x_scale,
                 const float *w_scale, float *values, int threads) {
     const float exponent = 1 / p - 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t b = 0; b < batch; ++b)
         for (int64_t at = b * positions; at < (b + 1) * positions; ++at) {
-            Real *first = sums + at * 2 * half, *second = first + half;
+            Real *row = sums + at * groups * 2 * half;
             blocks(half, [&](int64_t o, auto count) {
-                const Floats a = load(first + o, count), c = load(second + o, count);
-                const Floats q = power(a + kSmallest, exponent), r = power(c + kSmallest, exponent);
-                const Floats values_of = load(w_scale + o, count) * (a * q) - load(w_scale + half + o, count) * (c * r);
-                store(x_scale[b] * values_of, values + at * half + o, count);
-                store(q, first + o, count);
-                store(r, second + o, count);
+                Floats total;
+                for (int64_t g = 0; g < groups; ++g) {
+                    Real *first = row + g * 2 * half + o, *second = first + half;
+                    const float *scale = w_scale + g * 2 * half + o;
+                    const Floats a = load(first, count), c = load(second, count);
+                    const Floats q = power(a + kSmallest, exponent), r = power(c + kSmallest, exponent);
+                    const Floats value = load(scale, count) * (a * q) - load(scale + half, count) * (c * r);
+                    total = g == 0 ? value : total + value;
+                    store(q, first, count);
+                    store(r, second, count);
+                }
+                store(x_scale[b] * total, values + at * half + o, count);
             });
         }
 }
 
-// The gradient of the sums: (batch, positions, 2 * half).
+// The gradient of the sums: (batch, positions, groups, 2, half).
 template <typename Real>
-void sums_gradient(int64_t batch, int64_t positions, int64_t half, const float *gradient, const Real *quotients,
-                   const float *x_scale, const float *w_scale, Real *result, int threads) {
+void sums_gradient(int64_t batch, int64_t positions, int64_t groups, int64_t half, const float *gradient,
+                   const Real *quotients, const float *x_scale, const float *w_scale, Real *result, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t b = 0; b < batch; ++b)
-        for (int64_t at = b * positions; at < (b + 1) * positions; ++at) {
-            const Real *first = quotients + at * 2 * half, *second = first + half;
-            Real *to_first = result + at * 2 * half, *to_second = to_first + half;
-            blocks(half, [&](int64_t o, auto count) {
-                const Floats scaled = x_scale[b] * load(gradient + at * half + o, count);
-                store(scaled * load(w_scale + o, count) * load(first + o, count), to_first + o, count);
-                store(-scaled * load(w_scale + half + o, count) * load(second + o, count), to_second + o, count);
-            });
-        }
+        for (int64_t at = b * positions; at < (b + 1) * positions; ++at)
+            for (int64_t g = 0; g < groups; ++g) {
+                const float *scale = w_scale + g * 2 * half;
+                const Real *first = quotients + (at * groups + g) * 2 * half, *second = first + half;
+                Real *to_first = result + (at * groups + g) * 2 * half, *to_second = to_first + half;
+                blocks(half, [&](int64_t o, auto count) {
+                    const Floats scaled = x_scale[b] * load(gradient + at * half + o, count);
+                    store(scaled * load(scale + o, count) * load(first + o, count), to_first + o, count);
+                    store(-scaled * load(scale + half + o, count) * load(second + o, count), to_second + o, count);
+                });
+            }
 }
 
 // The gradient of values from that of their powers (without the factor p).
@@ -157,15 +165,15 @@ void values_gradient(int64_t length, const Real *gradient, const Real *powers, c
                                            Real *result, int threads) {                                               \
         powers(rows, length, values, p, scale, result, threads);                                                      \
     }                                                                                                                 \
-    extern "C" void p_norm_difference_##suffix(int64_t batch, int64_t positions, int64_t half, Real *sums, float p,   \
-                                               const float *x_scale, const float *w_scale, float *values,             \
-                                               int threads) {                                                         \
-        difference(batch, positions, half, sums, p, x_scale, w_scale, values, threads);                               \
+    extern "C" void p_norm_difference_##suffix(int64_t batch, int64_t positions, int64_t groups, int64_t half,        \
+                                               Real *sums, float p, const float *x_scale, const float *w_scale,       \
+                                               float *values, int threads) {                                          \
+        difference(batch, positions, groups, half, sums, p, x_scale, w_scale, values, threads);                       \
     }                                                                                                                 \
-    extern "C" void p_norm_sums_gradient_##suffix(int64_t batch, int64_t positions, int64_t half,                     \
+    extern "C" void p_norm_sums_gradient_##suffix(int64_t batch, int64_t positions, int64_t groups, int64_t half,     \
                                                   const float *gradient, const Real *quotients, const float *x_scale, \
                                                   const float *w_scale, Real *result, int threads) {                  \
-        sums_gradient(batch, positions, half, gradient, quotients, x_scale, w_scale, result, threads);                \
+        sums_gradient(batch, positions, groups, half, gradient, quotients, x_scale, w_scale, result, threads);        \
     }                                                                                                                 \
     extern "C" void p_norm_values_gradient_##suffix(int64_t length, const Real *gradient, const Real *powers,         \
                                                     const float *values, float *result, int threads) {                \
