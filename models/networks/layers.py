@@ -33,16 +33,21 @@ def combine_layout(
     difference=max_product_difference,
     encode: Callable[[Tensor], Tensor] = lambda x: x,
     groups: int = 1,
+    nonnegative: bool | None = None,
 ) -> Tensor:
     """The output of a layer without its bias.
 
     x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed`` and ``wired``: (outputs, channels, kernel
     height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
     ``difference``: a function like :func:`.operators.max_product_difference`; ``encode``: applied to what
-    enters the maxima; ``groups``: of input channels, which they divide (see ``groups_of``), each with its own maxima.
+    enters the maxima; ``groups``: of input channels, which they divide (see ``groups_of``), each with its own maxima;
+    ``nonnegative``: whether x is known to have nothing below 0, None: unknown. A ``difference`` is told of groups where
+    there are several, of signs where they are known.
     """
     if groups > 1:
         difference = functools.partial(difference, groups=groups)
+    if nonnegative is not None:
+        difference = functools.partial(difference, nonnegative=nonnegative or layout not in ONE_SUM)
     if layout in ONE_SUM:
         # The sign of each product chooses its maximum: the largest and the negated smallest product.
         return difference(encode(x), torch.stack([weight, -weight]), stride, padding)
@@ -106,7 +111,8 @@ class BmConv2d(nn.Module):
     ``border``: (in_channels,). ``weight``:
     (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only
     magnitudes count. ``groups`` as asked for; the attribute is what ``groups_of`` makes of it: each group of input
-    channels has maxima of its own, whose differences are added. ``training_difference``: what stands for the difference
+    channels has maxima of its own, whose differences are added. ``nonnegative``: whether inputs are known to be >= 0;
+    None: where it matters, they are looked at. ``training_difference``: what stands for the difference
     of two maxima while training (a function like :func:`.operators.max_product_difference`, which it is unless set
     otherwise).
     """
@@ -123,9 +129,10 @@ class BmConv2d(nn.Module):
         layout: str = "relu",
         border: Sequence[float] | None = None,
         groups: int = 1,
+        nonnegative: bool | None = None,
     ):
         super().__init__()
-        self.layout = check_choice("Layout", layout, LAYOUTS)
+        self.layout, self.nonnegative = check_choice("Layout", layout, LAYOUTS), nonnegative
         self.groups = groups_of(in_channels, groups)
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         self.stride, self.padding = stride, padding
@@ -148,7 +155,8 @@ class BmConv2d(nn.Module):
         if self.border is not None:
             x, padding = padded(x, padding, self.border), 0
         weight = self.effective_weight
-        y = combine_layout(self.layout, x, weight, self.stride, padding, difference, groups=self.groups)
+        known = {"groups": self.groups, "nonnegative": self.nonnegative}
+        y = combine_layout(self.layout, x, weight, self.stride, padding, difference, **known)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     @torch.no_grad()

@@ -43,7 +43,8 @@ class Network(nn.Module):
         if self.layouts[node.name] == "mac":
             classical = BorderedConv2d if node.border else nn.Conv2d
             return classical(channels, node.channels, node.kernel, **settings)
-        settings |= {"layout": self.layouts[node.name], "groups": self.groups}
+        nonnegative = self.architecture.nonnegative(node.inputs[0])
+        settings |= {"layout": self.layouts[node.name], "groups": self.groups, "nonnegative": nonnegative}
         return BmConv2d(channels, node.channels, node.kernel, **settings)
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:

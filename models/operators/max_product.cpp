@@ -20,11 +20,15 @@ constexpr int kVectors = kRegisterBytes == 64 ? 4 : 3;
 constexpr int kColumns = kLanes * kVectors;
 // The gradient of the weights is the sum of so many sums over images, whatever the number of threads.
 constexpr int64_t kParts = 16;
+// Taps of a group up to which, and positions from which on, the gradients are found tap by tap.
+constexpr int64_t kFewTaps = 16, kManyPositions = 256;
 
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
 typedef float UnalignedFloats __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef int16_t Shorts __attribute__((vector_size(kLanes * sizeof(int16_t))));
+typedef int16_t UnalignedShorts
+    __attribute__((vector_size(kLanes * sizeof(int16_t)), aligned(sizeof(int16_t)), may_alias));
 
 struct Shape {
     int64_t batch, channels, height, width, outputs, kernel_height, kernel_width, stride, padding, out_height, out_width;
@@ -130,6 +134,36 @@ void store(const Vector &vector, Element *result, int v, const int64_t (&image_o
     }
 }
 
+// Of one tap of an output over an image's positions, where it has won: adds the gradient to that of the input, and returns
+// that of the weight. The sum is of kWide sums, whatever the processor's registers are.
+float tap_gradients(int64_t positions, int16_t index, float side, float weight, const int16_t *winners,
+                    const float *gradient, const float *x, float *x_gradient) {
+    constexpr int kWide = 16, kVectorsOf = kWide / kLanes;
+    Floats sums[kVectorsOf] = {};
+    int64_t j = 0;
+    for (; j + kWide <= positions; j += kWide)
+        for (int v = 0; v < kVectorsOf; ++v) {
+            const int64_t at = j + v * kLanes;
+            const Ints won = __builtin_convertvector(*reinterpret_cast<const UnalignedShorts *>(winners + at), Ints);
+            const Floats came = *reinterpret_cast<const UnalignedFloats *>(gradient + at) * side;
+            const Floats taken = won == index ? came : Floats{};
+            auto *to = reinterpret_cast<UnalignedFloats *>(x_gradient + at);
+            *to = *to + taken * weight;
+            sums[v] += taken * *reinterpret_cast<const UnalignedFloats *>(x + at);
+        }
+    float lanes[kWide];
+    std::memcpy(lanes, sums, sizeof lanes);
+    for (int lane = 0; j < positions; ++j, ++lane)
+        if (winners[j] == index) {
+            const float taken = side * gradient[j];
+            x_gradient[j] += taken * weight;
+            lanes[lane] += taken * x[j];
+        }
+    float sum = 0;
+    for (float lane : lanes) sum += lane;
+    return sum;
+}
+
 }  // namespace
 
 // Without `winners` (null), the values only.
@@ -200,7 +234,12 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
     Shape s;
     std::memcpy(&s, shape, sizeof s);
     const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width, half = s.outputs / 2;
-    const int64_t groups = s.groups;
+    const int64_t groups = s.groups, group = taps / groups;
+    // Most maxima pass a tap by: where there are few, each looks for its maxima, else each maximum for its tap.
+    const bool few = groups > 1 && group <= kFewTaps && positions >= kManyPositions && s.kernel_height == 1 &&
+                     s.kernel_width == 1 && s.stride == 1 && s.padding == 0;
+    const bool nonnegative =
+        few && std::all_of(x, x + s.batch * s.channels * plane, [](float value) { return value >= 0; });
     std::vector<int64_t> offset(taps);
     for (int64_t i = 0; i < taps; ++i) {
         const int64_t kernel = s.kernel_height * s.kernel_width, ky = i % kernel / s.kernel_width, kx = i % s.kernel_width;
@@ -224,6 +263,15 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
                     const float side = pairs && o >= half ? -1.0f : 1.0f;
                     const float *row = w + o * taps;
                     float *row_sum = &sum[o * taps];
+                    if (few) {
+                        for (int64_t g = 0; g < groups; ++g)
+                            for (int64_t i = g * group; i < (g + 1) * group; ++i)
+                                if (nonnegative ? row[i] > 0 : row[i] != 0)
+                                    row_sum[i] += tap_gradients(positions, static_cast<int16_t>(i), side, row[i],
+                                                                winners + at + g * positions, gradient + value + g * next,
+                                                                image + i * plane, image_gradient + i * plane);
+                        continue;
+                    }
                     for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
                         for (int64_t ox = 0; ox < s.out_width; ++ox, ++j)
                             for (int64_t g = 0; g < groups; ++g) {

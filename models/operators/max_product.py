@@ -156,12 +156,14 @@ def max_product(
 
 
 def max_product_difference(
-    x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, groups: int = 1, *, implementation: str | None = None
-) -> Tensor:
+    x: Tensor, w: Tensor, stride: int = 1, padding: int = 0, groups: int = 1, *, nonnegative: bool | None = None,
+    implementation: str | None = None,
+) -> Tensor:  # fmt: skip
     """The sum over the groups of the differences of two maxima of products, in one pass: (batch, outputs, ...).
 
     As ``max_product`` of ``w[0]`` minus that of ``w[1]``; w: (2, outputs, channels, kernel height, kernel
-    width).
+    width). ``nonnegative``: whether x is known to have nothing below 0, which smoothed maxima need to know (see
+    ``smoothed.norm_difference``) and exact ones don't.
     """
     return _apply(x, w.flatten(0, 1), stride, padding, groups, True, implementation)
 

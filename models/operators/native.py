@@ -41,6 +41,11 @@ def _shape(x: Tensor, w: Tensor, stride: int, padding: int, groups: int) -> tupl
     return (ctypes.c_int64 * len(values))(*values), size
 
 
+def _is_thinned(w: Tensor, stride: int, padding: int) -> bool:
+    """Whether a layer sees every ``stride``-th pixel and nothing else: then these are taken first."""
+    return stride > 1 and padding == 0 and w.shape[2:] == (1, 1)
+
+
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
@@ -49,6 +54,8 @@ def forward(
     x: Tensor, w: Tensor, stride: int, padding: int, groups: int, pairs: bool, wanted: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """As ``max_product.plain_forward``, winners in int16; None unless they are ``wanted``."""
+    if _is_thinned(w, stride, padding):
+        x, stride = x[:, :, ::stride, ::stride], 1
     x, w = x.contiguous(), w.contiguous()
     shape, size = _shape(x, w, stride, padding, groups)
     maxima = w.shape[0] * groups
@@ -71,6 +78,11 @@ def backward(
     pairs: bool,
 ) -> tuple[Tensor, Tensor]:
     """As ``max_product.plain_backward``."""
+    if _is_thinned(w, stride, padding):
+        whole, seen = torch.zeros_like(x), x[:, :, ::stride, ::stride]
+        gradients = backward(gradient, winners, seen, w, 1, padding, groups, pairs)
+        whole[:, :, ::stride, ::stride] = gradients[0]
+        return whole, gradients[1]
     x, w, gradient = x.contiguous(), w.contiguous(), gradient.contiguous()
     shape, _size = _shape(x, w, stride, padding, groups)
     x_gradient, w_gradient = torch.zeros_like(x), torch.zeros_like(w)

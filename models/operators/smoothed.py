@@ -14,15 +14,16 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from .common import SMALLEST, SMALLEST_SCALE, check_groups
+from .convolution import channels_last, convolved, convolved_gradients
 from .max_product import max_product_difference, straight_through, triton_suits
 from .native_build import library
 from .precision import powers_dtype
 
 __all__ = ["norm_difference", "smoothed_gradient_difference"]
 
-THINNEST = 16
-"""Channels of a group below which a CPU's grouped convolutions take longer than one of all channels with zeros between
-the groups; on a GPU that one is always taken."""
+FEW_CHANNELS = 4
+"""Channels of a group up to which products of matrices are compiled here (``kMostMembers`` in ``p_norm.cpp``), since
+PyTorch's grouped convolutions of so few take many times as long."""
 
 
 def norm_difference(
@@ -74,9 +75,19 @@ def _steps(x: Tensor, w: Tensor) -> type:
 
 
 class _Plain:
-    """The steps around the convolution, in PyTorch. Powers, sums, their gradients and quotients are kept in ``dtype``
-    and computed with in the type of the values.
+    """The steps of a p-norm, in PyTorch. Powers, sums, their gradients and quotients are kept in ``dtype`` and computed
+    with in the type of the values.
     """
+
+    @staticmethod
+    def sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        """Of the products of powers, (batch, groups * 2 * outputs, ...), channels last in memory."""
+        return convolved(x_powers, w_powers, stride, padding, groups)
+
+    @staticmethod
+    def powers_gradients(gradient: Tensor, *arguments) -> tuple[Tensor | None, Tensor | None]:
+        """Those of x_powers and w_powers; arguments: see :func:`convolved_gradients`."""
+        return convolved_gradients(gradient, *arguments)
 
     @staticmethod
     def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -116,6 +127,35 @@ class _Compiled:
     @staticmethod
     def available() -> bool:
         return not isinstance(library("p_norm"), str)
+
+    @staticmethod
+    def _is_product(w_powers: Tensor, stride: int, padding: int, groups: int) -> bool:
+        kernel = w_powers.shape[2:]
+        return groups > 1 and kernel == (1, 1) and stride == 1 and padding == 0 and w_powers.shape[1] <= FEW_CHANNELS
+
+    @staticmethod
+    def sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        if not _Compiled._is_product(w_powers, stride, padding, groups):
+            return convolved(x_powers, w_powers, stride, padding, groups)
+        batch, _, *size = x_powers.shape
+        rows, members = w_powers.shape[:2]
+        sums = torch.empty(batch, rows, *size, dtype=x_powers.dtype, memory_format=torch.channels_last)
+        sizes = batch * size[0] * size[1], groups, rows // groups, members
+        _call("products", x_powers.dtype, *sizes, x_powers, w_powers, sums)
+        return sums
+
+    @staticmethod
+    def powers_gradients(
+        gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int,
+        needed: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+        if not _Compiled._is_product(w_powers, stride, padding, groups):
+            return convolved_gradients(gradient, x_powers, w_powers, stride, padding, groups, needed)
+        found = torch.empty_like(x_powers), torch.empty_like(w_powers)
+        batch, _, height, width = x_powers.shape
+        sizes = batch * height * width, groups, len(w_powers) // groups, w_powers.shape[1]
+        _call("products_gradients", x_powers.dtype, *sizes, gradient, x_powers, w_powers, *found)
+        return found
 
     @staticmethod
     def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -160,84 +200,21 @@ def _call(name: str, dtype: torch.dtype, *arguments: int | float | Tensor) -> No
     )
 
 
-def _channels_last(values: Tensor) -> Tensor:
-    """The layout in memory in which all steps work, the one in which a CPU convolves fastest."""
-    return values.contiguous(memory_format=torch.channels_last)
-
-
-def _is_matrix_product(w_powers: Tensor, stride: int, padding: int) -> bool:
-    """Whether a convolution is taken as a product of matrices: PyTorch's 1x1 convolutions in bfloat16 take up to 15
-    times as long (those in float32 don't)."""
-    return w_powers.dtype == torch.bfloat16 and w_powers.shape[2:] == (1, 1) and stride == 1 and padding == 0
-
-
-def _rows(values: Tensor) -> Tensor:
-    """(batch, channels, height, width) as (batch * height * width, channels), the same memory."""
-    return values.permute(0, 2, 3, 1).reshape(-1, values.shape[1])
-
-
-def _images(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of :func:`_rows`, with the batch, height and width of ``like``."""
-    batch, _, height, width = like.shape
-    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
-
-
-def _as_one(w_powers: Tensor, groups: int) -> bool:
-    return groups > 1 and (w_powers.is_cuda or w_powers.shape[1] < THINNEST)
-
-
-def _with_zeros(w_powers: Tensor, groups: int) -> Tensor:
-    """Rows of each group's channels as rows of all channels."""
-    rows, channels, *kernel = w_powers.shape
-    whole = w_powers.new_zeros(groups, rows // groups, groups, channels, *kernel)
-    whole.diagonal(dim1=0, dim2=2).copy_(w_powers.unflatten(0, (groups, -1)).movedim(0, -1))
-    return _channels_last(whole.flatten(2, 3).flatten(0, 1))
-
-
-def _without_zeros(gradient: Tensor, groups: int) -> Tensor:
-    """The inverse of :func:`_with_zeros`; what lies between the groups is left out."""
-    each = gradient.unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
-    return each.diagonal(dim1=0, dim2=2).movedim(-1, 0).flatten(0, 1)
-
-
-def _sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
-    if _as_one(w_powers, groups):
-        w_powers, groups = _with_zeros(w_powers, groups), 1
-    if groups == 1 and _is_matrix_product(w_powers, stride, padding):
-        return _channels_last(_images(_rows(x_powers) @ w_powers.flatten(1).t(), x_powers))
-    return _channels_last(functional.conv2d(x_powers, w_powers, stride=stride, padding=padding, groups=groups))
-
-
-def _powers_gradients(
-    gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int,
-    needed: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    """The gradients of x_powers and w_powers from that of their sums."""
-    if _as_one(w_powers, groups):
-        whole = _with_zeros(w_powers, groups)
-        x_gradient, w_gradient = _powers_gradients(gradient, x_powers, whole, stride, padding, 1, needed)
-        return x_gradient, None if w_gradient is None else _without_zeros(w_gradient, groups)
-    if not (groups == 1 and _is_matrix_product(w_powers, stride, padding)):
-        return torch.ops.aten.convolution_backward(
-            *(gradient, x_powers, w_powers, None, [stride, stride], [padding, padding], [1, 1]),
-            *(False, [0, 0], groups, [*needed, False]),
-        )[:2]
-    rows = _rows(gradient)
-    x_gradient = _images(rows @ w_powers.flatten(1), x_powers) if needed[0] else None
-    w_gradient = (rows.t() @ _rows(x_powers)).view_as(w_powers) if needed[1] else None
-    return x_gradient, w_gradient
-
-
 class _NormDifference(torch.autograd.Function):
     """x, w >= 0; w: (groups * 2 * outputs, channels of a group, ...). Of each group, the norms of the first half of its
     rows minus those of the second; the sum over the groups."""
 
     @staticmethod
     def forward(ctx, x, w, stride, padding, groups, p, steps, dtype):
-        x, w = _channels_last(x), _channels_last(w)
+        ctx.whole = None
+        if groups > 1 and stride > 1 and padding == 0 and w.shape[2:] == (1, 1):
+            # the layer sees every stride-th pixel and nothing else: what isn't seen needs no powers
+            ctx.whole, ctx.stride = x.shape, stride
+            x, stride = x[:, :, ::stride, ::stride], 1
+        x, w = channels_last(x), channels_last(w)
         x_scale, x_powers = steps.powers(x, float(p), dtype)
         w_scale, w_powers = steps.powers(w, float(p), dtype)
-        sums = _sums(x_powers, w_powers, stride, padding, groups)
+        sums = steps.sums(x_powers, w_powers, stride, padding, groups)
         values, quotients = steps.difference(sums, groups, float(p), x_scale, w_scale)
         ctx.save_for_backward(x, x_scale, x_powers, w, w_scale, w_powers, quotients)
         ctx.settings = stride, padding, groups, steps
@@ -248,11 +225,15 @@ class _NormDifference(torch.autograd.Function):
     def backward(ctx, gradient):
         x, x_scale, x_powers, w, w_scale, w_powers, quotients = ctx.saved_tensors
         stride, padding, groups, steps = ctx.settings
-        gradient = steps.sums_gradient(_channels_last(gradient), groups, quotients, x_scale, w_scale)
+        gradient = steps.sums_gradient(channels_last(gradient), groups, quotients, x_scale, w_scale)
         needed = ctx.needs_input_grad[:2]
-        x_gradient, w_gradient = _powers_gradients(gradient, x_powers, w_powers, stride, padding, groups, needed)
+        x_gradient, w_gradient = steps.powers_gradients(gradient, x_powers, w_powers, stride, padding, groups, needed)
         if x_gradient is not None:
-            x_gradient = steps.values_gradient(_channels_last(x_gradient), x_powers, x)
+            x_gradient = steps.values_gradient(channels_last(x_gradient), x_powers, x)
+            if ctx.whole is not None:
+                seen = x_gradient
+                x_gradient = channels_last(seen.new_zeros(ctx.whole))
+                x_gradient[:, :, :: ctx.stride, :: ctx.stride] = seen
         if w_gradient is not None:
-            w_gradient = steps.values_gradient(_channels_last(w_gradient), w_powers, w)
+            w_gradient = steps.values_gradient(channels_last(w_gradient), w_powers, w)
         return x_gradient, w_gradient, None, None, None, None, None, None

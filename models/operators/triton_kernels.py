@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common import SMALLEST, SMALLEST_SCALE, output_size
+from .convolution import channels_last, convolved, convolved_gradients
 
 __all__ = ["TritonNorm", "forward"]
 
@@ -172,8 +173,41 @@ def _values_gradient_kernel(gradient, powers, values, result, count, BLOCK: tl.c
     tl.store(result + place, tl.load(gradient + place, mask=real, other=0.0).to(tl.float32) * slope, mask=real)
 
 
+def with_zeros(w_powers: Tensor, groups: int) -> Tensor:
+    """Rows of each group's channels as rows of all channels, zeros between the groups."""
+    if groups == 1:
+        return w_powers
+    rows, channels, *kernel = w_powers.shape
+    whole = w_powers.new_zeros(groups, rows // groups, groups, channels, *kernel)
+    whole.diagonal(dim1=0, dim2=2).copy_(w_powers.unflatten(0, (groups, -1)).movedim(0, -1))
+    return channels_last(whole.flatten(2, 3).flatten(0, 1))
+
+
+def without_zeros(gradient: Tensor, groups: int) -> Tensor:
+    """The inverse of :func:`with_zeros`; what lies between the groups is left out."""
+    each = gradient.unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
+    return each.diagonal(dim1=0, dim2=2).movedim(-1, 0).flatten(0, 1)
+
+
 class TritonNorm:
-    """The steps of :class:`.smoothed._Plain` for float32, each in one pass over memory in which channels lie last."""
+    """The steps of :class:`.smoothed._Plain` for float32, each in one pass over memory in which channels lie last.
+
+    All groups are one convolution with zeros between them: it does more products, of which a GPU has plenty, but reads
+    and writes as much, in one kernel of ordinary shape.
+    """
+
+    @staticmethod
+    def sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        return convolved(x_powers, with_zeros(w_powers, groups), stride, padding, 1)
+
+    @staticmethod
+    def powers_gradients(
+        gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int,
+        needed: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+        whole = with_zeros(w_powers, groups)
+        x_gradient, w_gradient = convolved_gradients(gradient, x_powers, whole, stride, padding, 1, needed)
+        return x_gradient, None if w_gradient is None else without_zeros(w_gradient, groups)
 
     @staticmethod
     def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,11 @@ def results():
             came = direction[:, : values.shape[1]].contiguous(memory_format=torch.channels_last)
             gradient = smoothed._Compiled.sums_gradient(came, groups, quotients, *scales)
             found += [values, quotients, gradient]
+        # four groups of three channels, and no whole number of registers of rows
+        few, rows = (torch.rand(3, 12, 5, 7, generator=generator), torch.rand(4 * 2 * 19, 3, 1, 1, generator=generator))
+        few, rows = (values.to(dtype).contiguous(memory_format=torch.channels_last) for values in (few, rows))
+        each = smoothed._Compiled.sums(few, rows, 1, 0, 4)
+        found += [each, *smoothed._Compiled.powers_gradients(each, few, rows, 1, 0, 4, (True, True))]
         assert smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()).abs().sum() > 0
         found += [x_scale, x_powers, w_scale, w_powers]
         found.append(smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()))

@@ -56,7 +56,8 @@ def test_values_and_winners_are_those_of_the_plain_operator(kernels, shape, pair
 
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
 @pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
-def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel, powers):
+@pytest.mark.parametrize("groups", [1, 4])
+def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel, groups, powers):
     """Both in one precision: each is as far from the exact result as ``norm_errors`` says, so that they are twice as
     far from each other; errors of sums relative to the sum of their terms' magnitudes."""
     generator = torch.Generator().manual_seed(2)
@@ -71,7 +72,7 @@ def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, 
 
     def results(steps, w, direction):
         monkeypatch.setattr(smoothed, "_steps", lambda x, w: steps)
-        y = smoothed.norm_difference(x, w, 1, kernel // 2, p=p)
+        y = smoothed.norm_difference(x, w, 1, kernel // 2, groups, p=p)
         return y.detach(), *torch.autograd.grad(y, (x, w), direction)
 
     ours, expected = (results(steps, w, direction) for steps in (kernels.TritonNorm, smoothed._Plain))
