@@ -27,7 +27,7 @@ from bmhw.hdl.formats.choices import (
 from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, MOST_INPUTS, Design
-from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.neurons.linear_ends import ENDS
 from bmhw.measure.selection import AUTO, choose
 
 from .errors import UsageError
@@ -133,9 +133,10 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                          "with more)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
-    bm.add_argument("--end", choices=(AUTO, *LOG_ENDS),
-                    help="architecture of what follows the maxima: as the formula is written, or selected by their "
-                         "last bits, which arrive last (default: auto, the best one measured)")
+    bm.add_argument("--end", choices=(AUTO, *ENDS),
+                    help="architecture of what follows the maxima: as the formula is written; selected by their last "
+                         "bits, which arrive last; with a log2 that doesn't wait for the linear sum; or both (default: "
+                         "auto, the best one measured)")
 
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),

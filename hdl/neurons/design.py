@@ -17,6 +17,7 @@ from bmhw.hdl.formats.codes import default_fraction
 from bmhw.hdl.formats.mac import MacFormat
 
 from . import bm_parts, mac_parts
+from .linear_ends import ENDS, LINEAR_ENDS, end_refusal
 from .log_ends import LOG_ENDS
 
 __all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "Design", "joined"]
@@ -53,8 +54,7 @@ class Design:
         ``serial`` (one input a cycle, valid/ready).
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
-    end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS``: with a linear output that of its
-        exponentials.
+    end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS`` or ``linear_ends.LINEAR_ENDS``.
     registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
         ``PART.LEVEL`` for a level inside a part; None means every part.
     """
@@ -73,11 +73,9 @@ class Design:
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
-        check_choice("End", self.end, LOG_ENDS)
-        if isinstance(self.format, BmFormat):
-            bits, most = self.format.maximum_bits, LOG_ENDS[self.end].most_bits
-            if bits > most:
-                raise ValueError(f"End {self.end} is for maxima of {most} bits or fewer, not {bits}")
+        check_choice("End", self.end, ENDS)
+        if isinstance(self.format, BmFormat) and (refusal := end_refusal(self.end, self.format, self.form)):
+            raise ValueError(refusal)
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
@@ -183,11 +181,7 @@ def _makers(design: Design) -> dict[str, Callable[[], Block]]:
     if fmt.combine == "logarithmic":
         makers["log_subtract"] = lambda: LOG_ENDS[design.end](format=fmt, adder=adder)
         return makers
-    makers["exp2"] = lambda: bm_parts.ExponentialPart(format=fmt, end=design.end)
-    makers["combine"] = lambda: bm_parts.Combine(format=fmt, adder=adder)
-    if fmt.result == "code":
-        makers["relu_log2"] = lambda: bm_parts.ReluLog2(format=fmt)
-    return makers
+    return makers | LINEAR_ENDS[design.end].makers(fmt, adder)
 
 
 def joined(words: Iterable[str]) -> str:
