@@ -367,8 +367,9 @@ class SummingPart(Block):
 
 
 class Combine(SummingPart):
-    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups, all
-    their exponentials, in one compressor.
+    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
+
+    Of several groups all exponentials; and the residual ``r`` where there is one. All in one compressor.
 
     Members
     -------
