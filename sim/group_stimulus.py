@@ -47,7 +47,7 @@ class GroupDrafting:
         side = self._sides(winners).copy()
         sums = self._at_levels(self._sums(rows, uncovered), levels)
         zeroed = self._zeroed(winners)
-        sums = np.where((zeroed >= 0)[:, np.newaxis], sums >> 1, sums)
+        sums = np.where(zeroed.any(axis=1, keepdims=True), sums >> 1, sums)
         biases, sums = self._biases(sums)
         kind = self.random.random(rows)
         crowded = kind < 0.35
@@ -85,27 +85,28 @@ class GroupDrafting:
         self._set_zeros(zeroed, magnitude, weights)
         return self._ports(magnitude, side, weights) | biases
 
-    def _zeroed(self, winners: Integers) -> Integers:
-        """Which input of a row gets a code of 0 beside a large one, which a mask keeps from winning; -1 for none."""
+    def _zeroed(self, winners: Integers) -> NDArray[np.bool_]:
+        """Which inputs get a code of 0 beside a large one, which a mask keeps from winning: shape (rows, n)."""
         rows, n = len(winners), self.fmt.inputs
         if self.fmt.zero != "exact" or self.fmt.sums != "full":
-            return np.full(rows, -1)
-        chosen = self.random.integers(0, n, rows)
-        often = np.where((winners == chosen[:, np.newaxis]).any(axis=1), 0.1, 0.4)
-        return np.where(self.random.random(rows) < often, chosen, -1)
+            return np.zeros((rows, n), dtype=bool)
+        zeroed = self.random.random((rows, n)) < np.where(self.random.random((rows, 1)) < 0.4, 3 / n, 0)
+        spared = self.random.random(rows) < 0.75
+        wins = (winners[:, np.newaxis] == np.arange(n)[:, np.newaxis]).any(axis=2)
+        return zeroed & ~(wins & spared[:, np.newaxis])
 
-    def _set_zeros(self, zeroed: Integers, magnitude: Integers, weights: Integers) -> None:
+    def _set_zeros(self, zeroed: NDArray[np.bool_], magnitude: Integers, weights: Integers) -> None:
         """Set the codes of these inputs: of the activation 0 and of the weights large, or the other way round."""
-        row = np.flatnonzero(zeroed >= 0)
-        if not len(row):
+        place = np.nonzero(zeroed)
+        count, most = len(place[0]), self.fmt.weight.maximum
+        if not count:
             return
-        place, most = zeroed[row], self.fmt.weight.maximum
-        of_activation = self.random.integers(0, 2, len(row)) == 1
-        large = len(self.codes) - 1 - (self.random.random(len(row)) * (len(self.codes) >> 2)).astype(np.int64)
-        magnitude[row, place] = np.where(of_activation, 0, large)
+        of_activation = self.random.integers(0, 2, count) == 1
+        large = len(self.codes) - 1 - (self.random.random(count) * (len(self.codes) >> 2)).astype(np.int64)
+        magnitude[place] = np.where(of_activation, 0, large)
         for weight in weights:
-            large = most - (self.random.random(len(row)) * (most >> 2)).astype(np.int64)
-            weight[row, place] = np.where(of_activation, large, 0)
+            large = most - (self.random.random(count) * (most >> 2)).astype(np.int64)
+            weight[place] = np.where(of_activation, large, 0)
 
     def _at_levels(self, sums: Integers, levels: Integers) -> Integers:
         """The sums, those of the rows that have a level changed to it."""

@@ -178,9 +178,10 @@ class TestCoverage:
             alone = (sums_of == maximum[..., np.newaxis]).sum(axis=2) == 1
             for group in range(3):
                 assert set(sums_of[alone[:, group], group].argmax(axis=1)) == set(size)
-                # with full sums of two codes above 0 there is no 1
-                expected = set(range(fmt.full_scale + 1)) - ({1} if sums == "full" else set())
-                assert set(maximum[:, group]) == expected
+        for group in range(3):
+            # with full sums of two codes above 0 there is no 1
+            expected = set(range(fmt.full_scale + 1)) - ({1} if sums == "full" else set())
+            assert set(np.concatenate([maximum[:, group] for maximum in maxima])) == expected
         y = dataclasses.replace(fmt, result="linear").compute(**inputs)
         assert {0, 1, 2} <= set((y[y > 0] >> fmt.out_fraction).tolist())
         # codes on both sides of each rounding, above 1 too
@@ -190,17 +191,18 @@ class TestCoverage:
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_zeros_would_win_if_they_were_steps(self, layout):
-        """Each input is kept from each of its maxima by the 0 of its activation, and by that of its weight."""
-        fmt = BmFormat(inputs=8, bits=4, groups=2, layout=layout, boundary="layer")
+        """Most inputs are kept from winning over others by the 0 of their activation, and by that of their weight."""
+        fmt = BmFormat(inputs=32, bits=4, groups=2, layout=layout, boundary="layer")
         inputs = vectors(fmt)
         for branch, candidates in enumerate(candidates_of(fmt, inputs)):
             left_out = np.where(candidates.left_out, candidates.sums, -1)
-            winners = left_out > maxima_of(fmt, inputs)[branch][..., np.newaxis]
+            maxima = maxima_of(fmt, inputs)[branch][..., np.newaxis]
+            winners = ((maxima > 0) & (left_out > maxima)).reshape(-1, 32)
             port = [port for port in inputs if port in ("k", "k1", "k2")][branch % (1 if "k" in inputs else 2)]
-            of_weight = winners.reshape(-1, 8) & (inputs[port] == 0)
-            of_activation = winners.reshape(-1, 8) & (inputs[port] > 0)
-            possible = np.arange(8) % 4 // 2 == branch if layout == "wired" else np.ones(8, dtype=bool)
-            assert (of_weight.any(axis=0) == possible).all() and (of_activation.any(axis=0) == possible).all()
+            possible = np.arange(32) % 16 // 8 == branch if layout == "wired" else np.ones(32, dtype=bool)
+            for zero in (inputs["c"] == 0, inputs[port] == 0):
+                found = (winners & zero).any(axis=0)
+                assert not (found & ~possible).any() and found.sum() > 0.75 * possible.sum(), (branch, found)
 
     @pytest.mark.parametrize("fmt", [BmFormat(inputs=4, bits=4, groups=2, boundary="layer", residual_bits=9),
                                      MacFormat(inputs=4, bits=4, boundary="layer", residual_bits=9)], ids=["bm", "mac"])
