@@ -210,7 +210,9 @@ def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
 
 
 class MaximaPart(Block):
-    """The maxima of each branch, one a group; with a logarithmic end the bias is one more candidate.
+    """The maximum of each branch; with a logarithmic end the bias is one more candidate.
+
+    Of several groups one maximum a group.
 
     Latency: combinational, or a cycle for each of ``registers``, levels of the maxima with registers behind them.
 
@@ -337,8 +339,9 @@ class ExponentialPart(Block):
 
 
 class Combine(Block):
-    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups, all
-    their exponentials, in one compressor.
+    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
+
+    Of several groups all exponentials; and the residual ``r`` where there is one. All in one compressor.
 
     Members
     -------

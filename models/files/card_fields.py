@@ -42,6 +42,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "weights": OBJECT, "weights.file": TEXT, "weights.sha256": TEXT, "weights.bytes": COUNT,
     "float_weights": OBJECT, "float_weights.files": LIST, "float_weights.files.*": OBJECT,
     "float_weights.files.*.file": TEXT, "float_weights.files.*.sha256": TEXT,
+    "float_weights.groups": COUNT,
     "float_weights.layouts": OBJECT, "float_weights.layouts.*": TEXT,
     "architecture": LIST, "architecture.*": OBJECT,
     "layers": OBJECT, "layers.*": OBJECT,
