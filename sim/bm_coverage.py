@@ -333,7 +333,7 @@ class Coverage:
             over = y >> fmt.out_fraction
             yield item(("over",), 1 << fmt.y.bits - fmt.out_fraction, np.maximum(over, 0), everywhere & (over > 0))
             yield item(("under",), fmt.y.bits + 1, _bit_length(np.maximum(-y, 0)), y < 0)
-            seen = np.clip(y, 0, fmt.end_full_scale) >> fmt.end_shift
+            seen = np.clip(y, 0, fmt.end.full_scale) >> fmt.end_shift
             for table, entry in enumerate(log2_entries(fmt.end_log2, seen)):
                 yield item(("end", table), self._sizes["end", table], entry, y > 0)
             behind = np.searchsorted(self.roundings, y, side="right")

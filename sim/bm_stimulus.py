@@ -102,7 +102,7 @@ class _Drafting:
             wanted = np.where(kind < 0.25, anywhere, (anywhere >> zeros << zeros) - (kind < 0.5))
         else:
             # an entry or a rounding not met yet; a rounding, or what lies a power of two behind it; saturation; below 0
-            one = min(fmt.end_full_scale, fmt.y.maximum)
+            one = min(fmt.end.full_scale, fmt.y.maximum)
             roundings = uncovered.roundings[self.random.integers(0, len(uncovered.roundings), rows)]
             away = 1 << self.random.integers(0, fmt.out_fraction, rows)
             away = (self.random.random(rows) * away).astype(np.int64) * (self.random.random(rows) < 0.4)
