@@ -126,8 +126,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                     help="sums of codes with one bit more, or log codes of the same width, 0 below the smallest "
                          "(default: full)")
     bm.add_argument("--groups", type=number, metavar="G",
-                    help="maxima over a G-th of the inputs each, in the order of the ports; the exponentials of all groups "
-                         "are added; divides --inputs (default: 1, the paper's neuron)")
+                    help="maxima over a G-th of the inputs each, in the order of the ports, whose exponentials are all "
+                         "added; divides --inputs (default: 1, the paper's neuron)")
     bm.add_argument("--zero", choices=ZEROS,
                     help="what code 0 stands for: the smallest step, or 0 exactly (default: step with one group, exact "
                          "with more)")
