@@ -69,7 +69,7 @@ class RowsLog2(Block):
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
-        codes = fmt.code_of(range(min(fmt.end_full_scale, fmt.y.maximum) + 1))
+        codes = fmt.code_of(range(min(fmt.end.full_scale, fmt.y.maximum) + 1))
         table = place(m, platform, "table", SumLookup(width=fmt.y.bits, table=tuple(map(int, codes))))
         m.d.comb += [table.a.eq(self.row0), table.b.eq(self.row1), self.z.eq(table.value)]
         return m
