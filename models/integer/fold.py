@@ -27,7 +27,7 @@ from bmhw.models.networks.network import Network
 
 from .code_plan import CodePlan
 from .folded_end import FoldedEncoder
-from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
+from .limits import EXPONENT, FINE, SHIFT, SMALLEST_RANGE
 from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
 
 __all__ = ["check_foldable", "fold"]
@@ -223,18 +223,22 @@ def _fold_encoder(node: Node, values: Tensor, unit: Tensor, fmt: BmFormat) -> tu
     the real numbers that its largest codes stand for, (channels,)."""
     sampled = _sampled(values)
     largest = max(float(sampled.max()), SMALLEST_RANGE)
-    out_fraction = EXACT_LIMIT
+    out_fraction, steps = EXACT_LIMIT, 1 << fmt.log_fraction
 
-    def shift(full_scale: float) -> Tensor:
-        return torch.floor(torch.log2(full_scale / unit) + 0.5 - out_fraction).clamp(*SHIFT)
+    def scaled(full_scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each channel: shift, fine steps, and what its largest code stands for, nearest to this scale."""
+        octaves = torch.log2(full_scale / unit)
+        shift = torch.floor(octaves + 0.5 - out_fraction).clamp(*SHIFT)
+        # a code's full scale is 2^(out_fraction - fine / steps) shifted integers
+        fine = torch.floor((shift + out_fraction - octaves) * steps + 0.5).clamp(*FINE)
+        return shift, fine, unit * torch.exp2(shift + out_fraction - fine / steps)
 
     scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
-    units = [unit * torch.exp2(shift(scale) + out_fraction) for scale in scales]
-    errors = [float(_code_errors(sampled, one, fmt).sum()) for one in units]
-    best = errors.index(min(errors))
+    errors = [float(_code_errors(sampled, scaled(scale)[-1], fmt).sum()) for scale in scales]
+    shift, fine, full_scale = scaled(scales[errors.index(min(errors))])
     end = LinearEnd(out_fraction=out_fraction, log=fmt.activation, reach=ENCODER_REACH, method=fmt.log2)
     code_values = torch.tensor(fmt.value(fmt.activation, range(fmt.activation.maximum + 1)), dtype=torch.float32)
-    return FoldedEncoder(end, code_values, node, shift(scales[best])), units[best]
+    return FoldedEncoder(end, code_values, node, shift, fine), full_scale
 
 
 class _Scaled:

@@ -15,7 +15,7 @@ from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.models.networks.architecture import Node
 from bmhw.models.operators.max_product import straight_through
 
-from .limits import SHIFT
+from .limits import FINE, SHIFT
 from .network import Encoder
 from .rounding import integers, round_half_up
 
@@ -59,16 +59,19 @@ class FoldedEnd(nn.Module):
         """Steps by which the offset is larger than it was when folded."""
         return self.steps - self.end.offset
 
-    def forward(self, y: Tensor, quantised: bool = True, moved: Tensor | None = None) -> Tensor:
+    def forward(
+        self, y: Tensor, quantised: bool = True, moved: Tensor | None = None, fine: Tensor | None = None
+    ) -> Tensor:
         """Values of the codes of integers y; ``moved``: of the codes that y was made of, which makes y so much
-        larger."""
+        larger; ``fine``: added to the offset, of a shape that broadcasts with y."""
         steps = 1 << self.end.log.fraction
-        real = torch.relu(y * 2.0**-self.end.out_fraction)
+        offset = self._offset(moved) if quantised else self.end.offset
+        offset = torch.as_tensor(offset if fine is None else offset + fine, dtype=y.dtype, device=y.device)
+        real = torch.relu(y * 2.0**-self.end.out_fraction) * torch.exp2(offset / steps)
         if not quantised:
-            return real * 2.0 ** (self.end.offset / steps)
-        offset = self._offset(moved)
+            return real
         codes = self._codes(y.detach(), offset.detach().long())
-        return straight_through((real * torch.exp2(offset / steps)).clamp(max=1), self.code_values[codes])
+        return straight_through(real.clamp(max=1), self.code_values[codes])
 
     def _offset(self, moved: Tensor | None) -> Tensor:
         return self.steps if moved is None else self.steps - moved
@@ -89,22 +92,23 @@ class FoldedEnd(nn.Module):
 class FoldedEncoder(nn.Module):
     """See :class:`.network.Encoder`; gives values of codes (-1..1) of integers (batch, channels, height, width).
 
-    ``shift``: (channels,).
+    ``shift``, ``fine``: (channels,).
     """
 
-    def __init__(self, end: LinearEnd, code_values: Tensor, node: Node, shift: Tensor):
+    def __init__(self, end: LinearEnd, code_values: Tensor, node: Node, shift: Tensor, fine: Tensor):
         super().__init__()
         self.end = FoldedEnd(end, code_values, node)
         self.smallest = float(code_values[0])
         self.register_buffer("shift", shift)
+        self.register_buffer("fine", fine)
 
     def forward(self, values: Tensor, quantised: bool = True) -> Tensor:
         x = values * torch.exp2(-self.shift).view(-1, 1, 1)
         x = round_half_up(x) if quantised else x
-        magnitudes = self.end(x.abs(), quantised)
+        magnitudes = self.end(x.abs(), quantised, fine=self.fine.view(-1, 1, 1))
         # code 0 has no sign
         negative = (x < 0) & (magnitudes > self.smallest) if quantised else x < 0
         return torch.where(negative, -magnitudes, magnitudes)
 
     def to_integer(self) -> Encoder:
-        return Encoder(self.end.to_integer(), integers(self.shift, SHIFT))
+        return Encoder(self.end.to_integer(), integers(self.shift, SHIFT), integers(self.fine, FINE))

@@ -324,15 +324,24 @@ class Threshold:
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """log2 of linear integers, once for all layers that take their codes: ``end`` of the magnitudes of what is left
-    behind the right shift of each channel, ``shift`` (channels,), with the sign kept."""
+    behind the right shift of each channel, with the sign kept.
+
+    ``shift`` (channels,): what is left of the integers has about the bits of ``end``; ``fine`` (channels,): steps that
+    are added to the offset of ``end``, so that the codes of all channels stand for numbers of about one scale.
+    """
 
     end: LinearEnd
     shift: Integers
+    fine: Integers
 
     def compute(self, values: Integers) -> Integers:
         """Codes of integers (batch, channels, height, width), negative where these are."""
         shifted = round_shift(values, per_channel(self.shift))
-        codes = self.end.compute(np.abs(shifted))
+        codes = np.empty_like(shifted)
+        for fine in np.unique(self.fine):
+            channels = self.fine == fine
+            end = dataclasses.replace(self.end, offset=self.end.offset + int(fine))
+            codes[:, channels] = end.compute(np.abs(shifted[:, channels]))
         return np.where(shifted < 0, -codes, codes)
 
 
@@ -447,9 +456,10 @@ class IntegerNetwork:
             source = layer.node.inputs[0]
             if layer.takes_codes and source in self.encoders:
                 end, log = self.encoders[source].end, layer.format.activation
-                offset = round_shift(np.int64(end.offset), np.int64(end.log.fraction - log.fraction))
+                dropped = np.int64(end.log.fraction - log.fraction)
+                offset, fine = round_shift(np.int64(end.offset), dropped), round_shift(encoders[source].fine, dropped)
                 end = dataclasses.replace(end, log=log, offset=int(offset))
-                encoders[source] = dataclasses.replace(encoders[source], end=end)
+                encoders[source] = dataclasses.replace(encoders[source], end=end, fine=fine)
         return dataclasses.replace(self, layers=layers, encoders=encoders)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerNetwork":
