@@ -253,7 +253,18 @@ def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | 
     in_channels = architecture[node.inputs[0]].channels
     shift = tensors.take(f"{node.name}.shift", (in_channels,), *SHIFT)
     exponent = tensors.take(f"{node.name}.exponent", (node.channels,), *EXPONENT)
-    return IntegerLayer(node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent)
+    fine = None
+    if isinstance(fmt, BmFormat) and fmt.result == "code" and fmt.combine == "linear":
+        fine = tensors.take(f"{node.name}.fine", (node.channels,), *FINE)
+    layer = IntegerLayer(
+        node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent, fine=fine
+    )
+    for channel in () if fine is None else (int(fine.argmin()), int(fine.argmax())):
+        try:
+            layer.neuron(channel)
+        except ValueError as error:
+            raise ModelError(f"Tensor {node.name}.fine in {tensors.file}: {error}") from None
+    return layer
 
 
 def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path:
@@ -271,6 +282,7 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
             *layer.biases.items(),
             ("shift", layer.shift),
             ("exponent", layer.exponent),
+            *((("fine", layer.fine),) if layer.fine is not None else ()),
         ):
             tensors[f"{name}.{part}"] = _narrowest(values)
     for name, threshold in network.thresholds.items():

@@ -205,40 +205,35 @@ def _sampled(values: Tensor) -> Tensor:
     return values[:, :: max(1, values.numel() // MOST_VALUES)]
 
 
-def _offset(values: Tensor, gain: Tensor, fmt: BmFormat) -> int:
-    """The offset of a layer that gives codes, whose results 1 stand for ``gain`` (channels,): that of the least square
-    error. A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none
-    left for what is usual. values: (batch, channels, height, width)."""
+def _offsets(values: Tensor, unit: Tensor, fmt: BmFormat) -> Tensor:
+    """The offset of each channel (whole steps) with which the codes of values (batch, channels, height, width), in
+    units of ``unit`` (channels,), stand for numbers of nearly one scale: the scale of the least square error.
+
+    A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none left for
+    what is usual.
+    """
     values, steps = _sampled(values), 1 << fmt.log_fraction
-    largest = float((values.amax(dim=1) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
-    none_saturates = math.floor(-math.log2(max(largest, SMALLEST_RANGE)) * steps)
-    fine = max(1, steps // FINEST)
-    offsets = range(none_saturates, none_saturates + SATURATED_OCTAVES * steps + 1, fine)
-    errors = [float(_code_errors(values, gain * 2.0 ** (-offset / steps), fmt).sum()) for offset in offsets]
-    return offsets[errors.index(min(errors))]
+    largest = max(float(values.max()), SMALLEST_RANGE)
+
+    def offsets(full_scale: float) -> Tensor:
+        return torch.floor(torch.log2(unit / full_scale) * steps + 0.5).clamp(FINE.minimum, fmt.activation.maximum)
+
+    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
+    errors = [float(_code_errors(values, unit * torch.exp2(-offsets(scale) / steps), fmt).sum()) for scale in scales]
+    return offsets(scales[errors.index(min(errors))])
 
 
 def _fold_encoder(node: Node, values: Tensor, unit: Tensor, fmt: BmFormat) -> tuple[FoldedEncoder, Tensor]:
     """What encodes a node's integers, each of which stands for ``unit`` (channels,), for a layer of format ``fmt``; and
     the real numbers that its largest codes stand for, (channels,)."""
-    sampled = _sampled(values)
-    largest = max(float(sampled.max()), SMALLEST_RANGE)
     out_fraction, steps = EXACT_LIMIT, 1 << fmt.log_fraction
-
-    def scaled(full_scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each channel: shift, fine steps, and what its largest code stands for, nearest to this scale."""
-        octaves = torch.log2(full_scale / unit)
-        shift = torch.floor(octaves + 0.5 - out_fraction).clamp(*SHIFT)
-        # a code's full scale is 2^(out_fraction - fine / steps) shifted integers
-        fine = torch.floor((shift + out_fraction - octaves) * steps + 0.5).clamp(*FINE)
-        return shift, fine, unit * torch.exp2(shift + out_fraction - fine / steps)
-
-    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
-    errors = [float(_code_errors(sampled, scaled(scale)[-1], fmt).sum()) for scale in scales]
-    shift, fine, full_scale = scaled(scales[errors.index(min(errors))])
+    offsets = _offsets(values, unit, fmt)
+    # whole octaves are shifts, up to where the code's full scale has the bits of the end
+    shift = torch.floor(0.5 - offsets / steps - out_fraction).clamp(*SHIFT)
+    fine = offsets + (shift + out_fraction) * steps
     end = LinearEnd(out_fraction=out_fraction, log=fmt.activation, reach=ENCODER_REACH, method=fmt.log2)
     code_values = torch.tensor(fmt.value(fmt.activation, range(fmt.activation.maximum + 1)), dtype=torch.float32)
-    return FoldedEncoder(end, code_values, node, shift, fine), full_scale
+    return FoldedEncoder(end, code_values, node, shift, fine), unit * torch.exp2(-offsets / steps)
 
 
 class _Scaled:
@@ -297,9 +292,15 @@ class _Scaled:
         """Whether ReLU and log2 follow its linear end: then a scale is no matter of a power of two."""
         return isinstance(self.format, BmFormat) and self.format.result == "code" and self.format.combine == "linear"
 
-    def _folded(self, fmt: BmFormat | MacFormat, weight: Tensor, biases: tuple[Tensor, ...]) -> FoldedLayer:
+    def _folded(
+        self,
+        fmt: BmFormat | MacFormat,
+        weight: Tensor,
+        biases: tuple[Tensor, ...],
+        fine: Tensor | None = None,
+    ) -> FoldedLayer:
         exponent = torch.floor(torch.log2(self.scale)) - out_fraction(fmt)
-        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent)
+        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent, fine)
 
     def linear(self) -> FoldedLayer:
         return self._folded(self.format, self.weight, (self.bias / self.scale,))
@@ -318,17 +319,18 @@ class _Scaled:
         weight = torch.where(swapped, opposite, self.weight)
         if self.layout == "wired":  # of an odd number of inputs one more has a positive weight
             weight = self._wired(weight)
-        gain = self.scale * factor.abs()
+        gain, steps = self.scale * factor.abs(), 1 << self.format.log_fraction
         if self.has_linear_codes:
-            offset, biases = _offset(outputs, gain, self.format), (-threshold,)
+            offsets = _offsets(outputs, gain, self.format)
+            offset = int(offsets.median())
             # a bit more, for what training makes of it
             largest = int(threshold.abs().max() * (2 << self.format.out_fraction)) + 1
             bits = max(self.format.bias_bits, min(LARGEST_BIAS_BITS, LinearCode.covering(-largest, largest).bits))
             fmt = dataclasses.replace(self.format, offset=offset, bias_bits=bits)
-        else:
-            biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
-            largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
-            largest = max(largest, SMALLEST_RANGE)
-            offset = max(0, math.floor(-math.log2(largest) * (1 << self.format.log_fraction)))
-            fmt = dataclasses.replace(self.format, offset=offset)
-        return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / (1 << fmt.log_fraction))
+            return self._folded(fmt, weight, (-threshold,), offsets - offset), gain * torch.exp2(-offsets / steps)
+        biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
+        largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
+        largest = max(largest, SMALLEST_RANGE)
+        offset = max(0, math.floor(-math.log2(largest) * steps))
+        fmt = dataclasses.replace(self.format, offset=offset)
+        return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / steps)

@@ -23,7 +23,7 @@ class Limit(NamedTuple):
 SHIFT = Limit(-40, 40)
 """Of what comes into a layer, to the right."""
 FINE = Limit(-(1 << 16), 1 << 16)
-"""Of an encoder's channel, in steps of its code: not more than an octave."""
+"""Of a channel, in steps of its code."""
 EXPONENT = Limit(-96, 96)
 """The power of two that an output integer counts: with 2^30 such units it is still a float32."""
 THRESHOLD = Limit(-(1 << 62), 1 << 62)

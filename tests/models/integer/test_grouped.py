@@ -122,12 +122,13 @@ def test_only_what_saturates_moves_a_scale(tiny_architecture, images):
     encoder, first = result.encoders["stem_norm"], result.steps["first"]
     with torch.no_grad():
         first.end.octaves.fill_(-2)
+        first.end.fine.zero_()
         first.biases[0].fill_(0.25)
         first.weight.fill_(0.25)
         first.weight[0] = 0.5
     gradients = []
     for octaves in (-1, 1):
-        y = torch.exp2(encoder.shift + encoder.end.end.out_fraction - encoder.fine / 4 + octaves).view(1, -1, 1, 1)
+        y = torch.exp2(encoder.shift + encoder.end.end.out_fraction - encoder.end.fine / 4 + octaves).view(1, -1, 1, 1)
         values = first(encoder(y), moved=encoder.end.moved)
         assert ((values > 0) & (values < 1)).all()
         gradients.append(float(torch.autograd.grad(values.sum(), encoder.end.octaves)[0]))

@@ -114,7 +114,7 @@ def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
                        if port in layer.format.inputs_of}
             biases = {port: np.full(len(x), codes[channel]) for port, codes in layer.biases.items()}
             inputs = layer.ports(x[:, slots])
-            expected = layer.format.compute(**inputs, **weights, **biases)
+            expected = layer.neuron(channel).compute(**inputs, **weights, **biases)
             assert np.array_equal(outputs[:, channel], expected), (name, channel)
 
 
