@@ -7,7 +7,7 @@ Port names connect the parts: what one part calls ``c`` is what the next one rea
 import itertools
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import CompareSelect
@@ -21,7 +21,7 @@ from bmhw.hdl.formats.choices import ONE_SUM
 
 __all__ = [
     "CodeSum", "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
-    "SumsPart",
+    "SummingPart", "SumsPart",
 ]
 
 
@@ -210,7 +210,9 @@ def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
 
 
 class MaximaPart(Block):
-    """The maxima of each branch, one a group; with a logarithmic end the bias is one more candidate.
+    """The maximum of each branch; with a logarithmic end the bias is one more candidate.
+
+    Of several groups one maximum a group.
 
     Latency: combinational, or a cycle for each of ``registers``, levels of the maxima with registers behind them.
 
@@ -336,34 +338,54 @@ class ExponentialPart(Block):
         return m
 
 
-class Combine(Block):
-    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups, all
-    their exponentials, in one compressor.
+class SummingPart(Block):
+    """What adds up a linear result: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups all exponentials.
 
     Members
     -------
     e1, e2, ... : In(groups * (out_fraction + 1))
     bias : In(bias_bits), signed
     r : In(residual_bits), signed, if there are some
+    """
+
+    block_name = "combine"
+
+    def __init__(self, *, format: BmFormat, outputs: dict[str, Member]):
+        self.format = format
+        self.branches = range(1, len(format.branches) + 1)
+        self.scalars = {name: code for name, (code, count) in format.inputs_of.items() if name in ("bias", "r")}
+        super().__init__({**{f"e{b}": In(format.groups * format.exp2_unit.out_bits) for b in self.branches},
+                          **{name: In(code.bits) for name, code in self.scalars.items()}, **outputs})
+
+    def operands(self) -> list[tuple[tuple[int, bool, bool], Value]]:
+        """Of each number that is added: (width, signed, negative), and its value."""
+        bits = self.format.exp2_unit.out_bits
+        operands = [((bits, False, sign < 0), getattr(self, f"e{b}").word_select(group, bits))
+                    for b, sign in zip(self.branches, self.format.branches, strict=True)
+                    for group in range(self.format.groups)]
+        return operands + [((code.bits, True, False), getattr(self, name)) for name, code in self.scalars.items()]
+
+
+class Combine(SummingPart):
+    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
+
+    Of several groups all exponentials; and the residual ``r`` where there is one. All in one compressor.
+
+    Members
+    -------
+    e1, e2, ..., bias, r : In, as of :class:`SummingPart`
     y : Out(width of y), signed
     """
 
     def __init__(self, *, format: BmFormat, adder: str):
-        self.format, self.adder = format, adder
-        self.branches = range(1, len(format.branches) + 1)
-        self.scalars = {name: code for name, (code, count) in format.inputs_of.items() if name in ("bias", "r")}
-        super().__init__({**{f"e{b}": In(format.groups * format.exp2_unit.out_bits) for b in self.branches},
-                          **{name: In(code.bits) for name, code in self.scalars.items()}, "y": Out(format.y.bits)})
+        self.adder = adder
+        super().__init__(format=format, outputs={"y": Out(format.y.bits)})
 
     def elaborate(self, platform):
         m = Module()
-        fmt = self.format
-        bits = fmt.exp2_unit.out_bits
-        operands = [((bits, False, sign < 0), getattr(self, f"e{b}").word_select(group, bits))
-                    for b, sign in zip(self.branches, fmt.branches, strict=True) for group in range(fmt.groups)]
-        operands += [((code.bits, True, False), getattr(self, name)) for name, code in self.scalars.items()]
+        operands = self.operands()
         adder = place(m, platform, "adder", MultiOperandAdder(
-            operands=tuple(operand for operand, _ in operands), width=fmt.y.bits, adder=self.adder))
+            operands=tuple(operand for operand, _ in operands), width=self.format.y.bits, adder=self.adder))
         m.d.comb += [getattr(adder, f"a{i}").eq(value) for i, (_, value) in enumerate(operands)]
         m.d.comb += self.y.eq(adder.sum)
         return m

@@ -13,6 +13,7 @@ from bmhw.errors import RunError, UsageError
 from bmhw.flow.cache import Cache
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import Comparator
+from bmhw.hdl.arithmetic.compressors import MultiOperandAdder
 from bmhw.hdl.arithmetic.logarithm import Normalizer
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
@@ -44,14 +45,16 @@ def serial_neurons():
     for layout in ("relu", "bipolar", "signed"):
         yield Design(format=BmFormat(inputs=2, bits=2, layout=layout), form="serial")
     yield Design(format=BmFormat(inputs=2, bits=2, layout="signed", combine="logarithmic"), form="serial")
+    yield Design(format=BmFormat(inputs=2, bits=2, layout="wired", boundary="layer"), form="serial")
+    yield Design(format=BmFormat(inputs=2, bits=2, layout="signed", boundary="layer", groups=2), form="serial")
 
 
 def families():
     """Every layout in every form that it has, both boundaries and ends, and every architecture."""
     for form in FORMS:
-        for boundary in BOUNDARIES if form != "serial" else ("neuron",):
+        for boundary in BOUNDARIES:
             yield Design(format=MacFormat(inputs=3, bits=3, boundary=boundary), form=form)
-            for layout in LAYOUTS if form != "serial" else ("relu", "bipolar", "signed"):
+            for layout in LAYOUTS:
                 for combine in COMBINES if layout != "bipolar" else ("linear",):
                     yield Design(format=BmFormat(inputs=3, bits=3, layout=layout, boundary=boundary, combine=combine),
                                  form=form)
@@ -120,6 +123,12 @@ class TestRewriting:
     @pytest.mark.parametrize("block", [Comparator(width=7), Normalizer(width=9)], ids=lambda block: block.block_name)
     def test_blocks_are_proven_equal(self, block):
         assert equivalent(plain_rtlil(type(block)(width=block.width), "gold"), block_to_verilog(block, "gate"))
+
+    def test_a_block_of_many_ports_is_proven_equal(self):
+        """Yosys breaks the line of its ports."""
+        adder = {"operands": ((1, False, False),) * 40, "width": 6}
+        gate = block_to_verilog(MultiOperandAdder(**adder), "gate")
+        assert equivalent(plain_rtlil(MultiOperandAdder(**adder), "gold"), gate)
 
     @pytest.mark.parametrize(("kind", "parameters"), [
         *[(ADDERS[name], {"width": 5, "carry_in": True}) for name in ADDERS],
