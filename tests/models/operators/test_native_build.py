@@ -27,6 +27,11 @@ def results():
     for groups in (1, 5):
         values = max_product_difference(x, w, 1, 1, groups, implementation="native")
         found += [values, *torch.autograd.grad(values, (x, w), direction)]
+    wide = torch.randn(5, 6, 17, 19, generator=generator).requires_grad_()
+    pair = torch.randn(2, 7, 6, 1, 1, generator=generator).requires_grad_()
+    values = max_product_difference(wide, pair, 1, 0, 2, implementation="native")
+    gradient = torch.randn(values.shape, generator=generator)
+    found += [values, *torch.autograd.grad(values, (wide, pair), gradient)]
     for precision in ("float32", "bfloat16"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(VARIABLE, precision)
