@@ -143,13 +143,15 @@ float tap_gradients(int64_t positions, int16_t index, float side, float weight, 
         for (int v = 0; v < kVectorsOf; ++v) {
             const int64_t at = j + v * kLanes;
             Shorts narrow;
-            std::memcpy(&narrow, winners + at, sizeof narrow);      // at any even address
-            const Ints won = __builtin_convertvector(narrow, Ints);
-            const Floats came = *reinterpret_cast<const UnalignedFloats *>(gradient + at) * side;
-            const Floats taken = won == index ? came : Floats{};
-            auto *to = reinterpret_cast<UnalignedFloats *>(x_gradient + at);
-            *to = *to + taken * weight;
-            sums[v] += taken * *reinterpret_cast<const UnalignedFloats *>(x + at);
+            Floats came, value, to;
+            std::memcpy(&narrow, winners + at, sizeof narrow);
+            std::memcpy(&came, gradient + at, sizeof came);
+            std::memcpy(&value, x + at, sizeof value);
+            std::memcpy(&to, x_gradient + at, sizeof to);
+            const Floats taken = __builtin_convertvector(narrow, Ints) == index ? came * side : Floats{};
+            to += taken * weight;
+            sums[v] += taken * value;
+            std::memcpy(x_gradient + at, &to, sizeof to);
         }
     float lanes[kWide];
     std::memcpy(lanes, sums, sizeof lanes);
