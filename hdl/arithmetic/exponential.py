@@ -81,7 +81,10 @@ class Exp2Block(Block):
         shift = Signal(range((1 << len(exponent) >> 1) + 1))
         m.d.comb += shift.eq((1 << len(exponent) >> 1) - exponent)
         shifted = Signal(width)
-        m.d.comb += [shifted.eq(mantissa >> shift), self.e.eq(shifted[1:] + shifted[0])]
+        rounded = shifted[1:] + shifted[0]
+        if exp2.zero == "exact":
+            rounded &= self.m.any().replicate(exp2.out_bits)
+        m.d.comb += [shifted.eq(mantissa >> shift), self.e.eq(rounded)]
         return m
 
     def _select(self, m: Module, platform, entries: tuple[int, ...]) -> Value:

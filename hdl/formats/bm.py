@@ -23,10 +23,12 @@ from .choices import (
     RESULTS,
     SUMS,
     TWO_MAXIMA,
+    ZEROS,
+    nearest_divisors,
     set_default,
 )
-from .codes import EXACT_EXP2_FRACTION, EXACT_LIMIT, Integers, LinearCode, LogCode, default_fraction, default_method
-from .conversions import Exp2, Log2, LogSubtract
+from .codes import EXACT_EXP2_FRACTION, Integers, LinearCode, LogCode, default_fraction, default_method
+from .conversions import Exp2, LinearEnd, Log2, LogSubtract
 
 __all__ = ["BmFormat"]
 
@@ -61,6 +63,19 @@ class BmFormat:
     log2: ``z = 0`` if y <= 0, else ``clamp(log2 y + offset, 0, 2^B - 1)``, where y saturates at 1 and its bits
     below the 12 highest are dropped.
 
+    ``groups`` G: each of the maxima is G maxima of n / G inputs, whose exponentials are added as linear numbers:
+    group g holds the inputs ``g * n / G`` to ``(g + 1) * n / G - 1``; of layout ``wired`` the first half of each group
+    is positive. 1 is the paper's neuron, n the classical one in log codes. With more than one, y reaches G: log2 of a
+    linear end sees as many octaves above 1 as a negative ``offset`` moves into the code, and the code is clamped once,
+    behind the offset.
+
+    ``zero``: what code 0 stands for. ``step``: its smallest step, as in any log code. ``exact``: 0: exp2 of a maximum
+    0 is 0, and with full sums a candidate whose activation or weight has code 0 doesn't enter its maximum.
+    The default is ``step`` for one group and ``exact`` for more, where the steps of empty groups would add up; clamped
+    sums of more groups have no other.
+
+    ``residual_bits``: width of a signed number ``r`` in the unit of y that is added to it (0: there is no such port).
+
     Parameters: ``inputs`` n >= 1; ``bits`` of each linear input (2..16); ``log_bits`` B of the activations'
     log code (default ``bits``, 2..16) and ``log_fraction`` F (default ``B - ceil(log2(bits))``, or the most that
     the weights' width, or 8 with a logarithmic end, allow);
@@ -87,6 +102,9 @@ class BmFormat:
     boundary: str = "neuron"
     result: str | None = None
     sums: str = "full"
+    groups: int = 1
+    zero: str | None = None
+    residual_bits: int = 0
 
     def __post_init__(self):
         check_range("Number of inputs", self.inputs, 1)
@@ -97,6 +115,7 @@ class BmFormat:
             raise ValueError(f"Layout {self.layout} needs unsigned inputs; take bipolar or signed for signed ones")
         if self.layout == "wired":
             check_range("Number of inputs of layout wired", self.inputs, 2)
+        self._check_groups()
         if self.layout == "bipolar" and not self.signed_inputs:
             raise ValueError("Layout bipolar needs signed inputs; take relu, signed or wired for unsigned ones")
         set_default(self, "log_bits", self.bits)
@@ -113,6 +132,10 @@ class BmFormat:
         if self.sums == "clamped" and self.weight_bits != self.log_bits:
             raise ValueError(f"Clamped sums need weights as wide as the activations' log codes ({self.log_bits} bits), "
                              f"not {self.weight_bits}")
+        set_default(self, "zero", "step" if self.groups == 1 else "exact")
+        check_choice("Zero", self.zero, ZEROS)
+        if self.zero == "step" and self.groups > 1 and self.sums == "clamped":
+            raise ValueError("Clamped sums of more than one group need zero exact, not step: the steps would add up")
         set_default(self, "out_fraction", 2 * self.bits - 2)
         check_range("Fraction bits of the output", self.out_fraction, 0, 40)
         set_default(self, "log2", default_method(self.bits))
@@ -138,9 +161,30 @@ class BmFormat:
         if self.combine == "logarithmic":
             # its table phi has about 2^F * (F + 2) entries
             check_range("Log code fraction of a logarithmic end", self.log_fraction, 0, LOG_SUBTRACT_FRACTION)
+            for most, value in (("one group", self.groups - 1), ("no residual", self.residual_bits)):
+                if value > 0:
+                    raise ValueError(f"A logarithmic end subtracts two maxima and adds nothing: it has {most}, so that "
+                                     f"{self.groups} groups and {self.residual_bits} residual bits need a linear end")
+            if self.zero != "step":
+                raise ValueError("A logarithmic end knows code 0 as its smallest step only: zero must be step, "
+                                 f"not {self.zero}")
         _ = self.log2_unit, self.exp2_unit  # their own checks
         if self.result == "code" and self.combine == "linear":
             check_range("Fraction bits of a linear end whose log2 follows", self.out_fraction, 1, 40)
+            if self.reaches_above_one:
+                check_range("Offset", self.offset, -(1 << 17), 1 << self.log_bits)
+
+    def _check_groups(self):
+        """Groups divide the inputs, and each has what its maxima need; so many numbers add up to an int64."""
+        each = "inputs" if self.layout != "wired" else "pairs of inputs"
+        most = self.inputs if self.layout != "wired" else self.inputs // 2
+        check_range("Number of groups", self.groups, 1, most)
+        if self.inputs % self.groups:
+            near = [str(d) for d in nearest_divisors(self.inputs, self.groups) if d <= most]
+            raise ValueError(f"Number of groups must divide the {self.inputs} inputs into as many {each}, not "
+                             f"{self.groups}; nearest: {', '.join(near)}")
+        if self.residual_bits:
+            check_range("Residual width in bits", self.residual_bits, 1, LARGEST_BIAS_BITS)
 
     # -- formats
 
@@ -174,20 +218,30 @@ class BmFormat:
 
     @property
     def masked(self) -> bool:
-        """Whether not every candidate enters its maximum: those of the other sign, or below the smallest code."""
-        return self.layout == "signed" or self.sums == "clamped"
+        """Whether not every candidate enters its maximum: those of the other sign, or that are too small."""
+        return self.layout == "signed" or self.reached
+
+    @property
+    def reached(self) -> bool:
+        """Whether candidates that are too small don't enter: clamped sums below the smallest code, or what is 0."""
+        return self.sums == "clamped" or self.zero == "exact"
+
+    @property
+    def group_inputs(self) -> int:
+        """How many inputs a group has."""
+        return self.inputs // self.groups
 
     @property
     def positive_inputs(self) -> int:
-        """Of layout ``wired``: how many inputs have positive weights, the first ones."""
-        return (self.inputs + 1) // 2
+        """Of layout ``wired``: how many inputs of a group have positive weights, the first ones."""
+        return (self.group_inputs + 1) // 2
 
     @property
     def candidates(self) -> tuple[int, ...]:
-        """How many inputs each maximum has."""
+        """How many inputs each maximum of a group has."""
         if self.layout == "wired":
-            return self.positive_inputs, self.inputs - self.positive_inputs
-        return (self.inputs,) * len(self.branches)
+            return self.positive_inputs, self.group_inputs - self.positive_inputs
+        return (self.group_inputs,) * len(self.branches)
 
     @property
     def dropped_bits(self) -> int:
@@ -211,7 +265,7 @@ class BmFormat:
     @cached_property
     def exp2_unit(self) -> Exp2:
         return Exp2(full_scale=self.full_scale, fraction=self.log_fraction, out_fraction=self.out_fraction,
-                    method=self.exp2)
+                    method=self.exp2, zero=self.zero)
 
     @cached_property
     def log_subtract(self) -> LogSubtract:
@@ -219,18 +273,45 @@ class BmFormat:
                            origin=self.weight.maximum - self.sum_origin, offset=self.offset)
 
     @property
-    def end_shift(self) -> int:
-        """Low bits of y that a linear end's log2 doesn't see: an exact one is a table of its high bits."""
-        return max(0, self.out_fraction - EXACT_LIMIT)
+    def reaches_above_one(self) -> bool:
+        """Whether y is more than a difference of two numbers up to 1 and a bias, for which a linear end saturates."""
+        return self.groups > 1 or self.residual_bits > 0
 
     @cached_property
+    def end(self) -> LinearEnd:
+        """ReLU and log2 of the linear result."""
+        reach = (self.y.maximum >> self.out_fraction).bit_length() if self.reaches_above_one else 0
+        return LinearEnd(out_fraction=self.out_fraction, log=self.activation, offset=self.offset, reach=reach,
+                         method=self.log2)
+
+    @property
+    def end_octaves(self) -> int:
+        """Octaves above 1 that a linear end's log2 sees: those of y that a negative offset moves into the code."""
+        return self.end.octaves
+
+    @property
+    def end_shift(self) -> int:
+        """Low bits of y that a linear end's log2 doesn't see."""
+        return self.end.shift
+
+    @property
     def end_log2(self) -> Log2:
         """log2 of the (saturated, shifted) y of a linear end."""
-        return Log2(bits=self.out_fraction - self.end_shift, log=self.activation, method=self.log2)
+        return self.end.log2
+
+    @property
+    def end_offset(self) -> int:
+        """What is added to the code of a linear end's log2."""
+        return self.end.code_offset
 
     @property
     def bias(self) -> LinearCode:
         return LinearCode(bits=self.bias_bits, signed=True)
+
+    @property
+    def r(self) -> LinearCode:
+        """The residual sum that is added to the result."""
+        return LinearCode(bits=self.residual_bits, signed=True)
 
     @property
     def branches(self) -> tuple[int, ...]:
@@ -241,8 +322,10 @@ class BmFormat:
     def y(self) -> LinearCode:
         """The narrowest signed code that holds every possible result."""
         # the zero code stands for 0 only where exp2 rounds it to 0: the extremes are still 0..2^out_fraction
-        largest = self.branches.count(1) << self.out_fraction
-        return LinearCode.covering(-largest + self.bias.minimum, largest + self.bias.maximum)
+        largest = self.groups * self.branches.count(1) << self.out_fraction
+        added = [self.bias, self.r] if self.residual_bits else [self.bias]
+        return LinearCode.covering(-largest + sum(code.minimum for code in added),
+                                   largest + sum(code.maximum for code in added))
 
     @property
     def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
@@ -262,13 +345,18 @@ class BmFormat:
             ports |= {"k1": (weight, self.inputs), "k2": (weight, self.inputs)}
         if self.combine == "logarithmic":
             return ports | {"bias1": (self.sum, 1), "bias2": (self.sum, 1)}
-        return ports | {"bias": (self.bias, 1)}
+        return ports | {"bias": (self.bias, 1)} | ({"r": (self.r, 1)} if self.residual_bits else {})
 
     @property
     def output(self) -> tuple[str, LinearCode]:
         if self.result == "code":
             return "z", LinearCode(bits=self.log_bits)
         return "y", self.y
+
+    def value(self, code: LogCode, codes: ArrayLike) -> NDArray[np.float64]:
+        """What codes of activations or weights stand for, at scale 1."""
+        codes = np.asarray(codes)
+        return np.where(codes > 0, code.value(codes), 0) if self.zero == "exact" else code.value(codes)
 
     # -- arithmetic, stage by stage
 
@@ -279,16 +367,22 @@ class BmFormat:
 
     def maxima(self, codes: Integers, negative: Booleans, *, k1=None, k2=None, k=None, sign=None,
                ) -> list[Integers]:
-        """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared."""
+        """The maxima over the last axis, one a branch, low ``dropped_bits`` cleared; of shape (..., G) for more than
+        one group."""
         def add(codes: Integers, weights: Integers) -> Integers:
-            return np.maximum(codes + weights - self.sum_origin, 0)
+            sums = np.maximum(codes + weights - self.sum_origin, 0)
+            return np.where((codes > 0) & (weights > 0), sums, 0) if self.zero == "exact" else sums
+
+        def grouped(sums: Integers) -> Integers:
+            return sums.reshape(*sums.shape[:-1], self.groups, -1) if self.groups > 1 else sums
 
         def maximum(sums: Integers) -> Integers:
-            return (sums >> self.dropped_bits).max(axis=-1) << self.dropped_bits
+            return (grouped(sums) >> self.dropped_bits).max(axis=-1) << self.dropped_bits
 
         if self.layout == "wired":
-            sums = add(codes, self.weight.check("k", k))
-            return [maximum(sums[..., :self.positive_inputs]), maximum(sums[..., self.positive_inputs:])]
+            sums = grouped(add(codes, self.weight.check("k", k)))
+            halves = sums[..., :self.positive_inputs], sums[..., self.positive_inputs:]
+            return [(half >> self.dropped_bits).max(axis=-1) << self.dropped_bits for half in halves]
         if self.layout == "signed":
             sums = add(codes, self.weight.check("k", k))
             minus = negative ^ (LinearCode(bits=1).check("sign", sign) == 1)
@@ -302,8 +396,8 @@ class BmFormat:
         return result
 
     def combined(self, maxima: list[Integers], *, bias: ArrayLike = 0, bias1: ArrayLike = 0, bias2: ArrayLike = 0,
-                 ) -> Integers:
-        """The output of the maxima and the bias: y, or z of a logarithmic end."""
+                 r: ArrayLike = 0) -> Integers:
+        """The output of the maxima (as :meth:`maxima` gives them) and the bias: y, or z."""
         if self.combine == "logarithmic":
             biases = self.sum.check("bias1", bias1), self.sum.check("bias2", bias2)
             for name, value in zip(("bias1", "bias2"), biases, strict=True):
@@ -312,18 +406,24 @@ class BmFormat:
             a, b = (np.maximum(m, (v >> self.dropped_bits) << self.dropped_bits)
                     for m, v in zip(maxima, biases, strict=True))
             return self.log_subtract.compute(a, b)
-        terms = (s * self.exp2_unit.compute(m) for s, m in zip(self.branches, maxima, strict=True))
+        terms = [s * self.exp2_unit.compute(m) for s, m in zip(self.branches, maxima, strict=True)]
+        if self.groups > 1:
+            terms = [term.sum(axis=-1) for term in terms]
         y = sum(terms, start=self.bias.check("bias", bias))
-        if self.result == "linear":
-            return y
-        codes = self.end_log2.compute(np.clip(y, 0, 1 << self.out_fraction) >> self.end_shift)
-        return np.where(y > 0, np.clip(codes + self.offset, 0, self.activation.maximum), 0)
+        if self.residual_bits:
+            y = y + self.r.check("r", r)
+        return y if self.result == "linear" else self.code_of(y)
+
+    def code_of(self, y: ArrayLike) -> Integers:
+        """ReLU and log2 of a linear end: z of linear results, of any shape."""
+        return self.end.compute(y)
 
     def compute(self, *, x: ArrayLike = 0, c: ArrayLike = 0, negative: ArrayLike = 0, bias: ArrayLike = 0,
-                bias1: ArrayLike = 0, bias2: ArrayLike = 0, **weights: Any) -> Integers:
-        """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), biases of shape (...)."""
+                bias1: ArrayLike = 0, bias2: ArrayLike = 0, r: ArrayLike = 0, **weights: Any) -> Integers:
+        """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), ``r`` and biases of shape
+        (...)."""
         if self.boundary == "neuron":
             codes, minus = self.log_codes(x)
         else:
             codes, minus = self.activation.check("c", c), LinearCode(bits=1).check("negative", negative) == 1
-        return self.combined(self.maxima(codes, minus, **weights), bias=bias, bias1=bias1, bias2=bias2)
+        return self.combined(self.maxima(codes, minus, **weights), bias=bias, bias1=bias1, bias2=bias2, r=r)

@@ -3,7 +3,7 @@
 
 __all__ = [
     "BOUNDARIES", "COMBINES", "LARGEST_BIAS_BITS", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM", "REQUANTIZATIONS",
-    "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "set_default",
+    "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "ZEROS", "nearest_divisors", "set_default",
 ]
 
 LAYOUTS = ("bipolar", "relu", "signed", "wired")
@@ -16,10 +16,12 @@ LOG_SUBTRACT_FRACTION = 8
 LARGEST_BIAS_BITS = 62
 """A sum with so wide a bias is still an int64."""
 BOUNDARIES = ("neuron", "layer")
-SCALARS = ("bias", "bias1", "bias2", "scale")
+SCALARS = ("bias", "bias1", "bias2", "scale", "r")
 """Input ports with one value a neuron, and no axis of inputs in ``compute``."""
 RESULTS = ("linear", "code")
 SUMS = ("full", "clamped")
+ZEROS = ("step", "exact")
+"""What code 0 stands for where maxima become linear numbers: its smallest step, or 0."""
 REQUANTIZATIONS = ("scale", "shift")
 
 
@@ -27,3 +29,10 @@ def set_default(instance: object, name: str, value: object) -> None:
     """Give a field of a frozen dataclass its value where it is None."""
     if getattr(instance, name) is None:
         object.__setattr__(instance, name, value)
+
+
+def nearest_divisors(number: int, divisor: int) -> list[int]:
+    """The divisors of ``number`` that are nearest to one that isn't, below and above."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below, above = [d for d in divisors if d < divisor], [d for d in divisors if d > divisor]
+    return below[-1:] + above[:1]

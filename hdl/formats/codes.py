@@ -127,7 +127,7 @@ class LogCode:
     fraction: int
 
     def __post_init__(self):
-        check_range("Log code width", self.bits, 2, 16)
+        check_range("Log code width", self.bits, 2, 17)  # of an activation 16; of log2 before an offset one more
         check_range("Log code fraction", self.fraction, 0, self.bits - 1)
 
     @property

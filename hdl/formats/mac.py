@@ -26,7 +26,8 @@ class MacFormat:
 
     Parameters: ``inputs`` n >= 1; ``bits`` of each input (2..16); ``signed_inputs``; ``weight_bits`` of each
     signed weight (default ``bits``); ``bias_bits`` of the signed bias (default ``bits + weight_bits``).
-    Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows).
+    Ports: ``x`` (n * bits), ``w`` (n * weight_bits), ``bias``, ``y`` (never overflows); and with ``residual_bits`` a
+    signed number ``r`` in the unit of y that is added to it.
 
     ``boundary="layer"``: from activation code to activation code. With ``result="code"`` (the default there) ReLU
     and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^bits - 1)`` with a port
@@ -45,6 +46,7 @@ class MacFormat:
     requantize: str = "scale"
     scale_bits: int = 8
     requantize_shift: int | None = None
+    residual_bits: int = 0
 
     def __post_init__(self):
         check_choice("Boundary", self.boundary, BOUNDARIES)
@@ -60,6 +62,8 @@ class MacFormat:
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         set_default(self, "bias_bits", self.bits + self.weight_bits)
         check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
+        if self.residual_bits:
+            check_range("Residual width in bits", self.residual_bits, 1, LARGEST_BIAS_BITS)
         scale = self.scale_bits if self.requantize == "scale" else 0
         headroom = math.ceil(math.log2(self.inputs) / 2)
         set_default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
@@ -90,13 +94,20 @@ class MacFormat:
     def y(self) -> LinearCode:
         """The narrowest signed code that holds every possible result."""
         products = [a * b for a in (self.x.minimum, self.x.maximum) for b in (self.w.minimum, self.w.maximum)]
-        return LinearCode.covering(self.inputs * min(products) + self.bias.minimum,
-                                   self.inputs * max(products) + self.bias.maximum)
+        added = [self.bias, self.r] if self.residual_bits else [self.bias]
+        return LinearCode.covering(self.inputs * min(products) + sum(code.minimum for code in added),
+                                   self.inputs * max(products) + sum(code.maximum for code in added))
+
+    @property
+    def r(self) -> LinearCode:
+        """The residual sum that is added to the result."""
+        return LinearCode(bits=self.residual_bits, signed=True)
 
     @property
     def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
         """Input ports in order: name -> (code of one element, number of elements)."""
         ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+        ports |= {"r": (self.r, 1)} if self.residual_bits else {}
         return ports | ({"scale": (self.scale, 1)} if self.has_scale else {})
 
     @property
@@ -108,10 +119,13 @@ class MacFormat:
     def output(self) -> tuple[str, LinearCode]:
         return ("z", self.z) if self.result == "code" else ("y", self.y)
 
-    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1) -> Integers:
-        """The output for x and w of shape (..., n), bias and scale of shape (...)."""
+    def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1,
+                r: ArrayLike = 0) -> Integers:
+        """The output for x and w of shape (..., n); bias, scale and r of shape (...)."""
         x, w = self.x.check("x", x), self.w.check("w", w)
         y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
+        if self.residual_bits:
+            y = y + self.r.check("r", r)
         if self.result == "linear":
             return y
         scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)

@@ -93,15 +93,15 @@ class CodeSum(Block):
     c : In(log_bits)
     k : In(weight_bits)
     s : Out(maximum_bits)
-    reached : Out(1), for clamped sums: whether the sum reaches the smallest code; if not, the highest bit of ``s`` is
-        0, and the others mean nothing
+    reached : Out(1), if ``format.reached``: whether a clamped sum reaches the smallest code, or none of the codes of a
+        full one is 0; if not, the highest bit of ``s`` is 0, and the others mean nothing
     """
 
     def __init__(self, *, format: BmFormat, adder: str):
         self.format, self.adder = format, adder
         self.clamped = format.sums == "clamped"
         ports = {"c": In(format.log_bits), "k": In(format.weight_bits), "s": Out(format.maximum_bits)}
-        super().__init__({**ports, **({"reached": Out(1)} if self.clamped else {})})
+        super().__init__({**ports, **({"reached": Out(1)} if format.reached else {})})
 
     def elaborate(self, platform):
         m = Module()
@@ -118,6 +118,9 @@ class CodeSum(Block):
             # the carry into that bit if both operands show a one there, else 0: masked for no gate more.
             m.d.comb += [adder.carry_in.eq(1), self.reached.eq(adder.sum[width]),
                          self.s[-1].eq(self.c[-1] & self.k[-1] & adder.sum[width - 1])]
+        elif fmt.reached:
+            # what one code alone is has one bit less than a full sum
+            m.d.comb += self.reached.eq(self.c.any() & self.k.any())
         return m
 
 
@@ -126,9 +129,9 @@ class SumsPart(Block):
 
     Layout ``relu``: ``s1 = c + k1``, ``s2 = c + k2``. ``bipolar``: of the positive part of the input ``s1``,
     ``s2``, of the negative part ``s3``, ``s4``. ``signed``: one sum ``s = c + k`` for both maxima. ``wired``: the
-    sums of the first half of the inputs are ``s1``, those of the second half ``s2``.
-    ``enter1``, ``enter2``, ...: which candidates enter each maximum, where not all do (layout ``signed``, and
-    clamped sums: those that reach the smallest code).
+    sums of the first half of each group's inputs are ``s1``, those of the second half ``s2``.
+    ``enter1``, ``enter2``, ...: which candidates enter each maximum, where not all do (layout ``signed``; clamped sums:
+    those that reach the smallest code; full ones with an exact zero: those that aren't 0).
     With a logarithmic end, candidates of both signs enter the first maximum: where a negative one is its largest, the
     second maximum is no smaller and the result is 0 either way.
 
@@ -156,7 +159,6 @@ class SumsPart(Block):
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
-        clamped = fmt.sums == "clamped"
         reached: list[list[Value | None]] = [[] for _ in fmt.branches]
         for i in range(self.inputs):
 
@@ -167,15 +169,17 @@ class SumsPart(Block):
                     unit.k.eq(weights.word_select(i, fmt.weight_bits)),
                     getattr(self, f"s{branch}").word_select(place_in_branch, fmt.maximum_bits).eq(unit.s),
                 ]
-                return unit.reached if clamped else None
+                return unit.reached if fmt.reached else None
 
             code = self.c.word_select(i, fmt.log_bits)
             if fmt.layout == "signed":
                 reached[0].append(add("", code, self.k))
                 reached[1] = reached[0]
             elif fmt.layout == "wired":
-                branch, before = (0, 0) if i < fmt.positive_inputs else (1, fmt.positive_inputs)
-                reached[branch].append(add(str(branch + 1), code, self.k, place_in_branch=i - before))
+                group, within = divmod(i, fmt.group_inputs)
+                branch, before = (0, 0) if within < fmt.positive_inputs else (1, fmt.positive_inputs)
+                place_in_branch = group * fmt.candidates[branch] + within - before
+                reached[branch].append(add(str(branch + 1), code, self.k, place_in_branch=place_in_branch))
             elif fmt.layout == "relu":
                 reached[0].append(add("1", code, self.k1))
                 reached[1].append(add("2", code, self.k2))
@@ -188,7 +192,7 @@ class SumsPart(Block):
                     reached[branch].append(add(str(branch + 1), half, weights))
         if fmt.masked:
             for branch in range(len(fmt.branches)):
-                enter = Cat(reached[branch]) if clamped else Const(-1, self.inputs)
+                enter = Cat(reached[branch]) if fmt.reached else Const(-1, self.inputs)
                 if fmt.layout == "signed" and (branch or fmt.combine == "linear"):
                     minus = self.sign ^ self.negative if fmt.signed_inputs else self.sign
                     enter = enter & (minus if branch else ~minus)
@@ -198,7 +202,8 @@ class SumsPart(Block):
 
 def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
     """Names and widths of the candidates' ports between sums and maxima."""
-    counts = fmt.candidates if inputs == fmt.inputs else (inputs,) * len(fmt.branches)  # or one input's
+    counts = ([count * fmt.groups for count in fmt.candidates] if inputs == fmt.inputs else
+              (inputs,) * len(fmt.branches))  # or one input's
     sums = {"s": inputs} if fmt.layout == "signed" else {f"s{b}": count for b, count in enumerate(counts, start=1)}
     enter = {f"enter{b}": count for b, count in enumerate(counts, start=1)} if fmt.masked else {}
     return {**{name: count * fmt.maximum_bits for name, count in sums.items()}, **enter}
@@ -207,13 +212,15 @@ def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
 class MaximaPart(Block):
     """The maximum of each branch; with a logarithmic end the bias is one more candidate.
 
+    Of several groups one maximum a group.
+
     Latency: combinational, or a cycle for each of ``registers``, levels of the maxima with registers behind them.
 
     Members
     -------
     s or s1, s2, ... and enter1, enter2 : In, as :class:`SumsPart` gives them
     bias1, bias2 : In(sum_bits), with a logarithmic end
-    m1, m2, ... : Out(maximum_bits)
+    m1, m2, ... : Out(groups * maximum_bits), group 0 in the lowest bits
     """
 
     block_name = "maxima"
@@ -228,7 +235,7 @@ class MaximaPart(Block):
         ports = {name: In(width) for name, width in _candidate_ports(format, format.inputs).items()}
         if self.biased:
             ports |= {f"bias{b}": In(format.sum_bits) for b in self.branches}
-        super().__init__({**ports, **{f"m{b}": Out(format.maximum_bits) for b in self.branches}})
+        super().__init__({**ports, **{f"m{b}": Out(format.groups * format.maximum_bits) for b in self.branches}})
 
     @property
     def levels(self) -> int:
@@ -237,20 +244,23 @@ class MaximaPart(Block):
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
-        masked = fmt.masked
-        for branch in self.branches:
-            candidates = self.s if fmt.layout == "signed" else getattr(self, f"s{branch}")
-            enter = getattr(self, f"enter{branch}") if masked else None
+        # whoever is masked only for being too small shows a 0 anyway
+        small = [fmt.reached and (fmt.layout != "signed" or (self.biased and branch == 1)) for branch in self.branches]
+        for branch, group in itertools.product(self.branches, range(fmt.groups)):
+            count = fmt.candidates[branch - 1]
+            inside = slice(group * count * fmt.maximum_bits, (group + 1) * count * fmt.maximum_bits)
+            candidates = (self.s if fmt.layout == "signed" else getattr(self, f"s{branch}"))[inside]
+            enter = getattr(self, f"enter{branch}")[group * count:(group + 1) * count] if fmt.masked else None
             # all maxima are of one size, so that they have as many levels: the highest candidate that one lacks is 0
             if self.biased:
                 candidates = Cat(candidates, getattr(self, f"bias{branch}")[fmt.dropped_bits:])
-                enter = Cat(enter, 1) if masked else None
-            # whoever is masked only for not reaching the smallest code shows a 0 anyway
-            clear = fmt.sums == "clamped" and (fmt.layout != "signed" or (self.biased and branch == 1))
-            unit = place(m, platform, f"maximum_{branch}", MAXIMA[self.maximum](
-                **self.unit, clear=clear, **({"registers": self.registers} if self.registers else {})))
-            m.d.comb += [unit.a.eq(candidates), getattr(self, f"m{branch}").eq(unit.m)]
-            if masked:
+                enter = Cat(enter, 1) if fmt.masked else None
+            name = f"maximum_{branch}" if fmt.groups == 1 else f"maximum_{branch}_{group}"
+            unit = place(m, platform, name, MAXIMA[self.maximum](
+                **self.unit, clear=small[branch - 1], **({"registers": self.registers} if self.registers else {})))
+            m.d.comb += [unit.a.eq(candidates),
+                         getattr(self, f"m{branch}").word_select(group, fmt.maximum_bits).eq(unit.m)]
+            if fmt.masked:
                 m.d.comb += unit.enable.eq(enter)
         return m
 
@@ -299,8 +309,8 @@ class ExponentialPart(Block):
 
     Members
     -------
-    m1, m2, ... : In(maximum_bits)
-    e1, e2, ... : Out(out_fraction + 1)
+    m1, m2, ... : In(groups * maximum_bits)
+    e1, e2, ... : Out(groups * (out_fraction + 1))
     """
 
     block_name = "exp2"
@@ -308,18 +318,22 @@ class ExponentialPart(Block):
     def __init__(self, *, format: BmFormat, end: str):
         self.format, self.end = format, end
         self.branches = range(1, len(format.branches) + 1)
-        super().__init__({**{f"m{b}": In(format.maximum_bits) for b in self.branches},
-                          **{f"e{b}": Out(format.exp2_unit.out_bits) for b in self.branches}})
+        groups = format.groups
+        super().__init__({**{f"m{b}": In(groups * format.maximum_bits) for b in self.branches},
+                          **{f"e{b}": Out(groups * format.exp2_unit.out_bits) for b in self.branches}})
 
     def elaborate(self, platform):
         m = Module()
-        for branch in self.branches:
-            unit = place(m, platform, f"exp2_{branch}", Exp2Block(
-                exp2=self.format.exp2_unit, zero_bits=self.format.dropped_bits,
+        fmt = self.format
+        for branch, group in itertools.product(self.branches, range(fmt.groups)):
+            name = f"exp2_{branch}" if fmt.groups == 1 else f"exp2_{branch}_{group}"
+            unit = place(m, platform, name, Exp2Block(
+                exp2=fmt.exp2_unit, zero_bits=fmt.dropped_bits,
                 architecture="select" if self.end == "select" else "auto"))
+            maximum = getattr(self, f"m{branch}").word_select(group, fmt.maximum_bits)
             m.d.comb += [
-                unit.m.eq(Cat(Const(0, self.format.dropped_bits), getattr(self, f"m{branch}"))),
-                getattr(self, f"e{branch}").eq(unit.e),
+                unit.m.eq(Cat(Const(0, fmt.dropped_bits), maximum)),
+                getattr(self, f"e{branch}").word_select(group, fmt.exp2_unit.out_bits).eq(unit.e),
             ]
         return m
 
@@ -327,27 +341,33 @@ class ExponentialPart(Block):
 class Combine(Block):
     """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
 
+    Of several groups all exponentials; and the residual ``r`` where there is one. All in one compressor.
+
     Members
     -------
-    e1, e2, ... : In(out_fraction + 1)
+    e1, e2, ... : In(groups * (out_fraction + 1))
     bias : In(bias_bits), signed
+    r : In(residual_bits), signed, if there are some
     y : Out(width of y), signed
     """
 
     def __init__(self, *, format: BmFormat, adder: str):
         self.format, self.adder = format, adder
         self.branches = range(1, len(format.branches) + 1)
-        super().__init__({**{f"e{b}": In(format.exp2_unit.out_bits) for b in self.branches},
-                          "bias": In(format.bias_bits), "y": Out(format.y.bits)})
+        self.scalars = {name: code for name, (code, count) in format.inputs_of.items() if name in ("bias", "r")}
+        super().__init__({**{f"e{b}": In(format.groups * format.exp2_unit.out_bits) for b in self.branches},
+                          **{name: In(code.bits) for name, code in self.scalars.items()}, "y": Out(format.y.bits)})
 
     def elaborate(self, platform):
         m = Module()
         fmt = self.format
-        operands = tuple((fmt.exp2_unit.out_bits, False, sign < 0) for sign in fmt.branches)
+        bits = fmt.exp2_unit.out_bits
+        operands = [((bits, False, sign < 0), getattr(self, f"e{b}").word_select(group, bits))
+                    for b, sign in zip(self.branches, fmt.branches, strict=True) for group in range(fmt.groups)]
+        operands += [((code.bits, True, False), getattr(self, name)) for name, code in self.scalars.items()]
         adder = place(m, platform, "adder", MultiOperandAdder(
-            operands=(*operands, (fmt.bias_bits, True, False)), width=fmt.y.bits, adder=self.adder))
-        values = [getattr(self, f"e{b}") for b in self.branches] + [self.bias]
-        m.d.comb += [getattr(adder, f"a{i}").eq(value) for i, value in enumerate(values)]
+            operands=tuple(operand for operand, _ in operands), width=fmt.y.bits, adder=self.adder))
+        m.d.comb += [getattr(adder, f"a{i}").eq(value) for i, (_, value) in enumerate(operands)]
         m.d.comb += self.y.eq(adder.sum)
         return m
 
@@ -373,13 +393,15 @@ class ReluLog2(Block):
         log2 = place(m, platform, "log2", Log2Block(log2=fmt.end_log2, full_scale_input=True))
         full_scale = 1 << fmt.end_log2.bits
         shifted = self.y[fmt.end_shift:-1]
-        code = Signal(range(min(fmt.offset, 0), fmt.activation.maximum + max(fmt.offset, 0) + 1))
+        smallest, largest = fmt.end_offset, fmt.end_log2.log.maximum + fmt.end_offset
+        code = Signal(range(min(smallest, 0), max(largest, fmt.activation.maximum) + 1))
         m.d.comb += [
             log2.x.eq(Mux(shifted[fmt.end_log2.bits:].any(), full_scale, shifted)),
-            code.eq(log2.c + fmt.offset),
+            code.eq(log2.c + fmt.end_offset),
         ]
-        clamped = Mux(code > fmt.activation.maximum, fmt.activation.maximum, code) if fmt.offset > 0 else code
-        if fmt.offset < 0:
-            clamped = Mux(code < 0, 0, code)
+        clamped = (Mux(code > fmt.activation.maximum, fmt.activation.maximum, code)
+                   if largest > fmt.activation.maximum else code)
+        if smallest < 0:
+            clamped = Mux(code < 0, 0, clamped)
         m.d.comb += self.z.eq(Mux(self.y[-1] | (self.y == 0), 0, clamped))
         return m

@@ -34,9 +34,11 @@ it) with up to 55 characters more, and most file systems take 255 bytes."""
 _NAMED_FIRST = ("inputs", "bits", "layout", "boundary", "log_bits", "log_fraction")
 # Field of a format -> its word in a name, where its value isn't the default; the others are called by their own name.
 _WORDS = {
-    "sums": "{}", "combine": "{}", "signed_inputs": "signed_inputs", "maximum_bits": "maxima{}",
+    "groups": "groups{}", "sums": "{}", "zero": "zero_{}", "combine": "{}", "signed_inputs": "signed_inputs",
+    "maximum_bits": "maxima{}",
     "weight_bits": "weights{}", "result": "{}", "requantize": "{}", "requantize_shift": "shift{}",
-    "scale_bits": "scale{}", "bias_bits": "bias{}", "out_fraction": "out{}", "log2": "log2_{}", "exp2": "exp2_{}",
+    "scale_bits": "scale{}", "bias_bits": "bias{}", "out_fraction": "out{}",
+    "residual_bits": "residual{}", "log2": "log2_{}", "exp2": "exp2_{}",
 }
 
 
@@ -68,10 +70,6 @@ class Design:
     def __post_init__(self):
         check_choice("Form", self.form, FORMS)
         check_range("Number of inputs", self.format.inputs, 1, MOST_INPUTS)
-        if self.form == "serial" and self.format.boundary == "layer":
-            raise ValueError("Form serial is for boundary neuron, not layer")
-        if self.form == "serial" and getattr(self.format, "layout", None) == "wired":
-            raise ValueError("Form serial is for layouts whose inputs may come in any order, not wired")
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
@@ -170,8 +168,8 @@ def _makers(design: Design) -> dict[str, Callable[[], Block]]:
         makers: dict[str, Callable[[], Block]] = {
             "products": lambda: mac_parts.Products(format=fmt, multiplier=multiplier),
             "compression": lambda: mac_parts.Compression(
-                format=fmt, multiplier=multiplier, inputs=fmt.inputs, addend="bias", addend_bits=fmt.bias_bits,
-                **inside("compression")),
+                format=fmt, multiplier=multiplier, inputs=fmt.inputs, **inside("compression"),
+                addends=tuple((name, code.bits) for name, (code, _) in fmt.inputs_of.items() if name in ("bias", "r"))),
             "final_adder": lambda: mac_parts.FinalAdder(width=fmt.y.bits, adder=adder),
         }
         if fmt.result == "code":

@@ -126,28 +126,31 @@ class Products(Block):
 class Compression(Block):
     """All partial products and one addend (bias or running sum), reduced to two rows.
 
+    With a residual sum, that is one more addend.
+
     Latency: combinational, or a cycle for each of ``registers``. Of more than ``group`` inputs the rows of the groups.
 
     Parameters
     ----------
     format, multiplier: of the neuron.
     inputs: how many products.
-    addend_bits: width of the signed addend.
+    addends: (name, width) of each signed addend.
     group: inputs of a group.
     registers: stages of the compressor with registers behind them.
 
     Members
     -------
     products : In, as :class:`Products` gives it
-    addend : In(addend_bits); called as ``addend`` says
+    each addend : In(its width)
     row0, row1 : Out(width of y)
     """
 
-    def __init__(self, *, format: MacFormat, multiplier: str, inputs: int, addend: str, addend_bits: int,
+    def __init__(self, *, format: MacFormat, multiplier: str, inputs: int, addends: tuple[tuple[str, int], ...],
                  group: int = GROUP, registers: tuple[int, ...] = ()):
-        self.format, self.multiplier, self.inputs, self.addend = format, multiplier, inputs, addend
+        self.format, self.multiplier, self.inputs, self.addends = format, multiplier, inputs, addends
         self.group = group
-        super().__init__({"products": In(_product_bits(format, multiplier, inputs, group)), addend: In(addend_bits),
+        super().__init__({"products": In(_product_bits(format, multiplier, inputs, group)),
+                          **{name: In(bits) for name, bits in addends},
                           "row0": Out(format.y.bits), "row1": Out(format.y.bits)})
         self.check_registers(registers)
 
@@ -183,7 +186,8 @@ class Compression(Block):
         for i in range(0 if groups else self.inputs):
             for bit, (column, negative) in enumerate(weights):
                 columns.add_bit(column, self.products[i * len(weights) + bit], negative=negative)
-        columns.add(getattr(self, self.addend), signed=True)
+        for name, _ in self.addends:
+            columns.add(getattr(self, name), signed=True)
         return columns
 
 

@@ -16,8 +16,8 @@ def sums(fmt, multiplier, group, vectors):
     """``row0 + row1`` modulo the width of y, of the products and the bias in ``vectors``."""
     products = simulate(Products(format=fmt, multiplier=multiplier, group=group),
                         x=pack(vectors["x"], fmt.bits), w=pack(vectors["w"], fmt.weight_bits))["products"]
-    rows = simulate(Compression(format=fmt, multiplier=multiplier, inputs=fmt.inputs, addend="bias",
-                                addend_bits=fmt.bias_bits, group=group),
+    rows = simulate(Compression(format=fmt, multiplier=multiplier, inputs=fmt.inputs,
+                                addends=(("bias", fmt.bias_bits),), group=group),
                     products=products, bias=pack(vectors["bias"][:, None], fmt.bias_bits))
     return (np.array(rows["row0"]) + np.array(rows["row1"])) & ((1 << fmt.y.bits) - 1)
 
