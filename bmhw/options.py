@@ -2,6 +2,7 @@
 """The options that several commands share, and what they mean: designs, comparisons, runs."""
 
 import argparse
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,20 @@ from bmhw.flow.synthesis import processors
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.checks import check_range
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.choices import (
+    BOUNDARIES,
+    COMBINES,
+    LARGEST_BIAS_BITS,
+    LAYOUTS,
+    REQUANTIZATIONS,
+    SUMS,
+    ZEROS,
+)
 from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.hdl.neurons.design import FORMS, Design
+from bmhw.hdl.neurons.design import FORMS, MOST_INPUTS, Design
 from bmhw.hdl.neurons.linear_ends import ENDS
 from bmhw.measure.selection import AUTO, choose
 
@@ -37,6 +47,7 @@ MOST_JOBS = 1024
 _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
     "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
+    "groups": "groups", "zero": "zero",
 }
 # neuron -> options that choose an architecture of its own, beside the adder
 _ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
@@ -79,6 +90,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     common.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
                         help="linear inputs to linear output, or as in a layer from activation code to activation "
                              "code, with the MAC neuron's requantisation (default: neuron)")
+    common.add_argument("--residual", type=number, nargs="?", const=True, metavar="BITS",
+                        help="a port r beside the bias, a signed number of so many bits that is added to the result, "
+                             "such as a residual sum; without BITS as wide as the bias (default: no such port)")
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: %(default)s)")
@@ -111,6 +125,12 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--sums", choices=SUMS,
                     help="sums of codes with one bit more, or log codes of the same width, 0 below the smallest "
                          "(default: full)")
+    bm.add_argument("--groups", type=number, metavar="G",
+                    help="maxima over a G-th of the inputs each, in the order of the ports; the exponentials of all groups "
+                         "are added; divides --inputs (default: 1, the paper's neuron)")
+    bm.add_argument("--zero", choices=ZEROS,
+                    help="what code 0 stands for: the smallest step, or 0 exactly (default: step with one group, exact "
+                         "with more)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
     bm.add_argument("--end", choices=(AUTO, *ENDS),
@@ -146,11 +166,17 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
     if args.requantize is not None and args.boundary != "layer":
         raise UsageError(f"--requantize {args.requantize} needs --boundary layer, not {args.boundary}")
     try:
+        # before the format looks for divisors of it
+        check_range("Number of inputs", args.inputs, 1, MOST_INPUTS)
         if neuron == "mac":
             number_format = MacFormat(**common, **_given({"requantize": args.requantize}))
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
+        if args.residual is not None:
+            width = number_format.bias_bits if args.residual is True else args.residual
+            check_range("Residual width in bits", width, 1, LARGEST_BIAS_BITS)
+            number_format = dataclasses.replace(number_format, residual_bits=width)
         given = {name: getattr(args, name) for name in ("adder", *_ARCHITECTURES[neuron])
                  if getattr(args, name) not in (None, AUTO)}
         return Design(format=number_format, form=args.form, registers=registers_from(args.registers),

@@ -339,7 +339,7 @@ class ExponentialPart(Block):
 
 
 class SummingPart(Block):
-    """What adds up a linear result: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups all exponentials.
+    """What adds up a linear result: of each group the exponentials with their signs; the bias, and a residual.
 
     Members
     -------
@@ -367,8 +367,9 @@ class SummingPart(Block):
 
 
 class Combine(SummingPart):
-    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups, all
-    their exponentials, in one compressor.
+    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
+
+    Of several groups all exponentials; and the residual ``r`` where there is one. All in one compressor.
 
     Members
     -------

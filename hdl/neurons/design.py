@@ -70,10 +70,6 @@ class Design:
     def __post_init__(self):
         check_choice("Form", self.form, FORMS)
         check_range("Number of inputs", self.format.inputs, 1, MOST_INPUTS)
-        if self.form == "serial" and self.format.boundary == "layer":
-            raise ValueError("Form serial is for boundary neuron, not layer")
-        if self.form == "serial" and getattr(self.format, "layout", None) == "wired":
-            raise ValueError("Form serial is for layouts whose inputs may come in any order, not wired")
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)

@@ -16,13 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import ONE_SUM
+from bmhw.hdl.formats.choices import LARGEST_BIAS_BITS, ONE_SUM
+from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode
+from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.networks.layers import wired_signs, with_signs
 from bmhw.models.networks.network import Network
 
+from .code_plan import CodePlan
+from .folded_end import FoldedEncoder
 from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
 from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
 
@@ -37,13 +41,21 @@ SMALLEST_WEIGHT = 2.0**-100
 # A bias candidate starts this far from 0 at least, so that it can be trained.
 SMALLEST_BIAS = 2.0**-12
 
+# Activations that a scale is chosen by.
+MOST_VALUES = 1 << 20
+# It is looked for from where nothing saturates down so many octaves, in steps of a part of an octave.
+SATURATED_OCTAVES = 4
+FINEST = 8
+# Octaves by which training can enlarge the range of an encoder.
+ENCODER_REACH = 2
+
 
 def check_foldable(architecture: Architecture, layouts: Mapping[str, str], quantisation: Quantisation) -> None:
     """Whether :func:`fold` can do every network of this kind: known before one is trained.
 
     Raises ModelUsageError for a layer that has no such format, ModelError for a sum whose scales can't be folded.
     """
-    code_layers, ends = _ends(architecture, layouts, quantisation)
+    plan = CodePlan(architecture, layouts, quantisation)
     scaled: set[str] = set()
     for node in architecture.nodes:
         if node.operation == "add" and scaled & {*node.inputs}:
@@ -54,25 +66,11 @@ def check_foldable(architecture: Architecture, layouts: Mapping[str, str], quant
         if node.operation == "norm" or window or (node.operation in ("relu", "pool") and scaled & {*node.inputs}):
             scaled.add(node.name)
         if node.is_layer:
-            for gives_codes in {False, node.name in code_layers}:
+            for gives_codes in {False, node.name in plan.layers}:
                 try:
-                    quantisation.format(
-                        layouts[node.name],
-                        architecture.fan_in(node),
-                        not architecture.nonnegative(node.inputs[0]),
-                        takes_codes=node.inputs[0] in ends,
-                        gives_codes=gives_codes,
-                    )
+                    plan.format(node, gives_codes)
                 except ValueError as error:
                     raise ModelUsageError(f"Layer {node.name}: {error}") from None
-
-
-def _ends(
-    architecture: Architecture, layouts: Mapping[str, str], quantisation: Quantisation
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The layers that give codes, and the normalisations that become part of these: name -> layer."""
-    code_layers = tuple(architecture.code_layers(layouts)) if quantisation.combine == "logarithmic" else ()
-    return code_layers, {n.name: n.inputs[0] for n in architecture.nodes if {*n.inputs} & {*code_layers}}
 
 
 @torch.no_grad()
@@ -81,21 +79,25 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
 
     images: training images, pixel / 256, on which the ranges of the activations are measured.
     """
+    if network.groups != quantisation.groups:
+        raise ModelUsageError(f"Groups of the quantisation must be the network's {network.groups}, "
+                              f"not {quantisation.groups}")
     network.eval()
     check_foldable(network.architecture, network.layouts, quantisation)
     architecture, values = network.architecture, network.trace(images)
+    plan = CodePlan(architecture, network.layouts, quantisation)
     exponents: dict[str, Tensor] = {}
     gains: dict[str, Tensor] = {}
     code_gains: dict[str, Tensor] = {}
     steps: dict[str, FoldedLayer | FoldedNorm] = {}
-    code_layers, ends = _ends(architecture, network.layouts, quantisation)
+    encoders: dict[str, FoldedEncoder] = {}
     for node in architecture.nodes:
         if node.operation == "image":
             exponent, gain = torch.full((node.channels,), -8.0), torch.ones(node.channels)
         else:
             exponent = torch.stack([exponents[name] for name in node.inputs]).amin(dim=0)
             gain = gains[node.inputs[0]]
-        if node.name in ends:
+        if node.name in plan.ends:
             gain = code_gains[node.name]
         elif node.operation == "norm":
             steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain, quantisation)
@@ -103,19 +105,21 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
             gain = gain / (node.kernel[0] * node.kernel[1])  # the folded pool is a sum
         elif node.is_layer:
             source = node.inputs[0]
-            takes_codes = source in ends
-            if takes_codes:
-                exponent = torch.full_like(exponent, -float(quantisation.bits))
             beside = _beside(network, node, values)
-            layer = _Scaled(network, node, values[source], exponent, gain, beside, quantisation, takes_codes)
-            if node.name in code_layers:
-                norm = next(name for name, behind in ends.items() if behind == node.name)
+            fmt = plan.format(node)
+            layer = _Scaled(network, node, values[source], exponent, code_gains.get(source, gain), beside, fmt)
+            if node.name in plan.layers:
+                norm = next(name for name, behind in plan.ends.items() if behind == node.name)
                 step, code_gains[norm] = layer.with_codes(network.steps[norm], values[norm])
             else:
                 step = layer.linear()
             steps[node.name], exponent, gain = step, step.exponent, torch.ones(node.channels)
+        if node.name in plan.encoded:
+            encoders[node.name], code_gains[node.name] = _fold_encoder(
+                node, values[node.name], gain * torch.exp2(exponent), plan.reader(node)
+            )
         exponents[node.name], gains[node.name] = exponent, gain
-    return FoldedNetwork(architecture, steps)
+    return FoldedNetwork(architecture, steps, encoders)
 
 
 def _threshold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -185,6 +189,54 @@ def _least_error(values: Tensor, exponent: Tensor, low: int, high: int, axis: in
     return exponent - torch.stack(errors).argmin(dim=0)
 
 
+def _code_errors(values: Tensor, full_scale: Tensor, fmt: BmFormat) -> Tensor:
+    """The square error of values (channels, count) >= 0 in codes of these full scales, (channels,), of each channel."""
+    code = fmt.activation
+    largest = full_scale.view(-1, 1)
+    codes = torch.floor(torch.log2(values / largest) * (1 << code.fraction) + 0.5) + code.maximum
+    codes = codes.clamp(0, code.maximum).int()
+    table = torch.tensor(fmt.value(code, range(code.maximum + 1)), dtype=values.dtype)
+    return ((table[codes] * largest - values) ** 2).sum(dim=1)
+
+
+def _sampled(values: Tensor) -> Tensor:
+    """(channels, count): magnitudes of enough of the values to choose a scale by."""
+    values = values.detach().abs().transpose(0, 1).flatten(1)
+    return values[:, :: max(1, values.numel() // MOST_VALUES)]
+
+
+def _offset(values: Tensor, gain: Tensor, fmt: BmFormat) -> int:
+    """The offset of a layer that gives codes, whose results 1 stand for ``gain`` (channels,): that of the least square
+    error. A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none
+    left for what is usual. values: (batch, channels, height, width)."""
+    values, steps = _sampled(values), 1 << fmt.log_fraction
+    largest = float((values.amax(dim=1) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
+    none_saturates = math.floor(-math.log2(max(largest, SMALLEST_RANGE)) * steps)
+    fine = max(1, steps // FINEST)
+    offsets = range(none_saturates, none_saturates + SATURATED_OCTAVES * steps + 1, fine)
+    errors = [float(_code_errors(values, gain * 2.0 ** (-offset / steps), fmt).sum()) for offset in offsets]
+    return offsets[errors.index(min(errors))]
+
+
+def _fold_encoder(node: Node, values: Tensor, unit: Tensor, fmt: BmFormat) -> tuple[FoldedEncoder, Tensor]:
+    """What encodes a node's integers, each of which stands for ``unit`` (channels,), for a layer of format ``fmt``; and
+    the real numbers that its largest codes stand for, (channels,)."""
+    sampled = _sampled(values)
+    largest = max(float(sampled.max()), SMALLEST_RANGE)
+    out_fraction = EXACT_LIMIT
+
+    def shift(full_scale: float) -> Tensor:
+        return torch.floor(torch.log2(full_scale / unit) + 0.5 - out_fraction).clamp(*SHIFT)
+
+    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
+    units = [unit * torch.exp2(shift(scale) + out_fraction) for scale in scales]
+    errors = [float(_code_errors(sampled, one, fmt).sum()) for one in units]
+    best = errors.index(min(errors))
+    end = LinearEnd(out_fraction=out_fraction, log=fmt.activation, reach=ENCODER_REACH, method=fmt.log2)
+    code_values = torch.tensor(fmt.value(fmt.activation, range(fmt.activation.maximum + 1)), dtype=torch.float32)
+    return FoldedEncoder(end, code_values, node, shift(scales[best])), units[best]
+
+
 class _Scaled:
     """A layer whose weights have taken up the scales around it, before its end is chosen."""
 
@@ -196,15 +248,15 @@ class _Scaled:
         exponent: Tensor,
         gain: Tensor,
         beside: Tensor,
-        quantisation: Quantisation,
-        takes_codes: bool,
+        fmt: BmFormat | MacFormat,
     ):
-        """``beside``: (channels,), see :func:`_beside`."""
-        self.node, self.layout, step = node, network.layouts[node.name], network.steps[node.name]
-        self.quantisation, self.takes_codes = quantisation, takes_codes
-        self.signed = not network.architecture.nonnegative(node.inputs[0])
-        self.fan_in = network.architecture.fan_in(node)
-        fmt = self.format(gives_codes=False)
+        """``gain``: (input channels,), what its inputs, times 2^exponent, stand for; of codes, what the largest does.
+        ``beside``: (channels,), see :func:`_beside`."""
+        self.node, self.layout, self.format = node, network.layouts[node.name], fmt
+        step = network.steps[node.name]
+        takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
+        if takes_codes:
+            exponent = torch.full_like(exponent, -float(fmt.x.magnitude_bits))
         # the smallest shift that saturates nothing on these images
         ranges = _channels(inputs) / gain * torch.exp2(-exponent)
         # what comes is integers: a range below 1 is that of nothing
@@ -226,40 +278,53 @@ class _Scaled:
             fraction = fmt.w.bits - 1
             scale = _least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
         self.scale = torch.exp2(scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum))
+        if self.has_linear_codes and fmt.half_step == 0:
+            self.scale = torch.minimum(self.scale, torch.where(largest > 0, largest, 1.0))
         self.weight = weight / self.scale.view(-1, 1, 1, 1)
         if self.layout == "wired":  # a zero is an input of one of the maxima too
-            self.weight = with_signs(self.weight, wired_signs(self.weight), SMALLEST_WEIGHT)
+            self.weight = self._wired(self.weight)
         self.bias = torch.zeros(node.channels) if step.bias is None else step.bias.detach()
 
-    def format(self, gives_codes: bool) -> BmFormat | MacFormat:
-        return self.quantisation.format(
-            self.layout, self.fan_in, self.signed, takes_codes=self.takes_codes, gives_codes=gives_codes
-        )
+    def _wired(self, weight: Tensor) -> Tensor:
+        return with_signs(weight, wired_signs(weight, self.format.groups), SMALLEST_WEIGHT)
+
+    @property
+    def has_linear_codes(self) -> bool:
+        """Whether ReLU and log2 follow its linear end: then a scale is no matter of a power of two."""
+        return isinstance(self.format, BmFormat) and self.format.result == "code" and self.format.combine == "linear"
 
     def _folded(self, fmt: BmFormat | MacFormat, weight: Tensor, biases: tuple[Tensor, ...]) -> FoldedLayer:
-        exponent = torch.log2(self.scale) - out_fraction(fmt)
+        exponent = torch.floor(torch.log2(self.scale)) - out_fraction(fmt)
         return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent)
 
     def linear(self) -> FoldedLayer:
-        return self._folded(self.format(gives_codes=False), self.weight, (self.bias / self.scale,))
+        return self._folded(self.format, self.weight, (self.bias / self.scale,))
 
     def with_codes(self, norm: nn.BatchNorm2d, outputs: Tensor) -> tuple[FoldedLayer, Tensor]:
         """The layer together with the normalisation behind it, giving codes, and the gain of these.
 
-        The threshold becomes a candidate of the maximum on its side: what it stands for where it wins, and
-        what training goes on from. Where gamma < 0, the sides are swapped. outputs: of the normalisation on
-        the calibration images; the largest fills the code.
+        The threshold becomes the bias; with a logarithmic end a candidate of the maximum on its side: what it stands
+        for where it wins, and what training goes on from. Where gamma < 0, the sides are swapped. outputs: of the
+        normalisation on the calibration images; with a logarithmic end the largest fills the code.
         """
         threshold, factor = _threshold(norm)
         threshold = (threshold - self.bias) / self.scale * factor.sign()
-        biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
         swapped = (factor < 0).view(-1, 1, 1, 1)
         opposite = -self.weight if self.layout in ONE_SUM else self.weight.flip(0)
         weight = torch.where(swapped, opposite, self.weight)
+        if self.layout == "wired":  # of an odd number of inputs one more has a positive weight
+            weight = self._wired(weight)
         gain = self.scale * factor.abs()
-        largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
-        largest = max(largest, SMALLEST_RANGE)
-        fmt = self.format(gives_codes=True)
-        offset = max(0, math.floor(-math.log2(largest) * (1 << fmt.log_fraction)))
-        fmt = dataclasses.replace(fmt, offset=offset)
+        if self.has_linear_codes:
+            offset, biases = _offset(outputs, gain, self.format), (-threshold,)
+            # a bit more, for what training makes of it
+            largest = int(threshold.abs().max() * (2 << self.format.out_fraction)) + 1
+            bits = max(self.format.bias_bits, min(LARGEST_BIAS_BITS, LinearCode.covering(-largest, largest).bits))
+            fmt = dataclasses.replace(self.format, offset=offset, bias_bits=bits)
+        else:
+            biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
+            largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
+            largest = max(largest, SMALLEST_RANGE)
+            offset = max(0, math.floor(-math.log2(largest) * (1 << self.format.log_fraction)))
+            fmt = dataclasses.replace(self.format, offset=offset)
         return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / (1 << fmt.log_fraction))

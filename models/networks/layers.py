@@ -58,25 +58,27 @@ def combine_layout(
     return positive - negative
 
 
-def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
+def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON, groups: int = 1) -> Tensor:
     """A classical weight in a layout: itself for ``signed``, the nearest one with :func:`wired_signs` for ``wired``,
     else ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``."""
     if layout == "signed":
         return weight.clone()
     if layout == "wired":
-        return with_signs(weight, wired_signs(weight), epsilon)
+        return with_signs(weight, wired_signs(weight, groups), epsilon)
     return torch.stack([weight.clamp(min=epsilon), (-weight).clamp(min=epsilon)])
 
 
-def wired_signs(weight: Tensor) -> Tensor:
-    """Which maximum each input is wired to: 1 for the larger half of each output's weights, -1 for the smaller half.
+def wired_signs(weight: Tensor, groups: int = 1) -> Tensor:
+    """Which maximum each input is wired to: 1 for the larger half of each output's and group's weights, -1 for the
+    smaller half (of an odd number, for one less).
 
-    weight: (outputs, ...), an even number of weights an output. Signs that are half and half stay as they are; of
+    weight: (outputs, channels, ...), ``groups`` of channels. Signs that are half and half stay as they are; of
     weights drawn at random it is a random wiring.
     """
-    order = weight.detach().flatten(1).argsort(dim=1, stable=True)
-    signs = torch.ones_like(order, dtype=weight.dtype)
-    signs.scatter_(1, order[:, : order.shape[1] // 2], -1.0)
+    flat = weight.detach().reshape(weight.shape[0], groups, -1)
+    order = flat.argsort(dim=2, stable=True)
+    signs = torch.ones_like(flat)
+    signs.scatter_(2, order[..., : order.shape[2] // 2], -1.0)
     return signs.view(weight.shape)
 
 
@@ -139,7 +141,7 @@ class BmConv2d(nn.Module):
         shape = (out_channels, in_channels, *self.kernel_size)
         classical = torch.empty(shape)
         nn.init.kaiming_uniform_(classical, a=math.sqrt(5))
-        self.weight = nn.Parameter(split_weight(layout, classical))
+        self.weight = nn.Parameter(split_weight(layout, classical, groups=self.groups))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.training_difference = max_product_difference
         self.register_buffer("border", None if border is None else torch.tensor(border), persistent=False)
@@ -162,7 +164,7 @@ class BmConv2d(nn.Module):
     @torch.no_grad()
     def load_classical(self, weight: Tensor, bias: Tensor | None = None, epsilon: float = EPSILON) -> None:
         """Take the weights of a classical convolution of the same shape (conversion, arXiv 1911.01971)."""
-        self.weight.copy_(split_weight(self.layout, weight, epsilon))
+        self.weight.copy_(split_weight(self.layout, weight, epsilon, self.groups))
         if self.bias is not None:
             self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
 

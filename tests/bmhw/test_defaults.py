@@ -34,11 +34,9 @@ def options_of(given: dict[str, object]) -> list[object]:
 
 def contradiction(given: dict[str, object]) -> bool:
     """Whether two options that are given, or one of them and the layout that stands for it, exclude each other."""
-    layout, serial = given.get("branches") or "relu", given["form"] == "serial"
+    layout = given.get("branches") or "relu"
     return (
-        (serial and given["boundary"] == "layer")
-        or (serial and layout == "wired")
-        or (given.get("signed-inputs") is True and given["neuron"] is None and layout in ("relu", "wired"))
+        (given.get("signed-inputs") is True and given["neuron"] is None and layout in ("relu", "wired"))
         or (given.get("combine") == "logarithmic" and layout == "bipolar")
         or (given.get("requantize") is not None and given["boundary"] != "layer")
     )

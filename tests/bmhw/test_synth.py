@@ -114,8 +114,7 @@ def test_a_library_adds_area_and_delay(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    *(["--branches", layout, "--form", form] for layout in LAYOUTS for form in FORMS
-      if (layout, form) != ("wired", "serial")),
+    *(["--branches", layout, "--form", form] for layout in LAYOUTS for form in FORMS),
     *(["--neuron", "mac", "--form", form] for form in FORMS),
     *(["--maximum", maximum, "--branches", "signed"] for maximum in MAXIMA),
     *(["--neuron", "mac", "--multiplier", multiplier] for multiplier in MULTIPLIERS),
@@ -191,10 +190,10 @@ def test_a_broken_library_leaves_no_file(tmp_path):
     assert os.listdir(tmp_path) == ["broken.lib"]
 
 
-def test_help_shows_two_examples():
+def test_help_shows_three_examples():
     result = command("--help")
     assert result.returncode == 0
-    assert len(re.findall(r"^  python -m bmhw\.synth ", result.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  python -m bmhw\.synth ", result.stdout, re.MULTILINE)) == 3
 
 
 def test_the_instances_of_a_top_module_are_its_parts():
@@ -229,7 +228,6 @@ def test_the_layer_boundary_is_that_of_the_layers(capsys, monkeypatch):
     (["--end", "select", "--neuron", "mac"], ["--end select needs --neuron bm", "mac"]),
     (["--end", "select", "--bits", "16"], ["End select is for maxima of 9 bits or fewer", "17"]),
     (["--boundary", "layr"], ["neuron, layer", "layr", "did you mean layer?"]),
-    (["--boundary", "layer", "--form", "serial"], ["serial", "layer"]),
 ])
 def test_options_of_the_layer_boundary(arguments, words):
     result = command(*arguments)

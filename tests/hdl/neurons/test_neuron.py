@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 from support.simulation import packed_vectors, random_vectors, simulate
 
 from bmhw.hdl.arithmetic.adders import ADDERS
@@ -234,56 +233,6 @@ class TestPipelined:
         assert create_neuron(Design(format=fmt, form="pipelined", registers=("sums", "exp2"))).latency == 2
 
 
-class TestSerial:
-    @pytest.mark.parametrize("inputs", [1, 2, 5])
-    @pytest.mark.parametrize("patience", [1.0, 0.5])
-    def test_streams(self, inputs, patience):
-        """Random gaps at the input and back-pressure at the output (``patience``: share of active cycles)."""
-        for fmt in formats(4, inputs):
-            if getattr(fmt, "layout", None) == "wired":
-                continue  # can't be serial
-            rng = np.random.default_rng(SEED)
-            vectors = random_vectors(fmt, 30, rng)
-            assert self.stream(Design(format=fmt, form="serial"), vectors, patience, rng) == list(
-                fmt.compute(**vectors) & ((1 << fmt.output[1].bits) - 1)), fmt
-
-    @staticmethod
-    def stream(design, vectors, patience, rng):
-        fmt, neuron = design.format, create_neuron(design)
-        got = []
-        count, elements = len(vectors["x"]), fmt.inputs
-
-        async def source(ctx):
-            for v in range(count):
-                for i in range(elements):
-                    while rng.random() > patience:
-                        ctx.set(neuron.in_valid, 0)
-                        await ctx.tick()
-                    for name, (code, _) in fmt.inputs_of.items():
-                        # the bias counts with the first element only
-                        bias = vectors[name][v] if i == 0 else rng.integers(0, 1 << code.bits)
-                        value = bias if name.startswith("bias") else vectors[name][v][i]
-                        ctx.set(getattr(neuron, name), int(value) & ((1 << code.bits) - 1))
-                    ctx.set(neuron.in_valid, 1)
-                    await ctx.tick().until(neuron.in_ready)
-            ctx.set(neuron.in_valid, 0)
-
-        async def sink(ctx):
-            while len(got) < count:
-                ready = int(rng.random() <= patience)
-                ctx.set(neuron.out_ready, ready)
-                _, _, valid, value = await ctx.tick().sample(neuron.out_valid, getattr(neuron, fmt.output[0]))
-                if valid and ready:
-                    got.append(value & ((1 << fmt.output[1].bits) - 1))
-
-        simulator = Simulator(neuron)
-        simulator.add_clock(1e-6)
-        simulator.add_testbench(source, background=True)
-        simulator.add_testbench(sink)
-        simulator.run()
-        return got
-
-
 class TestArguments:
     @pytest.mark.parametrize(("parameters", "message"), [
         ({"inputs": 0}, "Number of inputs must be an integer of 1 or more, not 0"),
@@ -317,10 +266,6 @@ class TestArguments:
     def test_design(self, parameters, message):
         with pytest.raises(ValueError, match=message):
             Design(format=BmFormat(inputs=9, bits=8), **parameters)
-
-    def test_a_serial_neuron_cannot_be_wired(self):
-        with pytest.raises(ValueError, match="may come in any order, not wired"):
-            Design(format=BmFormat(inputs=4, bits=4, layout="wired"), form="serial")
 
     @pytest.mark.parametrize("combine", COMBINES)
     def test_end_for_wide_maxima(self, combine):

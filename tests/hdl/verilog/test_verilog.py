@@ -44,14 +44,16 @@ def serial_neurons():
     for layout in ("relu", "bipolar", "signed"):
         yield Design(format=BmFormat(inputs=2, bits=2, layout=layout), form="serial")
     yield Design(format=BmFormat(inputs=2, bits=2, layout="signed", combine="logarithmic"), form="serial")
+    yield Design(format=BmFormat(inputs=2, bits=2, layout="wired", boundary="layer"), form="serial")
+    yield Design(format=BmFormat(inputs=2, bits=2, layout="signed", boundary="layer", groups=2), form="serial")
 
 
 def families():
     """Every layout in every form that it has, both boundaries and ends, and every architecture."""
     for form in FORMS:
-        for boundary in BOUNDARIES if form != "serial" else ("neuron",):
+        for boundary in BOUNDARIES:
             yield Design(format=MacFormat(inputs=3, bits=3, boundary=boundary), form=form)
-            for layout in LAYOUTS if form != "serial" else ("relu", "bipolar", "signed"):
+            for layout in LAYOUTS:
                 for combine in COMBINES if layout != "bipolar" else ("linear",):
                     yield Design(format=BmFormat(inputs=3, bits=3, layout=layout, boundary=boundary, combine=combine),
                                  form=form)
