@@ -17,7 +17,7 @@ from bmhw.hdl.formats.codes import default_fraction
 from bmhw.hdl.formats.mac import MacFormat
 
 from . import bm_parts, mac_parts
-from .linear_ends import ENDS, LINEAR_ENDS, end_refusal
+from .linear_ends import ENDS, LINEAR_ENDS, refusal
 from .log_ends import LOG_ENDS
 
 __all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "Design", "joined"]
@@ -74,8 +74,10 @@ class Design:
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
         check_choice("End", self.end, ENDS)
-        if isinstance(self.format, BmFormat) and (refusal := end_refusal(self.end, self.format, self.form)):
-            raise ValueError(refusal)
+        if isinstance(self.format, BmFormat):
+            why = refusal(self.format, self.maximum, self.end, self.form)
+            if why:
+                raise ValueError(why)
         if self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
@@ -181,7 +183,7 @@ def _makers(design: Design) -> dict[str, Callable[[], Block]]:
     if fmt.combine == "logarithmic":
         makers["log_subtract"] = lambda: LOG_ENDS[design.end](format=fmt, adder=adder)
         return makers
-    return makers | LINEAR_ENDS[design.end].makers(fmt, adder)
+    return makers | LINEAR_ENDS[design.end].makers(fmt, design.maximum, adder)
 
 
 def joined(words: Iterable[str]) -> str:
