@@ -119,7 +119,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--exp", choices=EXP2_METHODS,
                     help="exponential of the maxima (default: exact up to 12 bits)")
     bm.add_argument("--maximum", choices=(AUTO, *MAXIMA),
-                    help="architecture of the maxima (default: auto, the best one measured)")
+                    help="architecture of the maxima; unary: of few bits, handed step by step to the exponentials "
+                         "(default: auto, the best one measured)")
     bm.add_argument("--maximum-bits", type=number, metavar="B",
                     help="high bits of each sum that the maximum sees (default: all)")
     bm.add_argument("--sums", choices=SUMS,

@@ -18,7 +18,7 @@ from bmhw.hdl.formats.codes import default_fraction
 from bmhw.hdl.formats.mac import MacFormat
 
 from . import bm_parts, element_parts, mac_parts
-from .linear_ends import ENDS, LINEAR_ENDS, end_refusal
+from .linear_ends import ENDS, LINEAR_ENDS, refusal
 from .log_ends import LOG_ENDS
 
 __all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "SELECTIONS", "Design", "joined"]
@@ -87,8 +87,8 @@ class Design:
         check_choice("End", self.end, ENDS)
         check_choice("Selection", self.selection, SELECTIONS)
         ended = isinstance(self.format, BmFormat) and not self.element
-        if ended and (refusal := end_refusal(self.end, self.format, self.form)):
-            raise ValueError(refusal)
+        if ended and (why := refusal(self.format, self.maximum, self.end, self.form)):
+            raise ValueError(why)
         if self.registers is not None and self.element:
             if self.registers != self.parts[:1]:
                 raise ValueError(f"Registers of this element can be after {self.parts[0]} only, not after "
@@ -207,7 +207,7 @@ def _makers(design: Design) -> dict[str, Callable[[], Block]]:
     if fmt.combine == "logarithmic":
         makers["log_subtract"] = lambda: LOG_ENDS[design.end](format=fmt, adder=adder)
         return makers
-    return makers | LINEAR_ENDS[design.end].makers(fmt, adder)
+    return makers | LINEAR_ENDS[design.end].makers(fmt, design.maximum, adder)
 
 
 def joined(words: Iterable[str]) -> str:

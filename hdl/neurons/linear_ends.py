@@ -8,6 +8,7 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.arithmetic.compressors import Columns, Compressor
+from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.sum_lookup import SumLookup
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.formats.bm import BmFormat
@@ -16,7 +17,7 @@ from bmhw.hdl.formats.codes import EXACT_LIMIT
 from .bm_parts import Combine, ExponentialPart, ReluLog2, SummingPart
 from .log_ends import LOG_ENDS, LogarithmicEnd
 
-__all__ = ["ENDS", "LINEAR_ENDS", "CombineRows", "LinearEnd", "RowsLog2", "end_refusal"]
+__all__ = ["ENDS", "LINEAR_ENDS", "CombineRows", "LinearEndParts", "RowsLog2", "refusal"]
 
 
 class CombineRows(SummingPart):
@@ -48,7 +49,8 @@ class CombineRows(SummingPart):
 class RowsLog2(Block):
     """ReLU and log2 of a linear result in two rows, before their sum is known: the next layer's activation code.
 
-    One table of what :meth:`BmFormat.code_of` makes of y; see :class:`~bmhw.hdl.arithmetic.sum_lookup.SumLookup`.
+    One table of what :class:`~bmhw.hdl.formats.conversions.LinearEnd` makes of y, looked up by
+    :class:`~bmhw.hdl.arithmetic.sum_lookup.SumLookup`.
 
     Members
     -------
@@ -76,7 +78,7 @@ class RowsLog2(Block):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearEnd:
+class LinearEndParts:
     """An architecture of the linear end; see :data:`LINEAR_ENDS`.
 
     Parameters
@@ -90,10 +92,10 @@ class LinearEnd:
     rows: bool = False
     most_bits: int = LOG_ENDS["subtract"].most_bits
 
-    def makers(self, fmt: BmFormat, adder: str) -> dict[str, Callable[[], Block]]:
+    def makers(self, fmt: BmFormat, maximum: str, adder: str) -> dict[str, Callable[[], Block]]:
         """Name of a part -> what makes it, in the order of the data."""
         makers: dict[str, Callable[[], Block]] = {
-            "exp2": lambda: ExponentialPart(format=fmt, end=self.exponential),
+            "exp2": lambda: ExponentialPart(format=fmt, end=self.exponential, maximum=maximum),
             "combine": lambda: CombineRows(format=fmt) if self.rows else Combine(format=fmt, adder=adder),
         }
         if fmt.result == "code":
@@ -104,22 +106,26 @@ class LinearEnd:
 _SELECT = {"exponential": "select", "most_bits": LOG_ENDS["select"].most_bits}
 
 LINEAR_ENDS = {
-    "subtract": LinearEnd(exponential="subtract"),
-    "select": LinearEnd(**_SELECT),
-    "anticipate": LinearEnd(exponential="subtract", rows=True),
-    "select_anticipate": LinearEnd(**_SELECT, rows=True),
+    "subtract": LinearEndParts(exponential="subtract"),
+    "select": LinearEndParts(**_SELECT),
+    "anticipate": LinearEndParts(exponential="subtract", rows=True),
+    "select_anticipate": LinearEndParts(**_SELECT, rows=True),
 }
 
 ENDS = tuple(LOG_ENDS | LINEAR_ENDS)
 
 
-def end_refusal(end: str, fmt: BmFormat, form: str = "parallel") -> str | None:
-    """Why a neuron of the format can't have an end of :data:`ENDS`, in a line; None if it can."""
-    ends: Mapping[str, type[LogarithmicEnd] | LinearEnd] = LOG_ENDS if fmt.combine == "logarithmic" else LINEAR_ENDS
+def refusal(fmt: BmFormat, maximum: str, end: str, form: str = "parallel") -> str | None:
+    """Why a neuron of the format can't have these maxima and this end of :data:`ENDS`, in a line; None if it can."""
+    ends: Mapping[str, type[LogarithmicEnd] | LinearEndParts] = LOG_ENDS if fmt.combine == "logarithmic" else LINEAR_ENDS
     if end not in ends:
         return f"End of a {fmt.combine} combine must be one of {', '.join(ends)}, not {end}"
-    if fmt.maximum_bits > ends[end].most_bits:
-        return f"End {end} is for maxima of {ends[end].most_bits} bits or fewer, not {fmt.maximum_bits}"
+    for what, name, most in (("Maximum", maximum, MAXIMA[maximum].most_bits), ("End", end, ends[end].most_bits)):
+        if fmt.maximum_bits > most:
+            return f"{what} {name} is for maxima of {most} bits or fewer, not {fmt.maximum_bits}"
+    if MAXIMA[maximum].unary and (fmt.combine != "linear" or form == "serial"):
+        return (f"Maximum {maximum} hands its steps to exponentials: it needs a linear combine and form parallel or "
+                f"pipelined, not {fmt.combine} and {form}")
     if fmt.combine == "linear" and LINEAR_ENDS[end].rows:
         if form == "serial" or fmt.result != "code":
             return (f"End {end} takes the log2 of a sum in two rows: it needs result code and form parallel or "
