@@ -13,7 +13,7 @@ from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, LAYOUTS, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, ELEMENT, LAYOUTS, REQUANTIZATIONS, SUMS
 from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, Design
@@ -41,7 +41,7 @@ _BM_FIELDS = {
 # neuron -> options that choose an architecture of its own, beside the adder
 _ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
 _BM_ONLY = (*_BM_FIELDS, *_ARCHITECTURES["bm"])
-_MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize")
+_MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize", "flush")
 
 
 def number(text: str) -> int | str:
@@ -76,9 +76,10 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                         help="inputs in two's complement (implied by --branches bipolar)")
     common.add_argument("--weight-bits", type=number, metavar="B",
                         help="width of each weight, 2..16 (default: as the inputs, or as their log codes)")
-    common.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
-                        help="linear inputs to linear output, or as in a layer from activation code to activation "
-                             "code, with the MAC neuron's requantisation (default: neuron)")
+    common.add_argument("--boundary", choices=(*BOUNDARIES, ELEMENT), default="neuron",
+                        help="linear inputs to linear output; as in a layer from activation code to activation code, "
+                             "with the MAC neuron's requantisation; or what takes one input a cycle alone, without "
+                             "an end (default: neuron)")
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: %(default)s)")
@@ -122,6 +123,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                      help="architecture of the multiplier (default: auto, the best one measured)")
     mac.add_argument("--requantize", choices=REQUANTIZATIONS,
                      help="with --boundary layer: by a scale, or by a power of two (default: scale)")
+    mac.add_argument("--flush", type=number, metavar="K",
+                     help="with --boundary element: its accumulator holds K products, which a wider one elsewhere "
+                          "takes over (default: all)")
 
 
 def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int | str | None = None) -> Design:
@@ -144,9 +148,11 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
     }
     if args.requantize is not None and args.boundary != "layer":
         raise UsageError(f"--requantize {args.requantize} needs --boundary layer, not {args.boundary}")
+    if args.flush is not None and args.boundary != ELEMENT:
+        raise UsageError(f"--flush {args.flush} needs --boundary {ELEMENT}, not {args.boundary}")
     try:
         if neuron == "mac":
-            number_format = MacFormat(**common, **_given({"requantize": args.requantize}))
+            number_format = MacFormat(**common, **_given({"requantize": args.requantize, "flush": args.flush}))
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
@@ -168,7 +174,8 @@ def pipeline_options(parser: argparse.ArgumentParser, *, stage_depth: bool) -> N
     group = parser.add_argument_group("with --form pipelined").add_mutually_exclusive_group()
     group.add_argument("--latency", type=number, metavar="N",
                        help="N ranks of registers, placed so that the stages are about equally deep; with --compare "
-                            "the same for both neurons (default: registers behind each part)")
+                            "the same for both neurons (default: registers behind each part); with --boundary element "
+                            "1, or 2 for a register between sum or product and maximum or accumulator")
     if stage_depth:
         group.add_argument("--stage-depth", type=number, metavar="D",
                            help="the least latency with which no stage is more than D gates deep")
