@@ -21,7 +21,14 @@ The classical network comes first; the BM network starts from its weights and le
 then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
 ends; --resume goes on from there. BMHW_POWERS=float32 or bfloat16 in the
 environment forces the precision of the p-norms that train maxima (default: bfloat16 where the processor has
-instructions for it, else float32)."""
+instructions for it, else float32).
+
+With a GPU, from nothing:
+  python -m bmhw.train --device cuda --dataset cifar10 --data DIR --classical-epochs 80 --bm-epochs 40 \\
+      --quantised-epochs 8 --log-bits 5 --log-fraction 2 --edge-bits 8
+Without one, some hours from a network that is there:
+  python -m bmhw.train --dataset cifar10 --data DIR --layout signed --init-from NAME-float.safetensors \\
+      --bm-epochs 1 --epoch-images 15000 --quantised-epochs 1 --log-bits 5 --log-fraction 2 --edge-bits 8"""
 
 PHASES = ("classical", "bm", "quantised")
 

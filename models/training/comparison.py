@@ -37,6 +37,11 @@ OPTIONS = {
     "--maximum-bits": ("quantisation", "maximum_bits"),
     "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
+    "--groups": ("quantisation", "groups"),
+    "--zero": ("quantisation", "zero"),
+    "--edge-bits": ("quantisation", "edge_bits"),
+    "--out-fraction": ("quantisation", "out_fraction"),
+    "--norm": ("norm",),
     "--seed": ("seed",),
     "--norm-epsilon": ("conventions", "norm_epsilon"),
     "--mean": ("conventions", "mean"),
@@ -44,7 +49,9 @@ OPTIONS = {
     "--pixel-scale": ("conventions", "pixel_scale"),
 }
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--log-fraction", "--sums", "--maximum-bits", "--linear-maximum-bits",
-           "--combine")
+           "--combine", "--groups", "--zero", "--out-fraction", "--norm")
+# What cards have that don't say it, where a new run would take something else.
+BEFORE = {"--groups": 1}
 
 
 def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) -> str:
@@ -54,12 +61,13 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
         value: Any = training
         for key in path:
             value = value[key] if isinstance(key, int) else (value or {}).get(key)
+        value = BEFORE.get(option) if value is None else value
         value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")
-    initial = training["initial"]
-    if initial is not None:
-        words.append(f"--init-from {files.get(initial, f'SHA256-{initial[:16]}')}")
+    for option, source in (("--init-from", training["initial"]), ("--teacher", training.get("teacher"))):
+        if source is not None:
+            words.append(f"{option} {files.get(source, f'SHA256-{source[:16]}')}")
     return " ".join(words)
 
 
