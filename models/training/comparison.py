@@ -13,6 +13,7 @@ from bmhw.models.files.cards import HISTORY, card_paths, entry
 from bmhw.models.files.store import load, read_card
 
 from .datasets import load_dataset
+from .recipes import RECIPES
 
 __all__ = ["collect", "command", "equals", "measure", "repeats"]
 
@@ -65,6 +66,9 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
         value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")
+    usual = {settings.validation for (dataset, _), settings in RECIPES.items() if dataset == training["dataset"]}
+    if training["validation"] not in usual:
+        words.append(f"--validation-images {training['validation']}")
     for option, source in (("--init-from", training["initial"]), ("--teacher", training.get("teacher"))):
         if source is not None:
             words.append(f"{option} {files.get(source, f'SHA256-{source[:16]}')}")

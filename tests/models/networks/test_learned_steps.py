@@ -115,6 +115,7 @@ def test_its_integers_are_those_of_the_mac_format(signed):
     x = torch.randn(2, 3, 6, 6) if signed else torch.rand(2, 3, 6, 6)
     layer.inputs.start(x)
     codes = layer.codes()
+    assert ((codes.bias * codes.unit - layer.bias).abs() <= 0.501 * codes.unit).all()  # a half, and its own rounding
     # a bias in whole units, so that the layer and its integers differ by floating point alone
     layer.bias.data = codes.bias * codes.unit
     fmt = MacFormat(inputs=27, bits=4, weight_bits=3, signed_inputs=signed, bias_bits=16)

@@ -22,7 +22,8 @@ from bmhw.models.training.comparison import command
 from bmhw.models.training.methods import METHODS
 from bmhw.models.training.trainer import Trainer
 
-FEW = ["--classical-epochs=1", "--bm-epochs=1", "--quantised-epochs=1", "--epoch-images=64", "--architecture=tiny"]
+FEW = ["--classical-epochs=1", "--bm-epochs=1", "--quantised-epochs=1", "--epoch-images=64", "--architecture=tiny",
+       "--validation-images=100"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,12 @@ def test_a_network_with_groups_is_gone_on_from():
     chosen = settings(initial=initial(1))
     assert (chosen.method, chosen.rates, chosen.norm) == (recipe.method, recipe.rates, 16)
     assert settings(initial=initial(1, ["classical"])).method == recipe.method
+
+
+def test_images_that_are_held_off():
+    assert settings().validation == 200 and settings("--validation-images", 90).validation == 90
+    with pytest.raises(UsageError, match="--validation-images must be an integer of 1 or more, not 0"):
+        settings("--validation-images", 0)
 
 
 def test_widths_of_codes():
@@ -137,7 +144,8 @@ def test_from_the_classical_network_to_integers_and_on(tmp_path, monkeypatch, ca
     assert load_float(first / "net.json")["bm"].groups == 2
     formats = {name: layer.format for name, layer in load(first / "net.json").layers.items()}
     assert {fmt.groups for fmt in formats.values()} == {1, 2} and formats["stem"].groups == 1
-    assert "--groups 2" in command("net", card["training"], {}) and "--norm 8" in command("net", card["training"], {})
+    words = command("net", card["training"], {})
+    assert all(word in words for word in ("--groups 2", "--norm 8", "--validation-images 100"))
     # a run that starts there, without the option, that is stopped and resumed
     second = [*FEW, "--init-from", str(first / "net-float.safetensors"), "--out", str(tmp_path / "second")]
     saved = Trainer._save_if_due
