@@ -114,6 +114,21 @@ class LayerCodes(NamedTuple):
     input_step: Tensor
     unit: Tensor
 
+    @torch.no_grad()
+    def with_norm(self, norm: nn.BatchNorm2d, step: Tensor) -> tuple["LayerCodes", Tensor]:
+        """The layer together with the normalisation and the ReLU behind it, and the ratios, (channels,), that its sums
+        are multiplied by to count ``step``, that of the next layer's inputs.
+
+        For a scale below 0 the weights change their signs; one of 0 leaves a constant: a bias, and weights of 0.
+        """
+        factor = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        constant = norm.bias.double() - factor * norm.running_mean.double()
+        unit, flat = self.unit.double(), factor == 0
+        ratio = torch.where(flat, step.double(), factor.abs() * unit) / step.double()
+        weight = self.weight * torch.where(flat, 0, factor.sign()).long().view(-1, 1, 1, 1)
+        bias = factor.sign() * self.bias + torch.floor(constant / (ratio * step.double()) + 0.5)
+        return self._replace(weight=weight, bias=bias.long(), unit=ratio * step.double()), ratio
+
 
 class SteppedConv2d(nn.Module):
     """A classical convolution of integers of few bits; shapes as of ``nn.Conv2d``.

@@ -161,6 +161,28 @@ def test_a_short_training_learns_steps_and_weights(classical):
                for part in ("weight", "inputs.octaves", "weights.octaves"))  # fmt: skip
 
 
+def test_a_norm_becomes_signs_biases_and_ratios():
+    """What the integers give with a normalisation and a ReLU behind them, before the scale is rounded."""
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    layer = SteppedConv2d(nn.Conv2d(3, 6, 1), 4, 4, False)
+    norm = nn.BatchNorm2d(6).eval()
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        values.data = torch.randn(6, generator=generator)
+    norm.running_var = 0.1 + torch.rand(6, generator=generator)
+    norm.weight.data[2] = 0
+    x, step = torch.rand(9, 3, 1, 1, generator=generator), torch.tensor(0.05)
+    layer.inputs.start(x)
+    with torch.no_grad():
+        expected = torch.relu(norm(layer(x))).flatten(1)
+        codes, ratio = layer.codes().with_norm(norm, step)
+        sums = layer.inputs.codes(x).flatten(1) @ codes.weight.flatten(1).t() + codes.bias
+        found = torch.relu(sums * ratio * step)
+    assert (norm.weight < 0).any() and (codes.weight[2] == 0).all() and (ratio > 0).all()
+    # both biases, the layer's and the normalisation's, are rounded to a unit
+    assert ((found - expected).abs() <= 1.001 * codes.unit).all() and (expected > 0).any()
+
+
 @pytest.mark.parametrize("scale_bits", [8, 12])
 def test_scales_of_channels(scale_bits):
     generator = torch.Generator().manual_seed(2)
