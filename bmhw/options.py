@@ -27,7 +27,7 @@ from bmhw.hdl.formats.choices import (
 from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import FORMS, MOST_INPUTS, Design
-from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.neurons.linear_ends import ENDS
 from bmhw.measure.selection import AUTO, choose
 
 from .errors import UsageError
@@ -119,7 +119,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--exp", choices=EXP2_METHODS,
                     help="exponential of the maxima (default: exact up to 12 bits)")
     bm.add_argument("--maximum", choices=(AUTO, *MAXIMA),
-                    help="architecture of the maxima (default: auto, the best one measured)")
+                    help="architecture of the maxima; unary: of few bits, handed step by step to the exponentials "
+                         "(default: auto, the best one measured)")
     bm.add_argument("--maximum-bits", type=number, metavar="B",
                     help="high bits of each sum that the maximum sees (default: all)")
     bm.add_argument("--sums", choices=SUMS,
@@ -133,9 +134,10 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                          "with more)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
-    bm.add_argument("--end", choices=(AUTO, *LOG_ENDS),
-                    help="architecture of what follows the maxima: as the formula is written, or selected by their "
-                         "last bits, which arrive last (default: auto, the best one measured)")
+    bm.add_argument("--end", choices=(AUTO, *ENDS),
+                    help="architecture of what follows the maxima: as the formula is written; selected by their last "
+                         "bits, which arrive last; with a log2 that doesn't wait for the linear sum; or both (default: "
+                         "auto, the best one measured)")
 
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),

@@ -16,7 +16,7 @@ from support.mutants import Mutant, Netlist, bench_with_mutants, mutate
 
 from bmhw.export import main
 from bmhw.hdl.arithmetic.adders import ADDERS
-from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
@@ -97,9 +97,9 @@ WIDE = [
       for n, bits in ((1, 6), (2, 12), (9, 8), (64, 2))),
     *(Design(format=layer(inputs=9, bits=5, layout="signed", sums=("full", "clamped")[i % 2]), maximum=maximum,
              adder=adder)
-      for i, (maximum, adder) in enumerate(zip(MAXIMA, [*ADDERS, *ADDERS], strict=False))),
+      for i, (maximum, adder) in enumerate(zip(BINARY_MAXIMA, [*ADDERS, *ADDERS], strict=False))),
     *(Design(format=logarithmic(inputs=7, bits=5, layout="relu", boundary="layer", maximum_bits=5), maximum=maximum)
-      for maximum in MAXIMA),
+      for maximum in BINARY_MAXIMA),
     *(Design(format=layer(inputs=5, bits=5, layout=layout), maximum="digits")
       for layout in ("relu", "bipolar", "signed", "wired")),
     Design(format=BmFormat(inputs=1, bits=5), maximum="digits"),
