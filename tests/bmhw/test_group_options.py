@@ -7,6 +7,7 @@ from bmhw import export, fpga, synth
 from bmhw.command_line import Parser
 from bmhw.errors import UsageError
 from bmhw.options import comparison_options, design_options, designs_from
+from bmhw.show.tables import title
 
 PARSER = Parser()
 design_options(PARSER)
@@ -37,6 +38,14 @@ class TestFormats:
         mac, bm = formats("--compare", "--inputs", 12, "--groups", 4, "--zero", "exact", "--residual", 7)
         assert (bm.groups, bm.zero, bm.residual_bits) == (4, "exact", 7)
         assert mac.residual_bits == 7 and mac == formats("--neuron", "mac", "--inputs", 12, "--residual", 7)[0]
+
+
+def test_a_title_tells_groups_and_residual():
+    for options, words in (("--inputs 12 --groups 3 --residual 7", "12 inputs in 3 groups, residual of 7 bits, par"),
+                           ("--inputs 12", "12 inputs, parallel"),
+                           ("--neuron mac --boundary layer --residual 5", "inputs, as in a layer, residual of 5 bits")):
+        (design,) = designs_from(PARSER.parse_args(options.split()))
+        assert words in title({"design": design.to_dict()})
 
 
 REFUSED = {
