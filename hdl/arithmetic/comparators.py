@@ -47,8 +47,7 @@ class Comparator(Block):
 
 
 class RippleComparator(Block):
-    """``greater = a > b`` of unsigned numbers, bit by bit from the lowest one: the fewest gates, and of four-input tables
-    one for each bit but the first two.
+    """``greater = a > b`` of unsigned numbers, bit by bit from the lowest one: the fewest gates.
 
     Latency: combinational.
 

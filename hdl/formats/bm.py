@@ -258,8 +258,8 @@ class BmFormat:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Of boundary ``element``: its outputs, one maximum each. That of layout ``wired`` has one, which it shows behind
-        the positive half of each group and once more behind the negative one."""
+        """Of boundary ``element``: its outputs, one maximum each. That of layout ``wired`` has one, which it shows
+        behind the positive half of each group and once more behind the negative one."""
         return ("m",) if self.layout == "wired" else tuple(f"m{b}" for b in range(1, len(self.branches) + 1))
 
     @property

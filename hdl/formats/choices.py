@@ -2,8 +2,8 @@
 """What a neuron's format may be: the words that both neurons, their hardware and the command lines share."""
 
 __all__ = [
-    "BOUNDARIES", "COMBINES", "ELEMENT", "LARGEST_BIAS_BITS", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM", "REQUANTIZATIONS",
-    "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "ZEROS", "nearest_divisors", "set_default",
+    "BOUNDARIES", "COMBINES", "ELEMENT", "LARGEST_BIAS_BITS", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM",
+    "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "ZEROS", "nearest_divisors", "set_default",
 ]
 
 LAYOUTS = ("bipolar", "relu", "signed", "wired")

@@ -35,9 +35,9 @@ class MacFormat:
     half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
     independent products grows with the square root of n, and what exceeds it saturates.
 
-    ``boundary="element"``: what takes one input and one weight a cycle and has no bias and no end: y is its accumulator,
-    the narrowest one that holds every sum of n products, or with ``flush`` K of K products, after which a wider one
-    elsewhere takes it over.
+    ``boundary="element"``: what takes one input and one weight a cycle and has no bias and no end: y is its
+    accumulator, the narrowest one that holds every sum of n products, or with ``flush`` K of K products, after which a
+    wider one elsewhere takes it over.
     """
 
     inputs: int

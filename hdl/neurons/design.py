@@ -25,7 +25,7 @@ __all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "SELECTIONS", "Design", "join
 
 FORMS = ("parallel", "pipelined", "serial")
 
-SELECTIONS = ("before", "behind")
+SELECTIONS = {"mac": ("before", "behind"), "bm": ("before", "behind", "enable")}
 """Of an element: where what depends on ``first`` and on signs is chosen, before a comparison or addition or behind."""
 
 MOST_INPUTS = 1 << 16
@@ -59,9 +59,11 @@ class Design:
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
     end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS`` or ``linear_ends.LINEAR_ENDS``.
-    selection: of boundary ``element``, a member of :data:`SELECTIONS`. ``before``: a BM element has one comparison with
-        the maximum that a sign names, a MAC element's accumulator is masked at the first product. ``behind``: one
-        comparison with each maximum, whose results are chosen from; the accumulator takes the first product as it is.
+    selection: of boundary ``element``, one of its neuron's :data:`SELECTIONS`. ``before``: a BM element has one
+        comparison with the maximum that a sign names, a MAC element's accumulator is masked at the first product.
+        ``behind``: one comparison with each maximum, whose results are chosen from; the accumulator takes the first
+        product as it is. ``enable`` (BM): as behind, and a maximum is loaded by its register's enable in the place of
+        gates.
     registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
         ``PART.LEVEL`` for a level inside a part; None means every part. For an element: None, or its first part alone:
         a register between sum or product and maximum or accumulator.
@@ -85,7 +87,7 @@ class Design:
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
         check_choice("End", self.end, ENDS)
-        check_choice("Selection", self.selection, SELECTIONS)
+        check_choice("Selection", self.selection, SELECTIONS[self.neuron])
         ended = isinstance(self.format, BmFormat) and not self.element
         if ended and (why := refusal(self.format, self.maximum, self.end, self.form)):
             raise ValueError(why)

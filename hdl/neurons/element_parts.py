@@ -108,7 +108,8 @@ class RunningMaxima(Block):
 
     Parameters
     ----------
-    selection: ``before``: of two maxima the named one is chosen, then compared; ``behind``: both are compared.
+    selection: ``before``: of two maxima the named one is chosen, then compared; ``behind``: both are compared;
+        ``enable``: as behind, and registers are loaded by enables.
     ripple: whether comparisons go bit by bit.
 
     Members
@@ -146,9 +147,8 @@ class RunningMaxima(Block):
                            for n, register in zip(maxima, registers, strict=True)]
             for register, enters, here in zip(registers, against, named, strict=True):
                 taken = enters & here
-                # as gates and not as an enable: four-input tables that hold the register have room for both
-                kept = (_either(taken, candidate, register) if self.selection == "before" else
-                        Mux(taken, candidate, register))
+                # a four-input table before the register has room for this choice; an enable leaves it empty
+                kept = (Mux if self.selection == "enable" else _either)(taken, candidate, register)
                 if len(maxima) > 1:
                     kept = Mux(self.first & ~here, 0, kept)
                 m.d.sync += register.eq(kept)
