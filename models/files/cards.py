@@ -20,9 +20,9 @@ def entry(path: Path) -> dict[str, Any]:
     """What a card says in one row: accuracies in per cent on the held-out images; ``bits``: widths of the log codes (of
     the inputs, for multiply-accumulate networks), but for the first and the last layer where these have ``edge_bits``
     of their own; ``groups`` of input channels as asked for; ``log_fraction``: bits behind their point, None for the
-    usual number; ``mac_weight_bits``: of the weights of multiply-accumulate layers; ``maximum_bits``: of the sums that the maxima
-    see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers that can hand on log codes do, else ``linear``
-    (see ``BmFormat``)."""
+    usual number; ``mac_weight_bits``: of the weights of multiply-accumulate layers; ``maximum_bits``: of the sums that
+    the maxima see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers that can hand on log codes do, else
+    ``linear`` (see ``BmFormat``)."""
     card = read_card(path)
     with reading(path):
         formats, training = list(card["layers"].values()), card["training"]
