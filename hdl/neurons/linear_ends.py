@@ -117,7 +117,8 @@ ENDS = tuple(LOG_ENDS | LINEAR_ENDS)
 
 def refusal(fmt: BmFormat, maximum: str, end: str, form: str = "parallel") -> str | None:
     """Why a neuron of the format can't have these maxima and this end of :data:`ENDS`, in a line; None if it can."""
-    ends: Mapping[str, type[LogarithmicEnd] | LinearEndParts] = LOG_ENDS if fmt.combine == "logarithmic" else LINEAR_ENDS
+    logarithmic = fmt.combine == "logarithmic"
+    ends: Mapping[str, type[LogarithmicEnd] | LinearEndParts] = LOG_ENDS if logarithmic else LINEAR_ENDS
     if end not in ends:
         return f"End of a {fmt.combine} combine must be one of {', '.join(ends)}, not {end}"
     for what, name, most in (("Maximum", maximum, MAXIMA[maximum].most_bits), ("End", end, ends[end].most_bits)):
