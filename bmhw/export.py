@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         design = trained.design(**{**architecture, "registers": registers_from(args.registers)})
     else:
         design = design_from(args)
+    if design.element:
+        raise UsageError("--boundary element is for measuring: an element without an end has no result that a bench "
+                         "could check")
     name = default_name(design, _USUAL_OBJECTIVE, trained) if args.name is None else args.name
     command = _command(args, defaults)
     inputs = vectors(design.format, None if trained is not None else args.vectors, args.seed)

@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for file in filter(None, (args.json, args.append)):
         check_writable(file)
     designs = designs_from(args)
+    if designs[0].element:
+        raise UsageError("--boundary element: an element is placed among others; python -m bmhw.elements measures that")
     if args.append is not None:
         if not args.compare:
             raise UsageError(f"--append {args.append} needs --compare")

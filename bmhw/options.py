@@ -18,6 +18,7 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import (
     BOUNDARIES,
     COMBINES,
+    ELEMENT,
     LARGEST_BIAS_BITS,
     LAYOUTS,
     REQUANTIZATIONS,
@@ -52,7 +53,7 @@ _BM_FIELDS = {
 # neuron -> options that choose an architecture of its own, beside the adder
 _ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
 _BM_ONLY = (*_BM_FIELDS, *_ARCHITECTURES["bm"])
-_MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize")
+_MAC_ONLY = (*_ARCHITECTURES["mac"], "requantize", "flush")
 
 
 def number(text: str) -> int | str:
@@ -87,9 +88,10 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                         help="inputs in two's complement (implied by --branches bipolar)")
     common.add_argument("--weight-bits", type=number, metavar="B",
                         help="width of each weight, 2..16 (default: as the inputs, or as their log codes)")
-    common.add_argument("--boundary", choices=BOUNDARIES, default="neuron",
-                        help="linear inputs to linear output, or as in a layer from activation code to activation "
-                             "code, with the MAC neuron's requantisation (default: neuron)")
+    common.add_argument("--boundary", choices=(*BOUNDARIES, ELEMENT), default="neuron",
+                        help="linear inputs to linear output; as in a layer from activation code to activation code, "
+                             "with the MAC neuron's requantisation; or what takes one input a cycle alone, without "
+                             "an end (default: neuron)")
     common.add_argument("--residual", type=number, nargs="?", const=True, metavar="BITS",
                         help="a port r beside the bias, a signed number of so many bits that is added to the result, "
                              "such as a residual sum; without BITS as wide as the bias (default: no such port)")
@@ -127,8 +129,8 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                     help="sums of codes with one bit more, or log codes of the same width, 0 below the smallest "
                          "(default: full)")
     bm.add_argument("--groups", type=number, metavar="G",
-                    help="maxima over a G-th of the inputs each, in the order of the ports; the exponentials of all groups "
-                         "are added; divides --inputs (default: 1, the paper's neuron)")
+                    help="maxima over a G-th of the inputs each, in the order of the ports, whose exponentials are all "
+                         "added; divides --inputs (default: 1, the paper's neuron)")
     bm.add_argument("--zero", choices=ZEROS,
                     help="what code 0 stands for: the smallest step, or 0 exactly (default: step with one group, exact "
                          "with more)")
@@ -144,6 +146,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                      help="architecture of the multiplier (default: auto, the best one measured)")
     mac.add_argument("--requantize", choices=REQUANTIZATIONS,
                      help="with --boundary layer: by a scale, or by a power of two (default: scale)")
+    mac.add_argument("--flush", type=number, metavar="K",
+                     help="with --boundary element: its accumulator holds K products, which a wider one elsewhere "
+                          "takes over (default: all)")
 
 
 def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int | str | None = None) -> Design:
@@ -166,11 +171,13 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
     }
     if args.requantize is not None and args.boundary != "layer":
         raise UsageError(f"--requantize {args.requantize} needs --boundary layer, not {args.boundary}")
+    if args.flush is not None and args.boundary != ELEMENT:
+        raise UsageError(f"--flush {args.flush} needs --boundary {ELEMENT}, not {args.boundary}")
     try:
         # before the format looks for divisors of it
         check_range("Number of inputs", args.inputs, 1, MOST_INPUTS)
         if neuron == "mac":
-            number_format = MacFormat(**common, **_given({"requantize": args.requantize}))
+            number_format = MacFormat(**common, **_given({"requantize": args.requantize, "flush": args.flush}))
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
@@ -196,7 +203,8 @@ def pipeline_options(parser: argparse.ArgumentParser, *, stage_depth: bool) -> N
     group = parser.add_argument_group("with --form pipelined").add_mutually_exclusive_group()
     group.add_argument("--latency", type=number, metavar="N",
                        help="N ranks of registers, placed so that the stages are about equally deep; with --compare "
-                            "the same for both neurons (default: registers behind each part)")
+                            "the same for both neurons (default: registers behind each part); with --boundary element "
+                            "1, or 2 for a register between sum or product and maximum or accumulator")
     if stage_depth:
         group.add_argument("--stage-depth", type=number, metavar="D",
                            help="the least latency with which no stage is more than D gates deep")

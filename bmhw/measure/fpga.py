@@ -25,6 +25,7 @@ from bmhw.flow.fpga import (
 )
 from bmhw.flow.paths import Stage
 from bmhw.flow.synthesis import instances
+from bmhw.hdl.block import Block
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.verilog.shift_wrapper import ShiftWrapper
 
@@ -58,7 +59,9 @@ class Fpga:
     """Measures neurons on one device.
 
     Parameters: ``device``: a key of :data:`~bmhw.flow.fpga.DEVICES`; ``dsp``, ``block_ram``: whether Yosys may use
-    them; ``frequency``: target in MHz; ``seeds``: of nextpnr, one run each; ``progress``: told what is being done.
+    them; ``frequency``: target in MHz; ``seeds``: of nextpnr, one run each; ``wrapper``: the block around the neuron,
+    which takes its ``design``; ``counted``: the instance in it whose cells are counted; ``progress``: told what is
+    being done.
     """
 
     device_name: str
@@ -69,6 +72,8 @@ class Fpga:
     block_ram: bool = True
     frequency: float = 100.0
     seeds: tuple[int, ...] = (1,)
+    wrapper: type[Block] = ShiftWrapper
+    counted: str = "neuron"
     progress: Callable[[str], None] = lambda step: None
 
     @property
@@ -155,8 +160,8 @@ class Fpga:
     def _map(self, design: Design) -> _Mapped:
         """The neuron in its wrapper, in the device's cells."""
         self.progress(f"{_name(design)}: synthesising")
-        generated = generate(design, self.cache, ShiftWrapper, WRAPPER)
-        neuron = instances(generated.verilog, WRAPPER)["neuron"]
+        generated = generate(design, self.cache, self.wrapper, WRAPPER)
+        neuron = instances(generated.verilog, WRAPPER)[self.counted]
         script = synthesis_script(self.device, WRAPPER, neuron, **self.resources)
         files = self._stored(lambda: ("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
             self.engine.run(script, {"design.v": generated.verilog}, ("cells.json", "netlist.json"))))

@@ -79,7 +79,7 @@ def _neuron(design: Design, generated: Generated, result: Synthesis, objective: 
         "design": design.to_dict(),
         "objective": objective,
         "gates": flat.gates,
-        "gates_per_input": flat.gates / design.format.inputs,
+        **({} if design.element else {"gates_per_input": flat.gates / design.format.inputs}),
         "flip_flops": flat.flip_flops,
         "depth": flat.depth,
         "latency_cycles": generated.latency,
@@ -111,9 +111,9 @@ def _add_cells(values: dict[str, Any], result: Synthesis, library: Library) -> N
     unit = library.nand2_area
     flat, joined = result.flat_cells, result.parts_cells
     assert flat and joined and flat.area is not None and joined.area is not None
-    inputs = values["design"]["inputs"]
     values["area_gate_equivalents"] = flat.area / unit
-    values["area_gate_equivalents_per_input"] = flat.area / unit / inputs
+    if "gates_per_input" in values:
+        values["area_gate_equivalents_per_input"] = flat.area / unit / values["design"]["inputs"]
     values["delay_ns"] = flat.delay_ns
     values["library_cells"] = flat.cells
     values["parts_joined"]["area_gate_equivalents"] = joined.area / unit
@@ -142,7 +142,10 @@ def _method(design: Design, library: Library | None, objective: str) -> dict[str
                  "shares are those of the joined parts",
         "abc_script": ABC_GATES[objective],
     }
-    if design.format.boundary == "layer":
+    if design.element:
+        method["boundary"] = ("one activation code and one weight a cycle, without an end: exponentials, sums, bias "
+                              "and log2, or bias and requantisation, are elsewhere")
+    elif design.format.boundary == "layer":
         method["boundary"] = ("activation code to activation code, as in a layer: the MAC neuron requantises, the BM "
                               "neuron ends in a logarithm, and neither takes one of its inputs")
     elif design.neuron == "bm":

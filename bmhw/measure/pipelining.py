@@ -31,6 +31,8 @@ def pipelined(design: Design, args: argparse.Namespace, steps_of: StepsOf,
     if args.latency is None and depth is None:
         return design
     flag = f"--latency {args.latency}" if depth is None else f"--stage-depth {depth}"
+    if design.element and depth is None and design.registers is None:
+        return _element(design, args.latency)
     if design.form != "pipelined":
         raise UsageError(f"{flag} needs --form pipelined, not {design.form}")
     if design.registers is not None:
@@ -38,6 +40,13 @@ def pipelined(design: Design, args: argparse.Namespace, steps_of: StepsOf,
     if depth is None or depth_of is None:
         return with_latency(design, args.latency, steps_of)
     return with_stage_depth(design, depth, steps_of, depth_of)
+
+
+def _element(design: Design, latency: int | str) -> Design:
+    """An element with a register between its two parts, or without."""
+    if latency not in (1, 2):
+        raise UsageError(f"Latency of an element must be 1 or 2 cycles, not {latency!r}")
+    return dataclasses.replace(design, registers=design.parts[:1] if latency == 2 else None)
 
 
 def with_latency(design: Design, latency: int | str, steps_of: StepsOf) -> Design:

@@ -93,6 +93,7 @@ def print_comparison(console: Console, comparison: dict[str, Any]) -> None:
     ratio = comparison["ratio"]
     rows = [("gates", "gates", _count), ("gates per input", "gates_per_input", _count),
             ("flip-flops", "flip_flops", _count), ("depth", "depth", _count)]
+    rows = [row for row in rows if row[1] in neurons[0]]
     if "latency_cycles" in ratio:
         rows[-1] = ("depth between registers", "depth", _count)
         rows.append(("latency, cycles", "latency_cycles", _count))
@@ -149,8 +150,8 @@ def title(neuron: dict[str, Any]) -> str:
         kind = f"MAC, {design['bits']} x {design['weight_bits']} bits, {design['multiplier']} multiplier"
     else:
         kind = (f"BM {design['layout']}, {design['bits']} bits, log codes {design['log_bits']}."
-                f"{design['log_fraction']}, {design['maximum']} maximum")
-    layer = ", as in a layer" if design["boundary"] == "layer" else ""
+                f"{design['log_fraction']}" + (f", {design['maximum']} maximum" if "maximum" in design else ""))
+    layer = {"layer": ", as in a layer", "element": ", an element"}.get(design["boundary"], "")
     groups = f" in {design['groups']} groups" if design.get("groups", 1) > 1 else ""
     return f"{kind}, {design['adder']} adder, {design['inputs']} inputs{groups}{layer}, {design['form']}"
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Magnitude comparison of unsigned numbers."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 
-__all__ = ["Comparator", "CompareSelect", "Select"]
+__all__ = ["Comparator", "CompareSelect", "RippleComparator", "Select"]
 
 
 class Comparator(Block):
@@ -43,6 +43,29 @@ class Comparator(Block):
                 ]
             groups = list(zip(merged_greater, merged_not_less, strict=True)) + groups[2 * pairs:]
         m.d.comb += self.greater.eq(groups[0][0])
+        return m
+
+
+class RippleComparator(Block):
+    """``greater = a > b`` of unsigned numbers, bit by bit from the lowest one: the fewest gates.
+
+    Latency: combinational.
+
+    Members
+    -------
+    a, b : In(width)
+    greater : Out(1)
+    """
+
+    def __init__(self, *, width: int):
+        self.width = check_range("Comparator width", width, 1)
+        super().__init__({"a": In(width), "b": In(width), "greater": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        above = Signal(self.width)  # of the bits up to each one: a is greater
+        below = Cat(0, above)[:self.width]
+        m.d.comb += [above.eq((self.a & ~self.b) | ((self.a | ~self.b) & below)), self.greater.eq(above[-1])]
         return m
 
 

@@ -17,6 +17,7 @@ from bmhw.hdl.checks import check_choice, check_range
 from .choices import (
     BOUNDARIES,
     COMBINES,
+    ELEMENT,
     LARGEST_BIAS_BITS,
     LAYOUTS,
     LOG_SUBTRACT_FRACTION,
@@ -73,6 +74,9 @@ class BmFormat:
     0 is 0, and with full sums a candidate whose activation or weight has code 0 doesn't enter its maximum.
     The default is ``step`` for one group and ``exact`` for more, where the steps of empty groups would add up; clamped
     sums of more groups have no other.
+
+    ``boundary="element"``: what takes one activation code and one weight a cycle and has no end: :meth:`compute` gives
+    the maxima that it shows at the end of each group, as :attr:`shown` says.
 
     ``residual_bits``: width of a signed number ``r`` in the unit of y that is added to it (0: there is no such port).
 
@@ -147,7 +151,9 @@ class BmFormat:
         set_default(self, "bias_bits", self.out_fraction + 2)
         check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
         check_choice("Combine", self.combine, COMBINES)
-        check_choice("Boundary", self.boundary, BOUNDARIES)
+        check_choice("Boundary", self.boundary, (*BOUNDARIES, ELEMENT))
+        if self.boundary == ELEMENT:
+            self._check_element()
         code = self.boundary == "layer" or self.combine == "logarithmic"
         set_default(self, "result", "code" if code else "linear")
         check_choice("Result", self.result, RESULTS)
@@ -173,6 +179,13 @@ class BmFormat:
             check_range("Fraction bits of a linear end whose log2 follows", self.out_fraction, 1, 40)
             if self.reaches_above_one:
                 check_range("Offset", self.offset, -(1 << 17), 1 << self.log_bits)
+
+    def _check_element(self):
+        """An element has no end."""
+        for name, value, usual in (("combine", self.combine, "linear"), ("result", self.result or "linear", "linear"),
+                                   ("offset", self.offset, 0), ("residual_bits", self.residual_bits, 0)):
+            if value != usual:
+                raise ValueError(f"Boundary element stops at the maxima: {name} must be {usual}, not {value}")
 
     def _check_groups(self):
         """Groups divide the inputs, and each has what its maxima need; so many numbers add up to an int64."""
@@ -242,6 +255,12 @@ class BmFormat:
         if self.layout == "wired":
             return self.positive_inputs, self.group_inputs - self.positive_inputs
         return (self.group_inputs,) * len(self.branches)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Of boundary ``element``: its outputs, one maximum each. That of layout ``wired`` has one, which it shows
+        behind the positive half of each group and once more behind the negative one."""
+        return ("m",) if self.layout == "wired" else tuple(f"m{b}" for b in range(1, len(self.branches) + 1))
 
     @property
     def dropped_bits(self) -> int:
@@ -343,6 +362,8 @@ class BmFormat:
             ports |= {"k": (weight, self.inputs)}
         else:
             ports |= {"k1": (weight, self.inputs), "k2": (weight, self.inputs)}
+        if self.boundary == ELEMENT:
+            return ports
         if self.combine == "logarithmic":
             return ports | {"bias1": (self.sum, 1), "bias2": (self.sum, 1)}
         return ports | {"bias": (self.bias, 1)} | ({"r": (self.r, 1)} if self.residual_bits else {})
@@ -421,9 +442,16 @@ class BmFormat:
     def compute(self, *, x: ArrayLike = 0, c: ArrayLike = 0, negative: ArrayLike = 0, bias: ArrayLike = 0,
                 bias1: ArrayLike = 0, bias2: ArrayLike = 0, r: ArrayLike = 0, **weights: Any) -> Integers:
         """The output for ``x`` (or ``c`` and ``negative``) and weights of shape (..., n), ``r`` and biases of shape
-        (...)."""
+        (...).
+
+        Of boundary ``element`` the maxima behind each group, without their ``dropped_bits``: shape (..., G, branches).
+        """
         if self.boundary == "neuron":
             codes, minus = self.log_codes(x)
         else:
             codes, minus = self.activation.check("c", c), LinearCode(bits=1).check("negative", negative) == 1
-        return self.combined(self.maxima(codes, minus, **weights), bias=bias, bias1=bias1, bias2=bias2, r=r)
+        maxima = self.maxima(codes, minus, **weights)
+        if self.boundary == ELEMENT:
+            stacked = np.stack(maxima, axis=-1) >> self.dropped_bits
+            return stacked if self.groups > 1 else stacked[..., np.newaxis, :]
+        return self.combined(maxima, bias=bias, bias1=bias1, bias2=bias2, r=r)

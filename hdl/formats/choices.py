@@ -2,8 +2,8 @@
 """What a neuron's format may be: the words that both neurons, their hardware and the command lines share."""
 
 __all__ = [
-    "BOUNDARIES", "COMBINES", "LARGEST_BIAS_BITS", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM", "REQUANTIZATIONS",
-    "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "ZEROS", "nearest_divisors", "set_default",
+    "BOUNDARIES", "COMBINES", "ELEMENT", "LARGEST_BIAS_BITS", "LAYOUTS", "LOG_SUBTRACT_FRACTION", "ONE_SUM",
+    "REQUANTIZATIONS", "RESULTS", "SCALARS", "SUMS", "TWO_MAXIMA", "ZEROS", "nearest_divisors", "set_default",
 ]
 
 LAYOUTS = ("bipolar", "relu", "signed", "wired")
@@ -16,6 +16,8 @@ LOG_SUBTRACT_FRACTION = 8
 LARGEST_BIAS_BITS = 62
 """A sum with so wide a bias is still an int64."""
 BOUNDARIES = ("neuron", "layer")
+ELEMENT = "element"
+"""The boundary of a part of a neuron: its sums and running maxima, or its products and accumulator, without an end."""
 SCALARS = ("bias", "bias1", "bias2", "scale", "r")
 """Input ports with one value a neuron, and no axis of inputs in ``compute``."""
 RESULTS = ("linear", "code")

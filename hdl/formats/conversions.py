@@ -281,6 +281,12 @@ class LinearEnd:
     reach: int = 0
     method: str = "exact"
 
+    def __post_init__(self):
+        check_range("Fraction bits of a linear end", self.out_fraction, 1, 40)
+        check_range("Octaves above 1 of a linear end", self.reach, 0, 64 - self.out_fraction)
+        check_range("Offset", self.offset, -(1 << 17), 1 << 17)
+        check_choice("log2 method", self.method, LOG2_METHODS)
+
     @cached_property
     def octaves(self) -> int:
         """Octaves above 1 that log2 sees."""

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from bmhw.hdl.checks import check_choice, check_range
 
-from .choices import BOUNDARIES, LARGEST_BIAS_BITS, REQUANTIZATIONS, RESULTS, set_default
+from .choices import BOUNDARIES, ELEMENT, LARGEST_BIAS_BITS, REQUANTIZATIONS, RESULTS, set_default
 from .codes import Integers, LinearCode
 
 __all__ = ["MacFormat"]
@@ -34,6 +34,10 @@ class MacFormat:
     ``scale`` (``scale_bits`` wide, unsigned) for ``requantize="scale"`` and without it (scale 1) for ``"shift"``;
     half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
     independent products grows with the square root of n, and what exceeds it saturates.
+
+    ``boundary="element"``: what takes one input and one weight a cycle and has no bias and no end: y is its
+    accumulator, the narrowest one that holds every sum of n products, or with ``flush`` K of K products, after which a
+    wider one elsewhere takes it over.
     """
 
     inputs: int
@@ -47,12 +51,13 @@ class MacFormat:
     scale_bits: int = 8
     requantize_shift: int | None = None
     residual_bits: int = 0
+    flush: int | None = None
 
     def __post_init__(self):
-        check_choice("Boundary", self.boundary, BOUNDARIES)
+        check_choice("Boundary", self.boundary, (*BOUNDARIES, ELEMENT))
         set_default(self, "result", "code" if self.boundary == "layer" else "linear")
         check_choice("Result", self.result, RESULTS)
-        if self.boundary == "neuron" and self.result == "code":
+        if self.boundary != "layer" and self.result == "code":
             raise ValueError("A multiply-accumulate neuron gives a linear result; a code needs boundary layer")
         check_choice("Requantisation", self.requantize, REQUANTIZATIONS)
         check_range("Scale width in bits", self.scale_bits, 2, 32)
@@ -62,12 +67,20 @@ class MacFormat:
         check_range("Weight width in bits", self.weight_bits, 2, 16)
         set_default(self, "bias_bits", self.bits + self.weight_bits)
         check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
+        if self.flush is not None:
+            if self.boundary != ELEMENT:
+                raise ValueError(f"Flush {self.flush} needs boundary element, not {self.boundary}")
+            check_range("Flush", self.flush, 1, self.inputs)
+        if self.boundary == ELEMENT and self.residual_bits:
+            raise ValueError(f"Boundary element stops at the sum of products: residual_bits must be 0, not "
+                             f"{self.residual_bits}")
         if self.residual_bits:
             check_range("Residual width in bits", self.residual_bits, 1, LARGEST_BIAS_BITS)
         scale = self.scale_bits if self.requantize == "scale" else 0
         headroom = math.ceil(math.log2(self.inputs) / 2)
         set_default(self, "requantize_shift", self.weight_bits - 1 + headroom + scale)
-        check_range("Requantisation shift", self.requantize_shift, 1, self.y.bits + scale)
+        if self.boundary != ELEMENT:
+            check_range("Requantisation shift", self.requantize_shift, 1, self.y.bits + scale)
 
     @property
     def x(self) -> LinearCode:
@@ -95,8 +108,11 @@ class MacFormat:
         """The narrowest signed code that holds every possible result."""
         products = [a * b for a in (self.x.minimum, self.x.maximum) for b in (self.w.minimum, self.w.maximum)]
         added = [self.bias, self.r] if self.residual_bits else [self.bias]
-        return LinearCode.covering(self.inputs * min(products) + sum(code.minimum for code in added),
-                                   self.inputs * max(products) + sum(code.maximum for code in added))
+        if self.boundary == ELEMENT:
+            added = []
+        count = self.flush or self.inputs
+        return LinearCode.covering(count * min(products) + sum(code.minimum for code in added),
+                                   count * max(products) + sum(code.maximum for code in added))
 
     @property
     def r(self) -> LinearCode:
@@ -106,7 +122,10 @@ class MacFormat:
     @property
     def inputs_of(self) -> dict[str, tuple[LinearCode, int]]:
         """Input ports in order: name -> (code of one element, number of elements)."""
-        ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs), "bias": (self.bias, 1)}
+        ports = {"x": (self.x, self.inputs), "w": (self.w, self.inputs)}
+        if self.boundary == ELEMENT:
+            return ports
+        ports["bias"] = (self.bias, 1)
         ports |= {"r": (self.r, 1)} if self.residual_bits else {}
         return ports | ({"scale": (self.scale, 1)} if self.has_scale else {})
 
@@ -121,8 +140,13 @@ class MacFormat:
 
     def compute(self, *, x: ArrayLike, w: ArrayLike, bias: ArrayLike = 0, scale: ArrayLike = 1,
                 r: ArrayLike = 0) -> Integers:
-        """The output for x and w of shape (..., n); bias, scale and r of shape (...)."""
+        """The output for x and w of shape (..., n); bias, scale and r of shape (...).
+
+        Of boundary ``element`` the accumulator behind the last product and each flush: shape (..., flushes).
+        """
         x, w = self.x.check("x", x), self.w.check("w", w)
+        if self.boundary == ELEMENT:
+            return np.add.reduceat(x * w, range(0, self.inputs, self.flush or self.inputs), axis=-1)
         y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
         if self.residual_bits:
             y = y + self.r.check("r", r)

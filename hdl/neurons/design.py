@@ -13,16 +13,20 @@ from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.block import Block
 from bmhw.hdl.checks import check_choice, check_range
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import ELEMENT
 from bmhw.hdl.formats.codes import default_fraction
 from bmhw.hdl.formats.mac import MacFormat
 
-from . import bm_parts, mac_parts
+from . import bm_parts, element_parts, mac_parts
 from .linear_ends import ENDS, LINEAR_ENDS, refusal
 from .log_ends import LOG_ENDS
 
-__all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "Design", "joined"]
+__all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "SELECTIONS", "Design", "joined"]
 
 FORMS = ("parallel", "pipelined", "serial")
+
+SELECTIONS = {"mac": ("before", "behind"), "bm": ("before", "behind", "enable")}
+"""Of an element: where what depends on ``first`` and on signs is chosen, before a comparison or addition or behind."""
 
 MOST_INPUTS = 1 << 16
 """A neuron of more is no circuit that a tool places; a mistyped number would fill the memory."""
@@ -39,7 +43,7 @@ _WORDS = {
     "maximum_bits": "maxima{}",
     "weight_bits": "weights{}", "result": "{}", "requantize": "{}", "requantize_shift": "shift{}",
     "scale_bits": "scale{}", "bias_bits": "bias{}", "out_fraction": "out{}",
-    "residual_bits": "residual{}", "log2": "log2_{}", "exp2": "exp2_{}",
+    "residual_bits": "residual{}", "flush": "flush{}", "log2": "log2_{}", "exp2": "exp2_{}",
 }
 
 
@@ -55,8 +59,14 @@ class Design:
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
     end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS`` or ``linear_ends.LINEAR_ENDS``.
+    selection: of boundary ``element``, one of its neuron's :data:`SELECTIONS`. ``before``: a BM element has one
+        comparison with the maximum that a sign names, a MAC element's accumulator is masked at the first product.
+        ``behind``: one comparison with each maximum, whose results are chosen from; the accumulator takes the first
+        product as it is. ``enable`` (BM): as behind, and a maximum is loaded by its register's enable in the place of
+        gates.
     registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
-        ``PART.LEVEL`` for a level inside a part; None means every part.
+        ``PART.LEVEL`` for a level inside a part; None means every part. For an element: None, or its first part alone:
+        a register between sum or product and maximum or accumulator.
     """
 
     format: MacFormat | BmFormat
@@ -65,20 +75,27 @@ class Design:
     maximum: str = "tree"
     multiplier: str = "dadda"
     end: str = "subtract"
+    selection: str = "before"
     registers: tuple[str, ...] | None = None
 
     def __post_init__(self):
         check_choice("Form", self.form, FORMS)
         check_range("Number of inputs", self.format.inputs, 1, MOST_INPUTS)
+        if self.element and self.form != "serial":
+            raise ValueError(f"Boundary element needs form serial, one input a cycle, not {self.form}")
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
         check_choice("End", self.end, ENDS)
-        if isinstance(self.format, BmFormat):
-            why = refusal(self.format, self.maximum, self.end, self.form)
-            if why:
-                raise ValueError(why)
-        if self.registers is not None:
+        check_choice("Selection", self.selection, SELECTIONS[self.neuron])
+        ended = isinstance(self.format, BmFormat) and not self.element
+        if ended and (why := refusal(self.format, self.maximum, self.end, self.form)):
+            raise ValueError(why)
+        if self.registers is not None and self.element:
+            if self.registers != self.parts[:1]:
+                raise ValueError(f"Registers of this element can be after {self.parts[0]} only, not after "
+                                 f"{', '.join(self.registers) or 'none'}")
+        elif self.registers is not None:
             if self.form != "pipelined":
                 raise ValueError(f"Registers after parts need form pipelined, not {self.form!r}")
             if not self.registers:
@@ -93,6 +110,11 @@ class Design:
     def neuron(self) -> str:
         """``mac`` or ``bm``."""
         return "mac" if isinstance(self.format, MacFormat) else "bm"
+
+    @property
+    def element(self) -> bool:
+        """Whether it has no end: boundary ``element``."""
+        return self.format.boundary == ELEMENT
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -126,8 +148,8 @@ class Design:
         words = [self.neuron]
         if isinstance(fmt, BmFormat):
             words.append(fmt.layout)
-        if fmt.boundary == "layer":
-            words.append("layer")
+        if fmt.boundary != "neuron":
+            words.append(fmt.boundary)
         words += [f"{fmt.bits}bit", f"{fmt.inputs}in"]
         usual_code = fmt.bits, default_fraction(fmt.bits, fmt.bits)
         if isinstance(fmt, BmFormat) and (fmt.log_bits, fmt.log_fraction) != usual_code:
@@ -142,6 +164,8 @@ class Design:
     def architecture(self) -> dict[str, str]:
         """How it is built: the architectures that count for it, by parameter."""
         names = ("multiplier", "adder") if self.neuron == "mac" else ("maximum", "adder", "end")
+        if self.element:
+            names = ("multiplier", "adder", "selection") if self.neuron == "mac" else ("adder", "selection")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,6 +182,8 @@ class Design:
 def _makers(design: Design) -> dict[str, Callable[[], Block]]:
     """Name of a part -> what makes it, in the order of the data."""
     fmt, adder = design.format, design.adder
+    if design.element:
+        return element_parts.makers(fmt, design.multiplier, adder, design.selection, registered=bool(design.registers))
 
     def inside(part: str) -> dict[str, Any]:
         levels = design.levels_with_registers(part)

@@ -76,9 +76,16 @@ class CodePlan:
             gives_codes=node.name in self.layers if gives_codes is None else gives_codes,
         )
 
-    def reader(self, node: Node) -> BmFormat:
-        """The format of a layer that takes an encoded node's codes."""
-        behind = (layer for layer in self.architecture.layers if node.name in layer.inputs)
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The nodes whose values BM layers take as codes of a scale that is chosen: all but those of a logarithmic end.
+        """
+        ends = self.ends if self.quantisation.combine == "linear" else ()
+        return (*ends, *self.encoded)
+
+    def reader(self, name: str) -> BmFormat:
+        """The format of a layer that takes a node's codes."""
+        behind = (layer for layer in self.architecture.layers if name in layer.inputs)
         return next(self.format(layer) for layer in behind if self.takes_codes(layer))
 
     def _norm(self, layer: str) -> str:

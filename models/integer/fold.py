@@ -27,7 +27,7 @@ from bmhw.models.networks.network import Network
 
 from .code_plan import CodePlan
 from .folded_end import FoldedEncoder
-from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
+from .limits import EXPONENT, FINE, SHIFT, SMALLEST_RANGE
 from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
 
 __all__ = ["check_foldable", "fold"]
@@ -91,6 +91,8 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
     code_gains: dict[str, Tensor] = {}
     steps: dict[str, FoldedLayer | FoldedNorm] = {}
     encoders: dict[str, FoldedEncoder] = {}
+    full_scales = {name: _full_scale(values[name], plan.reader(name)) for name in plan.codes}
+    units = _stream_units(network, plan, full_scales)
     for node in architecture.nodes:
         if node.operation == "image":
             exponent, gain = torch.full((node.channels,), -8.0), torch.ones(node.channels)
@@ -107,16 +109,18 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
             source = node.inputs[0]
             beside = _beside(network, node, values)
             fmt = plan.format(node)
-            layer = _Scaled(network, node, values[source], exponent, code_gains.get(source, gain), beside, fmt)
+            unit = units.get(node.name)
+            layer = _Scaled(network, node, values[source], exponent, code_gains.get(source, gain), beside, fmt, unit)
             if node.name in plan.layers:
                 norm = next(name for name, behind in plan.ends.items() if behind == node.name)
-                step, code_gains[norm] = layer.with_codes(network.steps[norm], values[norm])
+                step, code_gains[norm] = layer.with_codes(network.steps[norm], values[norm], full_scales.get(norm))
             else:
                 step = layer.linear()
-            steps[node.name], exponent, gain = step, step.exponent, torch.ones(node.channels)
+            steps[node.name], exponent = step, step.exponent
+            gain = torch.ones(node.channels) if unit is None else unit
         if node.name in plan.encoded:
             encoders[node.name], code_gains[node.name] = _fold_encoder(
-                node, values[node.name], gain * torch.exp2(exponent), plan.reader(node)
+                node, full_scales[node.name], gain * torch.exp2(exponent), plan.reader(node.name)
             )
         exponents[node.name], gains[node.name] = exponent, gain
     return FoldedNetwork(architecture, steps, encoders)
@@ -189,52 +193,99 @@ def _least_error(values: Tensor, exponent: Tensor, low: int, high: int, axis: in
     return exponent - torch.stack(errors).argmin(dim=0)
 
 
-def _code_errors(values: Tensor, full_scale: Tensor, fmt: BmFormat) -> Tensor:
-    """The square error of values (channels, count) >= 0 in codes of these full scales, (channels,), of each channel."""
+def _square_error(values: Tensor, full_scale: float, fmt: BmFormat) -> float:
+    """Of values >= 0 in codes of this full scale."""
     code = fmt.activation
-    largest = full_scale.view(-1, 1)
-    codes = torch.floor(torch.log2(values / largest) * (1 << code.fraction) + 0.5) + code.maximum
-    codes = codes.clamp(0, code.maximum).int()
-    table = torch.tensor(fmt.value(code, range(code.maximum + 1)), dtype=values.dtype)
-    return ((table[codes] * largest - values) ** 2).sum(dim=1)
+    codes = torch.floor(torch.log2(values / full_scale) * (1 << code.fraction) + 0.5) + code.maximum
+    table = torch.tensor(fmt.value(code, range(code.maximum + 1)) * full_scale, dtype=values.dtype)
+    return float(((table[codes.clamp(0, code.maximum).int()] - values) ** 2).sum())
 
 
 def _sampled(values: Tensor) -> Tensor:
-    """(channels, count): magnitudes of enough of the values to choose a scale by."""
-    values = values.detach().abs().transpose(0, 1).flatten(1)
-    return values[:, :: max(1, values.numel() // MOST_VALUES)]
+    """Magnitudes of enough of the values to choose a scale by."""
+    return values.detach().flatten()[:: max(1, values.numel() // MOST_VALUES)].abs()
 
 
-def _offset(values: Tensor, gain: Tensor, fmt: BmFormat) -> int:
-    """The offset of a layer that gives codes, whose results 1 stand for ``gain`` (channels,): that of the least square
-    error. A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none
-    left for what is usual. values: (batch, channels, height, width)."""
-    values, steps = _sampled(values), 1 << fmt.log_fraction
-    largest = float((values.amax(dim=1) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
-    none_saturates = math.floor(-math.log2(max(largest, SMALLEST_RANGE)) * steps)
-    fine = max(1, steps // FINEST)
-    offsets = range(none_saturates, none_saturates + SATURATED_OCTAVES * steps + 1, fine)
-    errors = [float(_code_errors(values, gain * 2.0 ** (-offset / steps), fmt).sum()) for offset in offsets]
-    return offsets[errors.index(min(errors))]
+def _full_scale(values: Tensor, fmt: BmFormat) -> float:
+    """What the largest code of activations stands for: the scale with the least square error. values: (batch, channels,
+    height, width).
+
+    A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none left for
+    what is usual.
+    """
+    values = _sampled(values)
+    largest = max(float(values.max()), SMALLEST_RANGE)
+    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
+    errors = [_square_error(values, scale, fmt) for scale in scales]
+    return scales[errors.index(min(errors))]
 
 
-def _fold_encoder(node: Node, values: Tensor, unit: Tensor, fmt: BmFormat) -> tuple[FoldedEncoder, Tensor]:
+def _offsets(unit: Tensor, full_scale: float, fmt: BmFormat) -> Tensor:
+    """The offsets (channels,), whole steps, with which the codes of numbers in units of ``unit`` (channels,) stand for
+    one scale, or nearly."""
+    steps = 1 << fmt.log_fraction
+    return torch.floor(torch.log2(unit / full_scale) * steps + 0.5).clamp(FINE.minimum, fmt.activation.maximum)
+
+
+def _fold_encoder(node: Node, full_scale: float, unit: Tensor, fmt: BmFormat) -> tuple[FoldedEncoder, Tensor]:
     """What encodes a node's integers, each of which stands for ``unit`` (channels,), for a layer of format ``fmt``; and
     the real numbers that its largest codes stand for, (channels,)."""
-    sampled = _sampled(values)
-    largest = max(float(sampled.max()), SMALLEST_RANGE)
-    out_fraction = EXACT_LIMIT
-
-    def shift(full_scale: float) -> Tensor:
-        return torch.floor(torch.log2(full_scale / unit) + 0.5 - out_fraction).clamp(*SHIFT)
-
-    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
-    units = [unit * torch.exp2(shift(scale) + out_fraction) for scale in scales]
-    errors = [float(_code_errors(sampled, one, fmt).sum()) for one in units]
-    best = errors.index(min(errors))
+    out_fraction, steps = EXACT_LIMIT, 1 << fmt.log_fraction
+    offsets = _offsets(unit, full_scale, fmt)
+    # whole octaves are shifts, up to where the code's full scale has the bits of the end
+    shift = torch.floor(0.5 - offsets / steps - out_fraction).clamp(*SHIFT)
+    fine = offsets + (shift + out_fraction) * steps
     end = LinearEnd(out_fraction=out_fraction, log=fmt.activation, reach=ENCODER_REACH, method=fmt.log2)
     code_values = torch.tensor(fmt.value(fmt.activation, range(fmt.activation.maximum + 1)), dtype=torch.float32)
-    return FoldedEncoder(end, code_values, node, shift(scales[best])), units[best]
+    return FoldedEncoder(end, code_values, node, shift, fine), unit * torch.exp2(-offsets / steps)
+
+
+def _stream_units(network: Network, plan: CodePlan, full_scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """The unit (channels,), in [1, 2), of each layer with a linear result that takes codes or reads the image: what an
+    integer stands for is a power of two of it, so that the largest weight can be the largest code.
+
+    Layers whose results are added have one unit in each channel: the one that is best for all of them. What the classes
+    are made of has none, since it is compared as it is.
+    """
+    streams: dict[str, list[Node]] = {}
+    for node in plan.architecture.nodes:
+        sources = [streams[name] for name in node.inputs if name in streams]
+        if node.is_layer:
+            streams[node.name] = [node]
+        elif node.operation in ("add", "relu", "pool") and sources:
+            merged = [layer for stream in sources for layer in stream]
+            for name in [name for name, stream in streams.items() if any(layer in merged for layer in stream)]:
+                streams[name] = merged
+            streams[node.name] = merged
+    last = streams.get(plan.architecture.nodes[-1].name, [])
+    units = {}
+    for layer in plan.architecture.layers:
+        stream = list(dict.fromkeys(node.name for node in streams[layer.name]))
+        scales = [_input_scale(plan, plan.architecture[name], full_scales) for name in stream]
+        if None in scales or layer in last or layer.name in plan.layers:
+            continue
+        largest = [_largest(network.steps[name].weight) * scale for name, scale in zip(stream, scales, strict=True)]
+        octaves = torch.log2(torch.stack(largest).clamp(min=SMALLEST_WEIGHT))
+        starts = octaves - torch.floor(octaves)
+        # how far below the largest code each layer's largest weight is, for each start: (starts, layers, channels)
+        below = (starts[:, None] - octaves[None]) % 1
+        best = below.sum(dim=1).argmin(dim=0)
+        units[layer.name] = torch.exp2(starts.gather(0, best[None])[0])
+    return units
+
+
+def _input_scale(plan: CodePlan, layer: Node, full_scales: Mapping[str, float]) -> float | None:
+    """What the largest input of a layer stands for, or a power of two of it; None if that isn't the same one in every
+    channel."""
+    source = layer.inputs[0]
+    if plan.quantisation.groups == 1 or plan.layouts[layer.name] == "mac":
+        return None
+    return 1.0 if plan.architecture[source].operation == "image" else full_scales.get(source)
+
+
+def _largest(weight: Tensor) -> Tensor:
+    """The largest magnitude of each output's weights, (outputs,)."""
+    return weight.detach().abs().amax(dim=tuple(axis for axis in range(weight.ndim) if axis != weight.ndim - 4))
 
 
 class _Scaled:
@@ -249,9 +300,11 @@ class _Scaled:
         gain: Tensor,
         beside: Tensor,
         fmt: BmFormat | MacFormat,
+        unit: Tensor | None,
     ):
         """``gain``: (input channels,), what its inputs, times 2^exponent, stand for; of codes, what the largest does.
-        ``beside``: (channels,), see :func:`_beside`."""
+        ``beside``: (channels,), see :func:`_beside`; ``unit``: (channels,), what an output's integers stand for a power
+        of two of, as :func:`_stream_units` chose it; None: 1."""
         self.node, self.layout, self.format = node, network.layouts[node.name], fmt
         step = network.steps[node.name]
         takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
@@ -269,17 +322,20 @@ class _Scaled:
             self.shift = _least_error(real, self.shift, fmt.x.minimum, fmt.x.maximum, 1)
         weight = step.weight.detach() if self.layout in (*ONE_SUM, "mac") else step.weight.detach().abs()
         weight = weight * (gain * torch.exp2(self.shift + exponent + fmt.x.magnitude_bits)).view(-1, 1, 1)
-        outputs_axis = weight.ndim - 4
-        other_axes = tuple(axis for axis in range(weight.ndim) if axis != outputs_axis)
-        largest = weight.abs().amax(dim=other_axes)
+        largest = _largest(weight)
         largest = torch.maximum(largest, SMALLEST_RANGE * torch.maximum(largest.max(), beside))
-        scale = _ceil_log2(torch.where(largest > 0, largest, 1.0))
+        largest = torch.where(largest > 0, largest, 1.0)
+        if unit is None:
+            unit, scale = torch.ones_like(largest), _ceil_log2(largest)
+        else:  # which knew the inputs' scales but for half a step: what is above the largest code becomes that code
+            scale = _ceil_log2(largest / unit * 2.0 ** (-1 / (1 << fmt.log_fraction)))
         if self.layout == "mac":
             fraction = fmt.w.bits - 1
             scale = _least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
-        self.scale = torch.exp2(scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum))
+        self.exponent = scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum)
+        self.scale = torch.exp2(self.exponent) * unit
         if self.has_linear_codes and fmt.half_step == 0:
-            self.scale = torch.minimum(self.scale, torch.where(largest > 0, largest, 1.0))
+            self.scale = torch.minimum(self.scale, largest)
         self.weight = weight / self.scale.view(-1, 1, 1, 1)
         if self.layout == "wired":  # a zero is an input of one of the maxima too
             self.weight = self._wired(self.weight)
@@ -293,19 +349,28 @@ class _Scaled:
         """Whether ReLU and log2 follow its linear end: then a scale is no matter of a power of two."""
         return isinstance(self.format, BmFormat) and self.format.result == "code" and self.format.combine == "linear"
 
-    def _folded(self, fmt: BmFormat | MacFormat, weight: Tensor, biases: tuple[Tensor, ...]) -> FoldedLayer:
-        exponent = torch.floor(torch.log2(self.scale)) - out_fraction(fmt)
-        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent)
+    def _folded(
+        self,
+        fmt: BmFormat | MacFormat,
+        weight: Tensor,
+        biases: tuple[Tensor, ...],
+        fine: Tensor | None = None,
+    ) -> FoldedLayer:
+        exponent = self.exponent - out_fraction(fmt)
+        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent, fine)
 
     def linear(self) -> FoldedLayer:
         return self._folded(self.format, self.weight, (self.bias / self.scale,))
 
-    def with_codes(self, norm: nn.BatchNorm2d, outputs: Tensor) -> tuple[FoldedLayer, Tensor]:
+    def with_codes(
+        self, norm: nn.BatchNorm2d, outputs: Tensor, full_scale: float | None
+    ) -> tuple[FoldedLayer, Tensor]:
         """The layer together with the normalisation behind it, giving codes, and the gain of these.
 
         The threshold becomes the bias; with a logarithmic end a candidate of the maximum on its side: what it stands
         for where it wins, and what training goes on from. Where gamma < 0, the sides are swapped. outputs: of the
-        normalisation on the calibration images; with a logarithmic end the largest fills the code.
+        normalisation on the calibration images; with a logarithmic end the largest fills the code, else ``full_scale``
+        does.
         """
         threshold, factor = _threshold(norm)
         threshold = (threshold - self.bias) / self.scale * factor.sign()
@@ -314,17 +379,18 @@ class _Scaled:
         weight = torch.where(swapped, opposite, self.weight)
         if self.layout == "wired":  # of an odd number of inputs one more has a positive weight
             weight = self._wired(weight)
-        gain = self.scale * factor.abs()
+        gain, steps = self.scale * factor.abs(), 1 << self.format.log_fraction
         if self.has_linear_codes:
-            offset, biases = _offset(outputs, gain, self.format), (-threshold,)
+            offsets = _offsets(gain, full_scale, self.format)
+            offset = int(offsets.median())
             # a bit more, for what training makes of it
             largest = int(threshold.abs().max() * (2 << self.format.out_fraction)) + 1
             bits = max(self.format.bias_bits, min(LARGEST_BIAS_BITS, LinearCode.covering(-largest, largest).bits))
             fmt = dataclasses.replace(self.format, offset=offset, bias_bits=bits)
-        else:
-            biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
-            largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
-            largest = max(largest, SMALLEST_RANGE)
-            offset = max(0, math.floor(-math.log2(largest) * (1 << self.format.log_fraction)))
-            fmt = dataclasses.replace(self.format, offset=offset)
-        return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / (1 << fmt.log_fraction))
+            return self._folded(fmt, weight, (-threshold,), offsets - offset), gain * torch.exp2(-offsets / steps)
+        biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
+        largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
+        largest = max(largest, SMALLEST_RANGE)
+        offset = max(0, math.floor(-math.log2(largest) * steps))
+        fmt = dataclasses.replace(self.format, offset=offset)
+        return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / steps)

@@ -15,7 +15,7 @@ from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.models.networks.architecture import Node
 from bmhw.models.operators.max_product import straight_through
 
-from .limits import SHIFT
+from .limits import FINE, SHIFT
 from .network import Encoder
 from .rounding import integers, round_half_up
 
@@ -28,11 +28,13 @@ class FoldedEnd(nn.Module):
     ``end``: as folded. The offset is the parameter ``octaves``, rounded to the code's steps. When it moves, a code
     stands for less by as much (:attr:`moved`), which those who read it make good: so only what saturates, and what is
     too small, has a share in its gradient, as in learned step sizes (Esser et al., arXiv 1902.08153, whose factor of
-    the gradient it has too). ``code_values``: (2^B,), ``node``: whose values it encodes.
+    the gradient it has too). ``code_values``: (2^B,), ``node``: whose values it encodes, ``fine``: (channels,), steps
+    that each channel's offset has above it.
     """
 
-    def __init__(self, end: LinearEnd, code_values: Tensor, node: Node):
+    def __init__(self, end: LinearEnd, code_values: Tensor, node: Node, fine: Tensor):
         super().__init__()
+        self.register_buffer("fine", fine.float())
         self.end = end
         self.octaves = nn.Parameter(torch.tensor(end.offset / (1 << end.log.fraction)))
         self.gradient_share = (np.prod(node.shape) * end.log.maximum) ** -0.5
@@ -60,21 +62,21 @@ class FoldedEnd(nn.Module):
         return self.steps - self.end.offset
 
     def forward(self, y: Tensor, quantised: bool = True, moved: Tensor | None = None) -> Tensor:
-        """Values of the codes of integers y; ``moved``: of the codes that y was made of, which makes y so much
-        larger."""
+        """Values of the codes of integers y (batch, channels, height, width); ``moved``: of the codes that y was made
+        of, which makes y so much larger."""
         steps = 1 << self.end.log.fraction
-        real = torch.relu(y * 2.0**-self.end.out_fraction)
+        offset = (self._offset(moved) if quantised else self.end.offset) + self.fine.view(-1, 1, 1)
+        real = torch.relu(y * 2.0**-self.end.out_fraction) * torch.exp2(offset / steps)
         if not quantised:
-            return real * 2.0 ** (self.end.offset / steps)
-        offset = self._offset(moved)
+            return real
         codes = self._codes(y.detach(), offset.detach().long())
-        return straight_through((real * torch.exp2(offset / steps)).clamp(max=1), self.code_values[codes])
+        return straight_through(real.clamp(max=1), self.code_values[codes])
 
     def _offset(self, moved: Tensor | None) -> Tensor:
         return self.steps if moved is None else self.steps - moved
 
     def _codes(self, y: Tensor, offset: Tensor) -> Tensor:
-        """``LinearEnd.compute`` with this offset."""
+        """``LinearEnd.compute`` with these offsets."""
         end, log = self.end, self.end.log
         octaves = (-(offset >> log.fraction)).clamp(0, end.reach)
         seen = torch.minimum(y.clamp(min=0).long(), 1 << (octaves + end.out_fraction)) >> self.shifts[octaves]
@@ -89,12 +91,12 @@ class FoldedEnd(nn.Module):
 class FoldedEncoder(nn.Module):
     """See :class:`.network.Encoder`; gives values of codes (-1..1) of integers (batch, channels, height, width).
 
-    ``shift``: (channels,).
+    ``shift``, ``fine``: (channels,).
     """
 
-    def __init__(self, end: LinearEnd, code_values: Tensor, node: Node, shift: Tensor):
+    def __init__(self, end: LinearEnd, code_values: Tensor, node: Node, shift: Tensor, fine: Tensor):
         super().__init__()
-        self.end = FoldedEnd(end, code_values, node)
+        self.end = FoldedEnd(end, code_values, node, fine)
         self.smallest = float(code_values[0])
         self.register_buffer("shift", shift)
 
@@ -107,4 +109,4 @@ class FoldedEncoder(nn.Module):
         return torch.where(negative, -magnitudes, magnitudes)
 
     def to_integer(self) -> Encoder:
-        return Encoder(self.end.to_integer(), integers(self.shift, SHIFT))
+        return Encoder(self.end.to_integer(), integers(self.shift, SHIFT), integers(self.end.fine, FINE))

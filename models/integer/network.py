@@ -39,6 +39,15 @@ def per_channel(values: Integers) -> Integers:
     return values.reshape(1, -1, 1, 1)
 
 
+def channels_codes(end: LinearEnd, y: Integers, fine: Integers, axis: int) -> Integers:
+    """Codes of linear integers, of whose channels (an axis) each has an offset ``fine`` steps above that of ``end``."""
+    codes = np.empty_like(y)
+    for steps in np.unique(fine):
+        channels = (*(slice(None),) * axis, fine == steps)
+        codes[channels] = dataclasses.replace(end, offset=end.offset + int(steps)).compute(y[channels])
+    return codes
+
+
 @dataclass(frozen=True)
 class NeuronVectors:
     """One neuron's inputs on real images, for a bench.
@@ -64,7 +73,8 @@ class IntegerLayer:
     ``wired`` too, where ``sign`` is no port but says which maximum of its group an input is wired to (:meth:`slots`);
     ``biases``: port name -> (channels,). ``shift``: (input channels,), the right shift that makes ``bits``
     bits of what comes in. ``exponent``: (channels,); an output integer y stands for the real number
-    ``y * 2^exponent``.
+    ``y * 2^exponent``. ``fine``: (channels,), of a layer that gives codes behind a linear end (else None): what each
+    neuron's offset has above that of ``format``, so that all channels' codes stand for numbers of about one scale.
     """
 
     node: Node
@@ -73,6 +83,7 @@ class IntegerLayer:
     biases: dict[str, Integers]
     shift: Integers
     exponent: Integers
+    fine: Integers | None = None
 
     @property
     def channels(self) -> int:
@@ -91,6 +102,12 @@ class IntegerLayer:
     def gives_codes(self) -> bool:
         """Whether the outputs are log codes: of a logarithmic end, or of a linear one with its ReLU and log2."""
         return self.format.result == "code"
+
+    def neuron(self, channel: int) -> BmFormat | MacFormat:
+        """The format of one neuron: that of the layer, with an offset of its own."""
+        if self.fine is None:
+            return self.format
+        return dataclasses.replace(self.format, offset=self.format.offset + int(self.fine[channel]))
 
     def slots(self, channel: int) -> Integers:
         """The inputs of a neuron in the order of its ports: of layout ``wired`` those with positive weights first, in
@@ -173,7 +190,9 @@ class IntegerLayer:
         for sign, groups in zip(fmt.branches, maxima, strict=True):
             for group in range(fmt.groups):  # one after the other: their linear numbers are eight bytes each
                 y += sign * self._exp2_table[groups[:, group]]
-        return fmt.code_of(y) if self.gives_codes else y
+        if not self.gives_codes:
+            return y
+        return fmt.code_of(y) if self.fine is None else channels_codes(fmt.end, y, self.fine, 0)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -209,7 +228,7 @@ class IntegerLayer:
             return y
         with np.errstate(divide="ignore"):
             codes = np.log2(np.maximum(y, 0) * 2.0**-fmt.out_fraction) * (1 << fmt.log_fraction)
-        return (codes + fmt.activation.maximum + fmt.offset).clip(min=0)
+        return (codes + fmt.activation.maximum + self.neuron(channel).offset).clip(min=0)
 
     def _real_maxima(self, channel: int, group: slice, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The signed sum of a group's maxima of products, in units of full scale times the largest weight."""
@@ -268,7 +287,8 @@ class IntegerLayer:
             weights[port] = rounded(weights[port], fmt.weight.maximum, coarse.weight.maximum)
         for port in set(biases) & {"bias1", "bias2"}:
             biases[port] = rounded(biases[port], fmt.full_scale, coarse.full_scale)
-        return dataclasses.replace(self, format=coarse, weights=weights, biases=biases)
+        fine = None if self.fine is None else round_shift(self.fine, np.int64(step))
+        return dataclasses.replace(self, format=coarse, weights=weights, biases=biases, fine=fine)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
         """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums, rounded."""
@@ -324,15 +344,20 @@ class Threshold:
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """log2 of linear integers, once for all layers that take their codes: ``end`` of the magnitudes of what is left
-    behind the right shift of each channel, ``shift`` (channels,), with the sign kept."""
+    behind the right shift of each channel, with the sign kept.
+
+    ``shift`` (channels,): what is left of the integers has about the bits of ``end``; ``fine`` (channels,): steps that
+    are added to the offset of ``end``, so that the codes of all channels stand for numbers of about one scale.
+    """
 
     end: LinearEnd
     shift: Integers
+    fine: Integers
 
     def compute(self, values: Integers) -> Integers:
         """Codes of integers (batch, channels, height, width), negative where these are."""
         shifted = round_shift(values, per_channel(self.shift))
-        codes = self.end.compute(np.abs(shifted))
+        codes = channels_codes(self.end, np.abs(shifted), self.fine, 1)
         return np.where(shifted < 0, -codes, codes)
 
 
@@ -447,9 +472,10 @@ class IntegerNetwork:
             source = layer.node.inputs[0]
             if layer.takes_codes and source in self.encoders:
                 end, log = self.encoders[source].end, layer.format.activation
-                offset = round_shift(np.int64(end.offset), np.int64(end.log.fraction - log.fraction))
+                dropped = np.int64(end.log.fraction - log.fraction)
+                offset, fine = round_shift(np.int64(end.offset), dropped), round_shift(encoders[source].fine, dropped)
                 end = dataclasses.replace(end, log=log, offset=int(offset))
-                encoders[source] = dataclasses.replace(encoders[source], end=end)
+                encoders[source] = dataclasses.replace(encoders[source], end=end, fine=fine)
         return dataclasses.replace(self, layers=layers, encoders=encoders)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerNetwork":
@@ -509,9 +535,10 @@ class IntegerNetwork:
                    if port in chosen.format.inputs_of}
         inputs |= {port: values[channel] for port, values in chosen.biases.items()}
         expected = outputs[channel, positions]
-        if not np.array_equal(expected, chosen.format.compute(**inputs)):
+        neuron = chosen.neuron(channel)
+        if not np.array_equal(expected, neuron.compute(**inputs)):
             raise RuntimeError(f"The integer layer {layer} and its format disagree: this is a bug")
-        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, x[:, positions].T), slots)
+        return NeuronVectors(neuron, inputs, expected, chosen.real(channel, x[:, positions].T), slots)
 
     @cached_property
     def _sampled(self) -> dict[str, tuple[Integers, Integers]]:

@@ -28,7 +28,7 @@ from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
 
 from .folded_end import FoldedEncoder, FoldedEnd
-from .limits import BIAS, EXPONENT, SHIFT, THRESHOLD
+from .limits import BIAS, EXPONENT, FINE, SHIFT, THRESHOLD
 from .network import IntegerLayer, IntegerNetwork, Threshold
 from .rounding import integers, round_half_up
 
@@ -115,7 +115,7 @@ class FoldedLayer(nn.Module):
     code is a little less than 1: what is above is clamped, which costs less than an octave of range for all others.
 
     ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
-    full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`. A layer that
+    full scale 2^out_fraction; ``shift``, ``exponent`` and ``fine``: see :class:`.integer.IntegerLayer`. A layer that
     gives codes has outputs that are the codes' values, 0..1, and a layer that takes codes takes such values (with the
     sign of signed inputs); with a logarithmic end it has two biases instead, the candidates of its maxima in the unit
     of the weights. ``gradient_norm``: the p of the p-norms whose gradient it trains with; None: that of the maxima.
@@ -130,6 +130,7 @@ class FoldedLayer(nn.Module):
         biases: tuple[Tensor, ...],
         shift: Tensor,
         exponent: Tensor,
+        fine: Tensor | None = None,
     ):
         super().__init__()
         self.node, self.layout, self.format = node, layout, fmt
@@ -160,7 +161,7 @@ class FoldedLayer(nn.Module):
                 every = np.arange(states)
                 ends = self.code_values[torch.from_numpy(fmt.log_subtract.compute(every[:, None], every).ravel())]
             self.register_buffer("end_values", ends, persistent=False)
-        self.end = FoldedEnd(fmt.end, self.code_values, node) if self.gives_codes and not self.logarithmic else None
+        self.end = None if fine is None else FoldedEnd(fmt.end, self.code_values, node, fine)
 
     @property
     def output_bits(self) -> int:
@@ -354,6 +355,7 @@ class FoldedLayer(nn.Module):
             biases=biases,
             shift=integers(self.shift, SHIFT),
             exponent=integers(self.exponent, EXPONENT),
+            fine=None if self.end is None else integers(self.end.fine, FINE),
         )
 
 

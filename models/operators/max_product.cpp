@@ -27,8 +27,6 @@ typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
 typedef float UnalignedFloats __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int32_t Ints __attribute__((vector_size(kLanes * sizeof(int32_t))));
 typedef int16_t Shorts __attribute__((vector_size(kLanes * sizeof(int16_t))));
-typedef int16_t UnalignedShorts
-    __attribute__((vector_size(kLanes * sizeof(int16_t)), aligned(sizeof(int16_t)), may_alias));
 
 struct Shape {
     int64_t batch, channels, height, width, outputs, kernel_height, kernel_width, stride, padding, out_height, out_width;
@@ -144,12 +142,16 @@ float tap_gradients(int64_t positions, int16_t index, float side, float weight, 
     for (; j + kWide <= positions; j += kWide)
         for (int v = 0; v < kVectorsOf; ++v) {
             const int64_t at = j + v * kLanes;
-            const Ints won = __builtin_convertvector(*reinterpret_cast<const UnalignedShorts *>(winners + at), Ints);
-            const Floats came = *reinterpret_cast<const UnalignedFloats *>(gradient + at) * side;
-            const Floats taken = won == index ? came : Floats{};
-            auto *to = reinterpret_cast<UnalignedFloats *>(x_gradient + at);
-            *to = *to + taken * weight;
-            sums[v] += taken * *reinterpret_cast<const UnalignedFloats *>(x + at);
+            Shorts narrow;
+            Floats came, value, to;
+            std::memcpy(&narrow, winners + at, sizeof narrow);
+            std::memcpy(&came, gradient + at, sizeof came);
+            std::memcpy(&value, x + at, sizeof value);
+            std::memcpy(&to, x_gradient + at, sizeof to);
+            const Floats taken = __builtin_convertvector(narrow, Ints) == index ? came * side : Floats{};
+            to += taken * weight;
+            sums[v] += taken * value;
+            std::memcpy(x_gradient + at, &to, sizeof to);
         }
     float lanes[kWide];
     std::memcpy(lanes, sums, sizeof lanes);

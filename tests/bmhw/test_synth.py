@@ -222,14 +222,32 @@ def test_the_layer_boundary_is_that_of_the_layers(capsys, monkeypatch):
         assert list(found[neuron]["parts"])[-1] == end and "log2" not in found[neuron]["parts"]
 
 
+@pytest.mark.parametrize("latency", ["1", "2"])
+def test_elements_are_compared(capsys, latency):
+    found = figures(capsys, "--boundary", "element", "--form", "serial", "--compare", "--bits", "4", "--inputs", "36",
+                    "--branches", "signed", "--sums", "clamped", "--flush", "9", "--latency", latency)
+    mac, bm = found["mac"], found["bm"]
+    assert list(mac["parts"])[:2] == ["products", "accumulator"] and list(bm["parts"])[:2] == ["sums", "maxima"]
+    # what is held: two maxima of 4 bits, 12 bits that hold 9 products; a register between holds a sum, a product
+    held = 0 if latency == "1" else 1
+    assert (bm["flip_flops"], mac["flip_flops"]) == (8 + 4 * held, 12 + 8 * held)
+    assert mac["latency_cycles"] == bm["latency_cycles"] == int(latency)
+    assert "gates_per_input" not in bm and bm["gates"] < mac["gates"]
+
+
 @pytest.mark.parametrize("arguments, words", [
+    (["--boundary", "element"], ["Boundary element needs form serial", "parallel"]),
+    (["--boundary", "element", "--form", "serial", "--combine", "logarithmic"], ["combine must be linear"]),
+    (["--boundary", "element", "--form", "serial", "--flush", "3"], ["--flush 3 needs --neuron mac", "bm"]),
+    (["--neuron", "mac", "--flush", "3"], ["--flush 3 needs --boundary element", "neuron"]),
+    (["--boundary", "element", "--form", "serial", "--latency", "3"], ["must be 1 or 2 cycles, not 3"]),
     (["--neuron", "mac", "--requantize", "shift"], ["--requantize shift needs --boundary layer", "neuron"]),
     (["--requantize", "shift", "--boundary", "layer"], ["--requantize shift needs --neuron mac", "bm"]),
     (["--end", "select", "--neuron", "mac"], ["--end select needs --neuron bm", "mac"]),
     (["--end", "select", "--bits", "16"], ["End select is for maxima of 9 bits or fewer", "17"]),
     (["--boundary", "layr"], ["neuron, layer", "layr", "did you mean layer?"]),
 ])
-def test_options_of_the_layer_boundary(arguments, words):
+def test_options_of_other_boundaries(arguments, words):
     result = command(*arguments)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     for word in words:

@@ -13,6 +13,7 @@ from bmhw.errors import RunError, UsageError
 from bmhw.flow.cache import Cache
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import Comparator
+from bmhw.hdl.arithmetic.compressors import MultiOperandAdder
 from bmhw.hdl.arithmetic.logarithm import Normalizer
 from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA, MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
@@ -122,6 +123,12 @@ class TestRewriting:
     @pytest.mark.parametrize("block", [Comparator(width=7), Normalizer(width=9)], ids=lambda block: block.block_name)
     def test_blocks_are_proven_equal(self, block):
         assert equivalent(plain_rtlil(type(block)(width=block.width), "gold"), block_to_verilog(block, "gate"))
+
+    def test_a_block_of_many_ports_is_proven_equal(self):
+        """Yosys breaks the line of its ports."""
+        adder = {"operands": ((1, False, False),) * 40, "width": 6}
+        gate = block_to_verilog(MultiOperandAdder(**adder), "gate")
+        assert equivalent(plain_rtlil(MultiOperandAdder(**adder), "gold"), gate)
 
     @pytest.mark.parametrize(("kind", "parameters"), [
         *[(ADDERS[name], {"width": 5, "carry_in": True}) for name in ADDERS],

@@ -67,9 +67,10 @@ def test_thresholds_are_parameters_of_one_size_at_any_width(tiny_architecture, l
     assert ((sizes[0] / sizes[1]).log2().abs() <= 4).all()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("layout", ["auto", "signed", "wired", "mac"])
-def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, images):
-    network, result, pixels = folded(tiny_architecture, layout, Quantisation(), images)
+def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, groups, images):
+    network, result, pixels = folded(tiny_architecture, layout, Quantisation(groups=groups), images)
     result.quantised = False
     with torch.no_grad():
         torch.testing.assert_close(result(pixels), network(pixels / 256), rtol=1e-4, atol=1e-5)
@@ -114,7 +115,7 @@ def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
                        if port in layer.format.inputs_of}
             biases = {port: np.full(len(x), codes[channel]) for port, codes in layer.biases.items()}
             inputs = layer.ports(x[:, slots])
-            expected = layer.format.compute(**inputs, **weights, **biases)
+            expected = layer.neuron(channel).compute(**inputs, **weights, **biases)
             assert np.array_equal(outputs[:, channel], expected), (name, channel)
 
 

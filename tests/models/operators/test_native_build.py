@@ -27,6 +27,11 @@ def results():
     for groups in (1, 5):
         values = max_product_difference(x, w, 1, 1, groups, implementation="native")
         found += [values, *torch.autograd.grad(values, (x, w), direction)]
+    wide = torch.randn(5, 6, 17, 19, generator=generator).requires_grad_()
+    pair = torch.randn(2, 7, 6, 1, 1, generator=generator).requires_grad_()
+    values = max_product_difference(wide, pair, 1, 0, 2, implementation="native")
+    gradient = torch.randn(values.shape, generator=generator)
+    found += [values, *torch.autograd.grad(values, (wide, pair), gradient)]
     for precision in ("float32", "bfloat16"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(VARIABLE, precision)
@@ -34,7 +39,10 @@ def results():
             dtype = smoothed.powers_dtype(x)
             x_scale, x_powers = smoothed._Compiled.powers(x.detach(), 15.0, dtype)
             w_scale, w_powers = smoothed._Compiled.powers(w.detach().abs().flatten(0, 1), 15.0, dtype)
-        sums = (torch.rand(37, 38, 6, 7, generator=generator) ** 15).to(dtype)
+        sums = torch.rand(37, 38, 6, 7, generator=generator)
+        for _ in range(4):  # to the 16th power, which PyTorch's own takes by other ways in other threads
+            sums = sums * sums
+        sums = sums.to(dtype)
         sums = sums.contiguous(memory_format=torch.channels_last)
         for groups in (1, 2):  # of 19 outputs and of 9
             part = sums[:, : 38 // (2 * groups) * 2 * groups].contiguous(memory_format=torch.channels_last)
