@@ -125,7 +125,7 @@ def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> Trained
         if name not in given:
             raise UsageError(f"--{next(iter(given))} needs --{name} as well")
     for option in format_options:
-        if getattr(args, option):
+        if getattr(args, option) is not None:
             raise UsageError(f"{_flag(option)} contradicts --model {args.model}, which brings its own format")
     count = _ACTIVATIONS if args.vectors is None else args.vectors
     return load_neuron(**given, count=count, seed=args.seed)

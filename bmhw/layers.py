@@ -12,8 +12,8 @@ from bmhw.flow.engine import Engine
 from bmhw.flow.files import check_writable, deliver_json
 from bmhw.flow.liberty import load_library
 from bmhw.flow.scripts import OBJECTIVES
-from bmhw.hdl.checks import not_one_of
-from bmhw.hdl.formats.choices import COMBINES, REQUANTIZATIONS, SUMS
+from bmhw.hdl.checks import check_range, not_one_of
+from bmhw.hdl.formats.choices import COMBINES, REQUANTIZATIONS, SUMS, ZEROS
 from bmhw.measure.layer_formats import Neurons, TrainedNeurons
 from bmhw.measure.layer_results import layers_result
 from bmhw.measure.layers import LayerMeasurement
@@ -33,13 +33,15 @@ examples:
       the 22 convolutions at 8 bits, gates x depth as small as possible
   python -m bmhw.layers --log-bits 5 --branches signed --liberty cells.lib.gz --json layers.json
       5-bit log codes against 8-bit multipliers, also in gate equivalents and ns
+  python -m bmhw.layers --bits 4 --branches signed --groups 4 --objective balanced
+      4-bit codes, the maxima in four groups of input channels
   python -m bmhw.layers --network mnist-lenet-5bit --mac-bits 5
       a trained network with its own neurons, convolutions and dense layers
 """
 
 # Options that a trained network's card decides: attribute of the parsed arguments -> field of Neurons.
 _CARDS = {name: name for name in ("bm_bits", "log_bits", "log_fraction", "branches", "sums", "maximum_bits",
-                                  "linear_maximum_bits", "combine")} | {"bits": "bm_bits"}
+                                  "linear_maximum_bits", "combine", "groups", "zero")} | {"bits": "bm_bits"}
 
 
 def parser() -> Parser:
@@ -80,7 +82,14 @@ def parser() -> Parser:
                         help="the same of layers with a linear result (default: --maximum-bits)")
     result.add_argument("--combine", choices=(AUTO, *COMBINES),
                         help="BM layers before a code: linear end, logarithmic where it can be built, or the better "
-                             "one for the objective (default: auto)")
+                             "one for the objective, with --groups the linear one (default: auto)")
+    result.add_argument("--groups", type=number, metavar="G",
+                        help="BM layers: groups of input channels, each with its own maxima, whose exponentials are "
+                             "added; where G doesn't divide a layer's channels, their largest divisor below it "
+                             "(default: 1)")
+    result.add_argument("--zero", choices=ZEROS,
+                        help="BM layers: what code 0 stands for, the smallest step or 0 exactly (default: step, with "
+                             "--groups exact)")
     result.add_argument("--layers", metavar="NAME,...", help="only these layers (default: all)")
     liberty_option(result)
     jobs_option(result, "layers")
@@ -127,12 +136,13 @@ def _neurons(args: argparse.Namespace, chosen: Network, layers: Sequence[Layer])
         "mac_bits": bits if args.mac_bits is None else args.mac_bits, "mac_weight_bits": args.mac_weight_bits,
         "objective": args.objective, "requantize": args.requantize}
     given = {option: value for option in _CARDS if (value := getattr(args, option)) is not None}
-    if chosen.formats is None:
-        fields = {option: value for option, value in given.items() if option != "bits"}
-        neurons = Neurons(**options, **{"bm_bits": bits, **fields})
-    else:
-        neurons = _trained(chosen, layers, given, options)
     try:
+        check_range("Number of groups", given.get("groups", 1), 1)
+        if chosen.formats is None:
+            fields = {option: value for option, value in given.items() if option != "bits"}
+            neurons = Neurons(**options, **{"bm_bits": bits, **fields})
+        else:
+            neurons = _trained(chosen, layers, given, options)
         for layer in layers:
             neurons.mac(layer), neurons.bm(layer)
     except ValueError as error:

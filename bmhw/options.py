@@ -2,6 +2,7 @@
 """The options that several commands share, and what they mean: designs, comparisons, runs."""
 
 import argparse
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,22 @@ from bmhw.flow.synthesis import processors
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
+from bmhw.hdl.checks import check_range
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import BOUNDARIES, COMBINES, ELEMENT, LAYOUTS, REQUANTIZATIONS, SUMS
+from bmhw.hdl.formats.choices import (
+    BOUNDARIES,
+    COMBINES,
+    ELEMENT,
+    LARGEST_BIAS_BITS,
+    LAYOUTS,
+    REQUANTIZATIONS,
+    SUMS,
+    ZEROS,
+)
 from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.hdl.neurons.design import FORMS, Design
-from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.neurons.design import FORMS, MOST_INPUTS, Design
+from bmhw.hdl.neurons.linear_ends import ENDS
 from bmhw.measure.selection import AUTO, choose
 
 from .errors import UsageError
@@ -37,6 +48,7 @@ MOST_JOBS = 1024
 _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
     "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
+    "groups": "groups", "zero": "zero",
 }
 # neuron -> options that choose an architecture of its own, beside the adder
 _ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
@@ -80,6 +92,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
                         help="linear inputs to linear output; as in a layer from activation code to activation code, "
                              "with the MAC neuron's requantisation; or what takes one input a cycle alone, without "
                              "an end (default: neuron)")
+    common.add_argument("--residual", type=number, nargs="?", const=True, metavar="BITS",
+                        help="a port r beside the bias, a signed number of so many bits that is added to the result, "
+                             "such as a residual sum; without BITS as wide as the bias (default: no such port)")
     common.add_argument("--form", choices=FORMS, default="parallel",
                         help="combinational, with registers behind each part, or one input a cycle "
                              "(default: %(default)s)")
@@ -106,17 +121,25 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--exp", choices=EXP2_METHODS,
                     help="exponential of the maxima (default: exact up to 12 bits)")
     bm.add_argument("--maximum", choices=(AUTO, *MAXIMA),
-                    help="architecture of the maxima (default: auto, the best one measured)")
+                    help="architecture of the maxima; unary: of few bits, handed step by step to the exponentials "
+                         "(default: auto, the best one measured)")
     bm.add_argument("--maximum-bits", type=number, metavar="B",
                     help="high bits of each sum that the maximum sees (default: all)")
     bm.add_argument("--sums", choices=SUMS,
                     help="sums of codes with one bit more, or log codes of the same width, 0 below the smallest "
                          "(default: full)")
+    bm.add_argument("--groups", type=number, metavar="G",
+                    help="maxima over a G-th of the inputs each, in the order of the ports, whose exponentials are all "
+                         "added; divides --inputs (default: 1, the paper's neuron)")
+    bm.add_argument("--zero", choices=ZEROS,
+                    help="what code 0 stands for: the smallest step, or 0 exactly (default: step with one group, exact "
+                         "with more)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
-    bm.add_argument("--end", choices=(AUTO, *LOG_ENDS),
-                    help="architecture of what follows the maxima: as the formula is written, or selected by their "
-                         "last bits, which arrive last (default: auto, the best one measured)")
+    bm.add_argument("--end", choices=(AUTO, *ENDS),
+                    help="architecture of what follows the maxima: as the formula is written; selected by their last "
+                         "bits, which arrive last; with a log2 that doesn't wait for the linear sum; or both (default: "
+                         "auto, the best one measured)")
 
     mac = parser.add_argument_group("MAC neuron only")
     mac.add_argument("--multiplier", choices=(AUTO, *MULTIPLIERS),
@@ -151,11 +174,17 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
     if args.flush is not None and args.boundary != ELEMENT:
         raise UsageError(f"--flush {args.flush} needs --boundary {ELEMENT}, not {args.boundary}")
     try:
+        # before the format looks for divisors of it
+        check_range("Number of inputs", args.inputs, 1, MOST_INPUTS)
         if neuron == "mac":
             number_format = MacFormat(**common, **_given({"requantize": args.requantize, "flush": args.flush}))
         else:
             fields = {field: getattr(args, option) for option, field in _BM_FIELDS.items()}
             number_format = BmFormat(**common, **_given(fields | {"layout": layout}))
+        if args.residual is not None:
+            width = number_format.bias_bits if args.residual is True else args.residual
+            check_range("Residual width in bits", width, 1, LARGEST_BIAS_BITS)
+            number_format = dataclasses.replace(number_format, residual_bits=width)
         given = {name: getattr(args, name) for name in ("adder", *_ARCHITECTURES[neuron])
                  if getattr(args, name) not in (None, AUTO)}
         return Design(format=number_format, form=args.form, registers=registers_from(args.registers),

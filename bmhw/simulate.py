@@ -14,7 +14,7 @@ from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.checks import check_range
 from bmhw.hdl.neurons.design import FORMS, Design
-from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.neurons.linear_ends import ENDS
 from bmhw.measure.selection import AUTO
 from bmhw.show.progress import activity
 from bmhw.show.simulation import print_simulation, simulation_result
@@ -94,7 +94,7 @@ def parser() -> Parser:
     )
     trained.add_argument("--adder", choices=(AUTO, *ADDERS), help="architecture of the adders")
     trained.add_argument("--maximum", choices=(AUTO, *MAXIMA), help="architecture of a BM layer's maxima")
-    trained.add_argument("--end", choices=(AUTO, *LOG_ENDS), help="architecture of a BM layer's end")
+    trained.add_argument("--end", choices=(AUTO, *ENDS), help="architecture of a BM layer's end")
     trained.add_argument(
         "--multiplier", choices=(AUTO, *MULTIPLIERS), help="architecture of a MAC layer's multiplier"
     )

@@ -37,6 +37,8 @@ examples:
       gates, depth and parts of a bipolar morphological neuron with nine 8-bit inputs
   python -m bmhw.synth --compare --mac-bits 8 --bm-bits 5 --inputs 64 --liberty cells.lib.gz --json out.json
       both neurons at unequal widths, also in gate equivalents and ns of a cell library
+  python -m bmhw.synth --compare --boundary layer --bits 4 --inputs 64 --branches signed --groups 4
+      from code to code, the maxima in four groups of 16 inputs whose exponentials are added
 
 Results are kept in {cache_folder()}, which can always be deleted;
 BMHW_CACHE_DIR names another folder for it.

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .bm_candidates import Candidates, candidates_of, codes_of, maxima_of
+from .bm_outcome import Outcome
 from .table_entries import exp2_entries, log2_entries, roundings_of
 
 if TYPE_CHECKING:
     from bmhw.hdl.formats.bm import BmFormat
 
-__all__ = ["Coverage", "Uncovered", "maxima_of"]
+__all__ = ["Coverage", "Uncovered"]
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -32,26 +34,15 @@ _PLACES = 7
 _MOST = 4096
 
 
-def maxima_of(fmt: "BmFormat", inputs: dict[str, Integers]) -> list[Integers]:
-    """The maxima, before any bias."""
-    codes, negative = _codes(fmt, inputs)
-    return fmt.maxima(codes, negative, **{port: inputs[port] for port in inputs if port in ("k", "k1", "k2", "sign")})
-
-
-def _codes(fmt: "BmFormat", inputs: dict[str, Integers]) -> tuple[Integers, Booleans]:
-    if fmt.boundary == "neuron":
-        return fmt.log_codes(inputs["x"])
-    return inputs["c"], np.broadcast_to(np.equal(inputs.get("negative", 0), 1), inputs["c"].shape)
-
-
 @dataclass(frozen=True)
 class Uncovered:
     """What no vector has met yet, as values to aim at; ``roundings``: all of a linear end's.
 
-    ``pairs``: (any, 2) of a logarithmic end's two maxima, where they are few enough to try all.
+    ``sums``: of each group. ``pairs``: (any, 2) of a logarithmic end's two maxima, where they are few enough to try
+    all.
     """
 
-    sums: Integers
+    sums: tuple[Integers, ...]
     magnitudes: Integers
     distances: Integers
     pairs: Integers
@@ -67,8 +58,9 @@ class Coverage:
     activation and of its weight 0 and 1, each sign, and the digit by which it wins; each entry that log2, exp2 and the
     end read; each distance of two maxima, with the larger one's last bits, and with a result that is clamped, just not
     clamped or in between (logarithmic end); both sides of each rounding, saturation by each bit, negative results
-    (linear end); a bias that wins, bit by bit. For the trees in which candidates meet: each node that two candidates
-    reach with a bit of 1 in common that nobody else has.
+    (linear end); a bias that wins, bit by bit; each bit of a residual. For the trees in which candidates meet: each
+    node that two candidates reach with a bit of 1 in common that nobody else has. Where 0 is exact: each candidate that
+    only its activation's or its weight's 0 keeps from winning. All of that in each group, which has units of its own.
     """
 
     def __init__(self, fmt: "BmFormat"):
@@ -81,11 +73,14 @@ class Coverage:
         self._count = 1  # item 0 stands for none
         self._covered = np.ones(1, dtype=bool)
         self._sums = np.arange(fmt.full_scale + 1)
+        self._zeros = fmt.zero == "exact" and fmt.sums == "full"
+        if self._zeros:
+            self._sums = self._sums[self._sums != 1]  # of two codes one would be 0
         self._magnitudes = np.arange(fmt.x.maximum + 1 if fmt.boundary == "neuron" else 0)
         # every entry is an item from the start, so that it can be aimed at
         if fmt.combine == "linear":
             for table, entries in enumerate(exp2_entries(fmt.exp2_unit, self._sums)):
-                self._family(("exp2", table), 3 * (int(entries.max()) + 1))
+                self._family(("exp2", table), fmt.groups * 3 * (int(entries.max()) + 1))
         if len(self._magnitudes):
             for table, entries in enumerate(log2_entries(fmt.log2_unit, self._magnitudes)):
                 self._family(("log2", table), 2 * (int(entries.max()) + 2))
@@ -144,7 +139,7 @@ class Coverage:
             if family in entries:
                 entries[family] += size
         if fmt.combine == "linear":
-            each.append(entries["exp2"] // 3 * (2 if fmt.result == "code" else 1) // maxima)
+            each.append(entries["exp2"] // fmt.groups // 3 * (2 if fmt.result == "code" else 1) // maxima)
         else:
             # (few distances: several times, since the last bits select among planes that are joined by OR)
             entries_met = ((self.far + 1) >> fmt.dropped_bits) << self.last
@@ -158,19 +153,21 @@ class Coverage:
     def uncovered(self) -> Uncovered:
         fmt = self.fmt
 
-        def of(family: str, values: Integers, entries: tuple[Integers, ...], each: int) -> Integers:
+        def of(family: str, values: Integers, entries: tuple[Integers, ...], each: int, groups: int = 1,
+               ) -> tuple[Integers, ...]:
+            """The values that read an entry which is still missing, of each of so many groups."""
             if not len(values):
-                return values
-            new = np.zeros(len(values), dtype=bool)
+                return (values,) * groups
+            new = np.zeros((groups, len(values)), dtype=bool)
             for table, entry in enumerate(entries):
-                missing = self._missing((family, table), self._sizes[family, table]).reshape(-1, each).any(axis=1)
-                new |= missing[entry]
-            return values[new]
+                missing = self._missing((family, table), self._sizes[family, table]).reshape(groups, -1, each)
+                new |= missing.any(axis=2)[:, entry]
+            return tuple(values[row] for row in new)
 
-        sums = self._sums[:0]
+        sums = (self._sums[:0],) * fmt.groups
         if fmt.combine == "linear":
-            sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 3)
-        magnitudes = of("log2", self._magnitudes, log2_entries(fmt.log2_unit, self._magnitudes), 2)
+            sums = of("exp2", self._sums, exp2_entries(fmt.exp2_unit, self._sums), 3, fmt.groups)
+        (magnitudes,) = of("log2", self._magnitudes, log2_entries(fmt.log2_unit, self._magnitudes), 2)
         distances = results = np.array([], dtype=np.int64)
         pairs = np.zeros((0, 2), dtype=np.int64)
         if fmt.combine == "logarithmic":
@@ -185,7 +182,8 @@ class Coverage:
             pairs = self._pairs[new]
             distances = np.concatenate([distances, np.resize(never, len(distances) * (len(never) > 0))])
         elif fmt.result == "code":
-            entries = of("end", self._results, log2_entries(fmt.end_log2, self._results), 1) << fmt.end_shift
+            (entries,) = of("end", self._results, log2_entries(fmt.end_log2, self._results), 1)
+            entries = entries << fmt.end_shift
             missing = self._missing(("rounding",), 2 * len(self.roundings)).reshape(-1, 2)
             results = np.concatenate([entries[entries > 0], self.roundings[missing[:, 0]] - 1,
                                       self.roundings[missing[:, 1]]])
@@ -193,7 +191,8 @@ class Coverage:
 
     def choose(self, inputs: dict[str, Integers], drafts: int) -> Integers:
         """Of each ``drafts`` rows the one that covers most that is new; these are covered from now on."""
-        items = np.stack(list(self._items(inputs)), axis=1)
+        rows = len(next(iter(inputs.values())))
+        items = np.concatenate([column.reshape(rows, -1) for column in self._items(inputs)], axis=1)
         chosen = []
         for start in range(0, len(items), drafts):
             new = (~self._covered[items[start : start + drafts]]).sum(axis=1)
@@ -202,86 +201,61 @@ class Coverage:
         return np.array(chosen)
 
     def _items(self, inputs: dict[str, Integers]) -> Iterator[Integers]:
-        """Columns of items, one item or 0 for each vector."""
-        fmt, rows = self.fmt, len(next(iter(inputs.values())))
-        row, step = np.arange(rows), 1 << fmt.dropped_bits
-        codes, negative = _codes(fmt, inputs)
+        """Items, or 0 for none: arrays of shape (vectors,) or (vectors, groups)."""
+        fmt = self.fmt
+        codes, negative = codes_of(fmt, inputs)
         maxima = maxima_of(fmt, inputs)
-        biases = {port: inputs[port] for port in ("bias", "bias1", "bias2") if port in inputs}
-        output = fmt.combined(maxima, **biases)
+        outcome = Outcome(fmt, inputs, maxima)
+        # the first input of each group
+        first = np.arange(0, fmt.inputs, fmt.group_inputs)
 
         def item(key: tuple, size: int, index: Integers, valid: Booleans) -> Integers:
             start = self._family(key, size)
             return np.where(valid, start + index, 0)
 
-        final = list(maxima)
-        if fmt.combine == "logarithmic":
-            cleared = [inputs[port] & -step for port in ("bias1", "bias2")]
-            final = [np.maximum(m, bias) for m, bias in zip(maxima, cleared, strict=True)]
-        shown = []
-        for branch, maximum in enumerate(final):
-            both = []
-            for change in (-step, step):
-                changed = list(final)
-                changed[branch] = np.clip(maximum + change, 0, fmt.full_scale)
-                if fmt.combine == "logarithmic":
-                    other = fmt.log_subtract.compute(*changed)
-                else:
-                    other = fmt.combined(changed, **biases)
-                both.append(other != output)
-            shown.append(both)
-
-        units = []  # whether one unit less, or one more, of an exponential shows
-        if fmt.combine == "linear":
-            for change in (-1, 1):
-                bias = np.clip(inputs["bias"] + change, fmt.bias.minimum, fmt.bias.maximum)
-                units.append(fmt.combined(final, bias=bias) != output)
-
-        sums, enters = self._candidates(inputs, codes, negative)
-        for branch, (candidates, enter) in enumerate(zip(sums, enters, strict=True)):
-            down, up = shown[branch]
+        for branch, candidates in enumerate(candidates_of(fmt, inputs)):
+            down, up = outcome.shown[branch]
             w = branch % len(self.weights)
-            entered = np.where(enter, candidates, -1)
-            winner = entered.argmax(axis=1)
-            best = entered[row, winner]
-            entered[row, winner] = -1
-            follower = entered.argmax(axis=1)
-            second = np.maximum(entered[row, follower], 0)
-            entered[row, follower] = -1
-            third = np.maximum(entered.max(axis=1), 0) >> fmt.dropped_bits
+            entered = np.where(candidates.enter, candidates.sums, -1)
+            winner, best = _take_largest(entered)
+            follower, second = _take_largest(entered)
+            second = np.maximum(second, 0)
+            third = np.maximum(entered.max(axis=2), 0) >> fmt.dropped_bits
             if fmt.combine == "logarithmic":
-                second = np.maximum(second, inputs[f"bias{branch + 1}"])
+                second = np.maximum(second, inputs[f"bias{branch + 1}"][:, np.newaxis])
             best_seen, second_seen = best >> fmt.dropped_bits, second >> fmt.dropped_bits
             alone = best_seen > second_seen
+            place = first + winner
 
             # by which digit: 0 for a tie
             digit = _bit_length(np.maximum(best_seen, 0) ^ second_seen)
             digits = fmt.maximum_bits + 1
             adverse = (second_seen >> np.maximum(digit - 2, 0) & 1) == 1
-            index = (winner * digits + digit) * 2 + adverse
+            index = (place * digits + digit) * 2 + adverse
             valid = down & (best_seen >= second_seen) & (best >= 0)
             yield item(("digit", branch), fmt.inputs * digits * 2, index, valid)
 
             # where the two meet in a tree, with bits that they have in common and the third has not
             level = np.maximum(_bit_length(winner ^ follower), 1)
-            node = (1 << max(fmt.inputs - 1, 1).bit_length() - level) + (winner >> level)
+            nodes = 1 << max(fmt.group_inputs - 1, 1).bit_length()
+            node = np.arange(fmt.groups) * nodes + (nodes >> level) + (winner >> level)
             met = down & (second_seen > third)
             for bit in range(fmt.maximum_bits):
                 common = (best_seen ^ second_seen) >> bit == 0
                 valid = met & common & (best_seen >> bit & 1 == 1) & ((best_seen ^ third) >> bit > 0)
                 index = node * fmt.maximum_bits + bit
-                yield item(("node", branch), fmt.maximum_bits << max(fmt.inputs - 1, 1).bit_length(), index, valid)
+                yield item(("node", branch), fmt.groups * nodes * fmt.maximum_bits, index, valid)
 
-            code = codes[row, winner]
-            weight = inputs[self.weights[w]][row, winner]
+            code = np.take_along_axis(codes, place, axis=1)
+            weight = np.take_along_axis(inputs[self.weights[w]], place, axis=1)
             raw = code + weight - fmt.sum_origin
             for bit in range(fmt.weight_bits):
                 value = weight >> bit & 1
                 seen = raw + np.where(value == 1, -1, 1) * (1 << bit) >> fmt.dropped_bits
                 valid = alone & np.where(value == 1, down & (seen < best_seen), up & (seen > best_seen))
-                index = (winner * fmt.weight_bits + bit) * 2 + value
+                index = (place * fmt.weight_bits + bit) * 2 + value
                 yield item(("weight", branch), fmt.inputs * fmt.weight_bits * 2, index, valid)
-            activation = inputs[self.activation][row, winner]
+            activation = np.take_along_axis(inputs[self.activation], place, axis=1)
             for bit in range(self.activation_bits):
                 value = activation >> bit & 1
                 if self.activation == "c":
@@ -293,12 +267,14 @@ class Coverage:
                     other = fmt.log2_unit.compute(np.abs(flipped))
                 seen = other + weight - fmt.sum_origin >> fmt.dropped_bits
                 valid = alone & np.where(seen < best_seen, down, up) & (seen != best_seen)
-                index = (winner * self.activation_bits + bit) * 2 + value
+                index = (place * self.activation_bits + bit) * 2 + value
                 yield item(("activation", branch), fmt.inputs * self.activation_bits * 2, index, valid)
             if fmt.layout == "signed" or fmt.signed_inputs:
-                sign = inputs["sign"][row, winner] if "sign" in inputs else 0
-                index = winner * 4 + sign * 2 + negative[row, winner]
+                sign = np.take_along_axis(inputs["sign"], place, axis=1) if "sign" in inputs else 0
+                index = place * 4 + sign * 2 + np.take_along_axis(negative, place, axis=1)
                 yield item(("sign", branch), fmt.inputs * 4, index, alone & down)
+            if self._zeros:
+                yield item(("zero", branch), fmt.inputs * 2, *self._left_out(branch, candidates, codes, best, outcome))
             if self.activation == "x":
                 magnitude = np.abs(activation)
                 for table, entry in enumerate(log2_entries(fmt.log2_unit, magnitude)):
@@ -306,43 +282,58 @@ class Coverage:
                     yield item(("log2", table), size, entry * 2, alone & down)
                     yield item(("log2", table), size, entry * 2 + 1, alone & up)
             if fmt.combine == "linear":
-                for table, entry in enumerate(exp2_entries(fmt.exp2_unit, final[branch])):
+                for table, entry in enumerate(exp2_entries(fmt.exp2_unit, maxima[branch])):
                     size = self._sizes["exp2", table]
-                    yield item(("exp2", table), size, entry * 3, entry >= 0)
-                    for unit, visible in enumerate(units, 1):
-                        yield item(("exp2", table), size, entry * 3 + unit, visible)
+                    index = np.arange(fmt.groups) * (size // fmt.groups) + entry * 3
+                    yield item(("exp2", table), size, index, entry >= 0)
+                    for unit, visible in enumerate(outcome.units, 1):
+                        yield item(("exp2", table), size, index + unit, visible[:, np.newaxis])
             else:
-                bias = inputs[f"bias{branch + 1}"]
+                bias = inputs[f"bias{branch + 1}"][:, np.newaxis]
                 wins = bias >> fmt.dropped_bits > np.maximum(maxima[branch] >> fmt.dropped_bits, 0)
                 for bit in range(fmt.dropped_bits, fmt.sum_bits):
                     value = bias >> bit & 1
                     valid = wins & np.where(value == 1, down, up)
                     yield item(("bias", branch), fmt.sum_bits * 2, bit * 2 + value, valid)
-        yield from self._end_items(item, final, output, inputs, shown)
+        yield from self._end_items(item, inputs, outcome)
 
-    def _end_items(self, item, final: list[Integers], output: Integers, inputs, shown) -> Iterator[Integers]:
-        fmt = self.fmt
+    def _left_out(self, branch: int, candidates: Candidates, codes: Integers, best: Integers,
+                  outcome: Outcome) -> tuple[Integers, Booleans]:
+        """Which candidate would win if 0 weren't exact, and by whose 0; whether that would show."""
+        place, largest = _take_largest(np.where(candidates.left_out, candidates.sums, -1))
+        place = place + np.arange(0, self.fmt.inputs, self.fmt.group_inputs)
+        seen = np.maximum(np.maximum(largest, best), 0) & -(1 << self.fmt.dropped_bits)
+        valid = outcome.would_show(branch, seen) & (largest > best)
+        return place * 2 + (np.take_along_axis(codes, place, axis=1) == 0), valid
+
+    def _end_items(self, item, inputs: dict[str, Integers], outcome: Outcome) -> Iterator[Integers]:
+        fmt, output = self.fmt, outcome.output
         _, code = fmt.output
         for bit in range(code.bits):
             yield item(("output",), code.bits * 2, bit * 2 + (output >> bit & 1), np.ones(len(output), dtype=bool))
+        for bit in range(fmt.residual_bits):
+            value = inputs["r"] >> bit & 1
+            change = (1 - 2 * value) * (-1 if bit == fmt.residual_bits - 1 else 1) << bit
+            yield item(("residual",), fmt.residual_bits * 2, bit * 2 + value,
+                       outcome.of_linear(outcome.y + change) != output)
         if fmt.combine == "logarithmic":
-            distance, last, rest = self._distance_items(final[0], final[1])
-            yield item(("distance",), (self.far + 1) << self.last, (distance << self.last) + last,
-                       shown[0][0] & shown[0][1])
+            first, second = (maximum[:, 0] for maximum in outcome.maxima)
+            distance, last, rest = self._distance_items(first, second)
+            down, up = (shown[:, 0] for shown in outcome.shown[0])
+            yield item(("distance",), (self.far + 1) << self.last, (distance << self.last) + last, down & up)
             for key, index in rest.items():
-                yield item(key, self._sizes[key], index, final[0] > final[1])
+                yield item(key, self._sizes[key], index, first > second)
             end = fmt.log_subtract
             # the other way round nothing is left, though there would be without the comparison
-            reverse = np.minimum(final[1] - final[0], self.far)
-            yield item(("reverse",), self.far + 1, reverse, (reverse >= 0) & (final[0] - end.origin + end.offset > 0))
+            reverse = np.minimum(second - first, self.far)
+            yield item(("reverse",), self.far + 1, reverse, (reverse >= 0) & (first - end.origin + end.offset > 0))
         elif fmt.result == "code":
-            terms = (s * fmt.exp2_unit.compute(m) for s, m in zip(fmt.branches, final, strict=True))
-            y = sum(terms, start=inputs["bias"])
+            y = outcome.y
             everywhere = np.ones(len(y), dtype=bool)
             over = y >> fmt.out_fraction
             yield item(("over",), 1 << fmt.y.bits - fmt.out_fraction, np.maximum(over, 0), everywhere & (over > 0))
             yield item(("under",), fmt.y.bits + 1, _bit_length(np.maximum(-y, 0)), y < 0)
-            seen = np.clip(y, 0, 1 << fmt.out_fraction) >> fmt.end_shift
+            seen = np.clip(y, 0, fmt.end.full_scale) >> fmt.end_shift
             for table, entry in enumerate(log2_entries(fmt.end_log2, seen)):
                 yield item(("end", table), self._sizes["end", table], entry, y > 0)
             behind = np.searchsorted(self.roundings, y, side="right")
@@ -372,26 +363,13 @@ class Coverage:
                 items["bit", bit] = met * 2 + value
         return distance, last, items
 
-    def _candidates(self, inputs, codes: Integers, negative: Booleans) -> tuple[list[Integers], list[Booleans]]:
-        """Of each maximum the candidates' sums, and which of them enter it."""
-        fmt, n = self.fmt, self.fmt.inputs
 
-        def add(code, port):
-            return np.maximum(code + inputs[port] - fmt.sum_origin, 0)
-
-        everyone = np.ones(codes.shape, dtype=bool)
-        if fmt.layout == "wired":
-            first = np.broadcast_to(np.arange(n) < fmt.positive_inputs, codes.shape)
-            return [add(codes, "k")] * 2, [first, ~first]
-        if fmt.layout == "signed":
-            minus = negative ^ (inputs["sign"] == 1)
-            return [add(codes, "k")] * 2, [~minus, minus]
-        positive = np.where(negative, 0, codes)
-        result = [add(positive, "k1"), add(positive, "k2")]
-        if fmt.layout == "bipolar":
-            opposite = np.where(negative, codes, 0)
-            result += [add(opposite, "k1"), add(opposite, "k2")]
-        return result, [everyone] * len(result)
+def _take_largest(sums: Integers) -> tuple[Integers, Integers]:
+    """Where the largest of the last axis is, and what it is; -1 is left in its place."""
+    place = sums.argmax(axis=-1)[..., np.newaxis]
+    largest = np.take_along_axis(sums, place, axis=-1)
+    np.put_along_axis(sums, place, -1, axis=-1)
+    return place[..., 0], largest[..., 0]
 
 
 def _bit_length(values: Integers) -> Integers:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .addends import addends
+
 if TYPE_CHECKING:
     from bmhw.hdl.formats.mac import MacFormat
 
@@ -23,7 +25,7 @@ def mac_vectors(fmt: "MacFormat", count: int, generator: np.random.Generator) ->
     """``count`` vectors of a multiply-accumulate neuron, drawn from ``generator``.
 
     Inputs and weights are random, weights of either sign or of one, in all orders of magnitude. The bias, which is
-    free, then moves the sum where it shows most:
+    free, then moves the sum where it shows most (with a residual, :func:`~bmhw.sim.addends.addends`):
 
     - linear result: to a multiple of each power of two, or to one less (a carry through every column, or none), or
       anywhere.
@@ -41,8 +43,7 @@ def mac_vectors(fmt: "MacFormat", count: int, generator: np.random.Generator) ->
     else:
         taken, y, scale = _at_boundaries(fmt, sums, generator)
     rows = np.arange(count)
-    bias = np.clip(y - sums[rows, taken], fmt.bias.minimum, fmt.bias.maximum)
-    result = {"x": x[rows, taken], "w": w[rows, taken], "bias": bias}
+    result = {"x": x[rows, taken], "w": w[rows, taken], **addends(fmt, y - sums[rows, taken], generator)}
     return result if scale is None else result | {"scale": scale}
 
 

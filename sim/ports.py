@@ -13,7 +13,7 @@ from .vectors import value_range
 if TYPE_CHECKING:
     from bmhw.hdl.neurons.design import Design
 
-__all__ = ["CONTROLS", "PORT_NAMES", "Port", "ports_of"]
+__all__ = ["CONTROLS", "PORT_NAMES", "Port", "input_order", "ports_of"]
 
 CONTROLS = {
     "parallel": (),
@@ -103,13 +103,15 @@ def ports_of(design: "Design") -> list[Port]:
 
 
 def _mac_meanings(number_format: MacFormat) -> dict[str, tuple[str, str | None]]:
+    residual = ", plus r" if number_format.residual_bits else ""
     return {
         "x": ("inputs", None),
         "w": ("weights", None),
         "bias": ("bias", None),
+        "r": ("residual, added to the sum", None),
         "scale": ("factor of the requantisation", None),
-        "y": ("sum of x * w over the inputs, plus bias", None),
-        "z": ("the sum of x * w and the bias, behind ReLU and requantisation", None),
+        "y": (f"sum of x * w over the inputs, plus bias{residual}", None),
+        "z": (f"the sum of x * w and the bias{residual}, behind ReLU and requantisation", None),
     }
 
 
@@ -118,24 +120,39 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
     linear = f"integer / 2^{number_format.out_fraction}"
     weight = f"2^((code - {number_format.weight.maximum}) / 2^{fraction})"
     code = f"2^((code - {number_format.activation.maximum}) / 2^{fraction}), code 0 stands for 0"
+    if number_format.zero == "exact":
+        weight += ", code 0 stands for 0"
     candidate = f"2^((code - {number_format.full_scale}) / 2^{fraction})"
     magnitudes = "log codes of the weights' magnitudes"
+    grouped = number_format.groups > 1
     if number_format.layout == "wired":
-        magnitudes += f", the first {number_format.positive_inputs} positive, the others negative"
+        magnitudes += f", the first {number_format.positive_inputs}{' of each group' if grouped else ''} positive, "
+        magnitudes += "the others negative"
+    order = f", {input_order(number_format)}" if grouped else ""
     return {
-        "x": ("inputs, linear", f"integer / 2^{number_format.x.magnitude_bits}"),
-        "c": ("log codes of the inputs' magnitudes", code),
+        "x": (f"inputs, linear{order}", f"integer / 2^{number_format.x.magnitude_bits}"),
+        "c": (f"log codes of the inputs' magnitudes{order}", code),
         "negative": ("signs of the inputs, 1 is negative", "-1 if negative else 1"),
         "k1": ("log codes of the weights' positive parts", weight),
         "k2": ("log codes of the weights' negative parts", weight),
         "k": (magnitudes, weight),
         "sign": ("signs of the weights, 1 is negative", "-1 if sign else 1"),
         "bias": ("bias, linear", linear),
+        "r": ("residual, linear, added to the output", linear),
         "bias1": ("one more candidate of the first maximum (the positive one)", candidate),
         "bias2": ("one more candidate of the second maximum (the negative one)", candidate),
         "y": ("output, linear", linear),
         "z": ("output, log code", code),
     }
+
+
+def input_order(number_format: BmFormat) -> str:
+    """Which elements of the ports each group has, in words."""
+    groups, size = number_format.groups, number_format.group_inputs
+    if groups == 1:
+        return "one group"
+    return f"{groups} groups of {size} {'input' if size == 1 else 'inputs'}, group g has elements " + (
+        "g" if size == 1 else f"{size} * g to {size} * g + {size - 1}")
 
 
 PORT_NAMES = frozenset(_CONTROL_MEANINGS) | _mac_meanings(MacFormat(inputs=1, bits=2)).keys() | _bm_meanings(

@@ -53,8 +53,6 @@ def _bipartite_entries(table: "Bipartite", index: Integers) -> tuple[Integers, I
 
 def roundings_of(fmt: "BmFormat") -> Integers:
     """Of a linear end that gives a code: the smallest result of each code that occurs, but for code 0."""
-    inputs = np.arange((1 << fmt.end_log2.bits) + 1)
-    codes = fmt.end_log2.compute(inputs)
-    codes = np.where(inputs > 0, np.clip(codes + fmt.offset, 0, fmt.activation.maximum), 0)
+    codes = fmt.code_of(np.arange((1 << fmt.end_log2.bits) + 1) << fmt.end_shift)
     changes = np.flatnonzero(np.diff(codes)) + 1
     return (changes if len(changes) else np.array([1])) << fmt.end_shift

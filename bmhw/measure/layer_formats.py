@@ -10,6 +10,7 @@ from typing import Any
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION
 from bmhw.hdl.formats.mac import MacFormat
+from bmhw.models.networks.groups import groups_of
 
 from .networks import Layer, Network
 from .selection import AUTO
@@ -25,11 +26,13 @@ class Neurons:
     (None: ``bm_bits``, which is the width of linear inputs and half that of a linear result), ``log_fraction`` their
     bits behind the point (None: as many as span the linear numbers).
     ``branches``: ``relu`` (where the inputs allow it, else ``bipolar``), ``signed``, or ``wired`` (where the inputs
-    allow it and are an even number, else ``signed``). ``objective``: see
+    allow it and are an even number, two a group at least, else ``signed``). ``objective``: see
     :func:`~bmhw.measure.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
     ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.neurons.BmFormat`; ``linear_maximum_bits``: the
     same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
-    better one for the objective.
+    better one for the objective, with more than one group the linear one. ``groups`` of input channels that each BM
+    layer is to have (see :func:`~bmhw.models.networks.groups.groups_of`), ``zero``: what their code 0 stands for (None:
+    0 with groups, else a step).
     """
 
     mac_bits: int = 8
@@ -44,12 +47,19 @@ class Neurons:
     maximum_bits: int | None = None
     linear_maximum_bits: int | None = None
     combine: str = AUTO
+    groups: int = 1
+    zero: str | None = None
+
+    def layer_groups(self, layer: Layer) -> int:
+        """How many groups the layer's BM neurons have."""
+        return groups_of(layer.channels, self.groups)
 
     def layout(self, layer: Layer) -> str:
         """The BM layout that the layer's inputs allow."""
         if self.branches == "relu":
             return "relu" if layer.nonnegative else "bipolar"
-        if self.branches == "wired" and layer.nonnegative and layer.fan_in % 2 == 0:
+        paired = layer.fan_in % 2 == 0 and layer.fan_in // self.layer_groups(layer) > 1
+        if self.branches == "wired" and layer.nonnegative and paired:
             return "wired"
         return "signed"
 
@@ -67,13 +77,15 @@ class Neurons:
         common = {"inputs": layer.fan_in, "bits": self.bm_bits, "log_bits": self.log_bits,
                   "log_fraction": self.log_fraction, "layout": self.layout(layer),
                   "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
-                  "sums": self.sums, "maximum_bits": maximum_bits}
-        linear = BmFormat(**common)
+                  "sums": self.sums, "maximum_bits": maximum_bits, "groups": self.layer_groups(layer)}
+        zero = "exact" if self.zero is None and self.groups > 1 else self.zero
+        linear = BmFormat(**common, zero=zero)
         fits = (layer.output == "code" and linear.layout != "bipolar"
                 and linear.log_fraction <= LOG_SUBTRACT_FRACTION)
-        if not fits or self.combine == "linear":
+        open_end = self.combine == AUTO and self.groups == 1 and linear.zero == "step"
+        if not fits or not (open_end or self.combine == "logarithmic"):
             return [linear]
-        logarithmic = BmFormat(**common, combine="logarithmic")
+        logarithmic = BmFormat(**common, zero=self.zero, combine="logarithmic")
         return [logarithmic] if self.combine == "logarithmic" else [linear, logarithmic]
 
 
@@ -102,17 +114,24 @@ class TrainedNeurons(Neurons):
                    log_fraction=common("log_fraction"), sums=common("sums"), combine=common("combine", "code"),
                    branches=next((name for name in ("wired", "relu") if name in layouts), "signed"),
                    maximum_bits=common("maximum_bits", "code") or common("maximum_bits"),
-                   linear_maximum_bits=common("maximum_bits", "linear"), **options)
+                   linear_maximum_bits=common("maximum_bits", "linear"), groups=common("groups"), zero=common("zero"),
+                   **options)
 
     def layout(self, layer: Layer) -> str:
         return getattr(self.formats[layer.name], "layout", "mac")
+
+    def layer_groups(self, layer: Layer) -> int:
+        return getattr(self.formats[layer.name], "groups", 1)
 
     def bm(self, layer: Layer) -> list[BmFormat]:
         """The card's format between what precedes and what follows the layer; none for a multiply-accumulate layer."""
         fmt = self.formats[layer.name]
         if isinstance(fmt, MacFormat):
             return []
-        return [dataclasses.replace(fmt, inputs=layer.fan_in, boundary="layer", result=layer.output)]
+        # a sample of a layer has another fan-in, which the groups may not divide
+        most = layer.fan_in // 2 if fmt.layout == "wired" else layer.fan_in
+        groups = groups_of(layer.fan_in, min(fmt.groups, most))
+        return [dataclasses.replace(fmt, inputs=layer.fan_in, boundary="layer", result=layer.output, groups=groups)]
 
     def contradiction(self, given: Mapping[str, Any], layers: Iterable[Layer]) -> tuple[str, str, Any] | None:
         """The first of the ``given`` fields of :class:`Neurons` that a layer's format contradicts: (field, layer, what
@@ -125,7 +144,11 @@ class TrainedNeurons(Neurons):
                     or (name == "combine" and (value == AUTO or layer.output == "linear" or fmt.layout == "bipolar"))):
                 continue  # the option says nothing of this layer
             said = getattr(fmt, _FIELDS.get(name, name))
-            if said != (Neurons(branches=value).layout(layer) if name == "branches" else value):
+            if name == "branches":
+                value = Neurons(branches=value, groups=fmt.groups).layout(layer)
+            elif name == "groups":
+                value = groups_of(layer.channels, value)
+            if said != value:
                 return name, layer.name, said
         return None
 

@@ -85,7 +85,11 @@ class LayerMeasurement:
         small = [_sample(layer) for layer in compared if self._needs_sample(layer)]
         choice = _CHOICE[self.explore] if small else 0
         samples = self._run(self._sampled, small, jobs, lambda share: progress(share * choice))
-        pairs = self._run(lambda layer: self._pair(layer, samples.get(self._kind(_sample(layer)), [])), compared, jobs,
+
+        def sampled(layer: Layer) -> list[_Candidate] | str:
+            return samples[self._kind(_sample(layer))] if self._needs_sample(layer) else []
+
+        pairs = self._run(lambda layer: self._pair(layer, sampled(layer)), compared, jobs,
                           lambda share: progress(share * (1 - choice)))
         return [self._row(layer, pairs.get(self._kind(layer), "multiply-accumulate in this network"))
                 for layer in layers]
@@ -234,7 +238,7 @@ class LayerMeasurement:
         row: dict[str, Any] = {
             "name": layer.name, "fan_in": layer.fan_in, "kernel": layer.kernel, "inputs": layer.inputs,
             "outputs": layer.outputs, "stride": layer.stride, "layout": self.neurons.layout(layer),
-            "output": layer.output,
+            "groups": self.neurons.layer_groups(layer), "output": layer.output,
         }
         if isinstance(pair, str):
             return {**row, "mac": None, "bm": None, "ratio": None, "error": pair}
@@ -244,7 +248,8 @@ class LayerMeasurement:
 
 def _sample(layer: Layer) -> Layer:
     """The layer, or one of 64 inputs that is like it."""
-    return layer if layer.fan_in <= FLAT_INPUTS else dataclasses.replace(layer, kernel=1, inputs=FLAT_INPUTS)
+    return layer if layer.fan_in <= FLAT_INPUTS else dataclasses.replace(
+        layer, kernel=1, inputs=FLAT_INPUTS, channels=FLAT_INPUTS)
 
 
 def _architecture(design: Design) -> dict[str, str]:

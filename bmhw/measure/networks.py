@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bmhw.errors import UsageError
 from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import set_default
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.files.store import list_models, read_formats
 from bmhw.models.networks.architecture import Architecture, Node, resnet_v2
@@ -19,6 +20,7 @@ class Layer:
     """A convolution or a dense layer as hardware: ``outputs`` neurons of ``fan_in`` inputs.
 
     ``kernel``: height and width of the window, 1 for a dense layer, which has all values in front of it as ``inputs``.
+    ``channels``: of the input, of which groups are made (None: as many as ``inputs``).
     ``nonnegative``: whether all inputs are known to be >= 0. ``output``: ``code`` if the next layer's activation
     code follows, ``linear`` if what follows takes the number itself: a residual sum, a pool, the choice of the class.
     """
@@ -30,6 +32,10 @@ class Layer:
     stride: int
     nonnegative: bool
     output: str
+    channels: int | None = None
+
+    def __post_init__(self):
+        set_default(self, "channels", self.inputs)
 
     @property
     def fan_in(self) -> int:
@@ -56,7 +62,7 @@ def layers_of(architecture: Architecture, dense: bool = False) -> tuple[Layer, .
             kernel, inputs = 1, architecture.fan_in(node)
         return Layer(name=node.name, kernel=kernel, inputs=inputs, outputs=node.channels, stride=node.stride,
                      nonnegative=architecture.nonnegative(source.name),
-                     output="code" if gives_codes(node.name) else "linear")
+                     output="code" if gives_codes(node.name) else "linear", channels=source.channels)
 
     return tuple(layer(node) for node in architecture.nodes
                  if node.operation == "conv" or (dense and node.operation == "dense"))

@@ -16,7 +16,7 @@ from typing import Any
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.hdl.neurons.log_ends import LOG_ENDS
+from bmhw.hdl.neurons.linear_ends import refusal
 
 __all__ = ["AUTO", "MAC_MULTIPLIERS", "MARGIN", "SCRIPT_OF", "Contenders", "choose", "contenders", "cost", "ranking",
            "rows", "shape"]
@@ -82,8 +82,7 @@ def _nearest(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str],
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and row["script"] in (scripts or (SCRIPT_OF[objective],))
                and all(row["architecture"].get(name, value) == value for name, value in given.items())
-               and ("end" not in row["architecture"]
-                    or wanted["maximum_bits"] <= LOG_ENDS[row["architecture"]["end"]].most_bits)]
+               and (wanted["neuron"] == "mac" or not refusal(fmt, *map(row["architecture"].get, ("maximum", "end"))))]
     fitting = [row for row in fitting if row["combine"] == wanted["combine"]] or fitting
     measures = [name for name in ("bits", "maximum_bits", "inputs") if wanted[name] is not None]
 

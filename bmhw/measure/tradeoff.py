@@ -39,7 +39,8 @@ def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> 
         bm_bits=chosen["bits"], log_bits=chosen["log_bits"], log_fraction=chosen.get("log_fraction"),
         branches="relu" if training["layout"] == "auto" else training["layout"], objective=objective,
         sums=chosen.get("sums", "full"), maximum_bits=chosen.get("maximum_bits"),
-        linear_maximum_bits=chosen.get("linear_maximum_bits"), combine=chosen.get("combine", "linear"))
+        linear_maximum_bits=chosen.get("linear_maximum_bits"), combine=chosen.get("combine", "linear"),
+        groups=chosen.get("groups", 1), zero=chosen.get("zero"))
 
 
 def on_frontier(rows: Sequence[Mapping[str, Any]]) -> list[bool]:

@@ -21,6 +21,9 @@ def print_layers(result: dict[str, Any]) -> None:
     table = plain_table()
     for heading in ("layer", "layout", "output"):
         table.add_column(heading)
+    grouped = any(row["groups"] > 1 for row in result["layers"])
+    if grouped:
+        table.add_column("groups", justify="right")
     extra = [_UNITS[name] for name in cells]
     figures = ["gates", "depth", *extra]
     for heading in ("fan-in", "outputs", *(f"{n} {f}" for n in ("MAC", "BM") for f in figures),
@@ -30,7 +33,8 @@ def print_layers(result: dict[str, Any]) -> None:
     table.add_column("MAC architecture")
     table.add_column("BM architecture")
     for row in result["layers"]:
-        start = [row["name"], row["layout"], row["output"], f"{row['fan_in']:,}", str(row["outputs"])]
+        groups = [str(row["groups"])] if grouped else []
+        start = [row["name"], row["layout"], row["output"], *groups, f"{row['fan_in']:,}", str(row["outputs"])]
         if row["ratio"] is None:
             # behind the figures, where the table has room for words
             table.add_row(*start, *[""] * (len(table.columns) - len(start) - 1), row["error"])
@@ -52,10 +56,12 @@ def print_layers(result: dict[str, Any]) -> None:
                 line[-2:] = [f"{part[n]['gates']:,}" for n in ("mac", "bm")]
                 if "delay_ns" in cells:
                     line[3], line[3 + len(figures)] = (f"{part[n]['delay_ns']:.2f}" for n in ("mac", "bm"))
-                table.add_row(f"total, {name}", "", "", "", "", *line, *_ratios(part["ratio"], cells), style="bold")
+                ratios = _ratios(part["ratio"], cells)
+                table.add_row(f"total, {name}", *[""] * (4 + grouped), *line, *ratios, style="bold")
     claim = result["claim"]
     gates, depth = ("{:.2f} to {:.2f}".format(*claim[name]) for name in ("gates", "depth"))
-    table.add_row(f"claim of {claim['source']}", *[""] * (4 + 2 * len(figures) + 2), gates, depth, style="italic")
+    empty = [""] * (4 + grouped + 2 * len(figures) + 2)
+    table.add_row(f"claim of {claim['source']}", *empty, gates, depth, style="italic")
     console = Console(highlight=False)
     console.print(Text(_title(result), style="bold"), soft_wrap=True)
     print_whole(table)
@@ -75,7 +81,9 @@ def _title(result: dict[str, Any]) -> str:
     fraction = result["log_fraction"]
     usual = result["log_bits"] is None and fraction is None
     codes = "" if usual else f", log codes {code_width(result['log_bits'] or result['bm_bits'], fraction)}"
-    bm = f"BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}"
+    groups = result["groups"]
+    in_groups = ", in groups as its layers say" if groups is None else f", {groups} groups" if groups > 1 else ""
+    bm = f"BM {result['bm_bits']} bits{codes}, {result['branches']}{_sums(result)}{in_groups}"
     own = " (formats from its card)" if result["formats"] == "card" else ""
     return f"{result['network']}: {mac}, against {bm}{own}; objective {result['objective']}"
 

@@ -94,7 +94,8 @@ def _comparisons(results: Sequence[dict[str, Any]]) -> list[str]:
             layout, mac_bits, bm_bits = kind(result)
             weights = f" x {result['mac_weight_bits']}" if result.get("mac_weight_bits") else ""
             codes = code_width(bm_bits, result.get("log_fraction"))
-            cells = [f"`{layout}` {codes} bits against {mac_bits}{weights}", _sums(result, output),
+            groups = f" in {result['groups']} groups" if _grouped(result) else ""
+            cells = [f"`{layout}` {codes} bits{groups} against {mac_bits}{weights}", _sums(result, output),
                      result["objective"], result["requantize"], *(_range(found.get(name)) for name in _RATIOS),
                      _goal(result, output, found)]
             lines.append("| " + " | ".join(cells) + " |")
@@ -109,6 +110,11 @@ def _sums(result: dict[str, Any], output: str) -> str:
     return f"{result['sums']}, {bits} bits" if bits else f"{result['sums']}, all bits"
 
 
+def _grouped(result: dict[str, Any]) -> bool:
+    """Whether the layers' maxima are in groups; of an older run they aren't."""
+    return result.get("groups", 1) != 1
+
+
 def _range(values: tuple[float, float, float] | None) -> str:
     return "" if values is None else f"{values[0]:.2f} to {values[2]:.2f} ({values[1]:.2f})"
 
@@ -116,6 +122,8 @@ def _range(values: tuple[float, float, float] | None) -> str:
 def _goal(result: dict[str, Any], output: str, found: dict[str, tuple[float, float, float]]) -> str:
     layout, *widths = kind(result)
     stated: _Kind = ("signed" if layout == "wired" else layout, *widths)
+    if _grouped(result):
+        return ""
     goals = _GOALS.get(stated, {}).get(result["objective"], {})
     if output == "linear":
         path = {"depth": _LINEAR_PATHS[stated]} if "depth" in goals else {}

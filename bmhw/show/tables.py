@@ -152,7 +152,8 @@ def title(neuron: dict[str, Any]) -> str:
         kind = (f"BM {design['layout']}, {design['bits']} bits, log codes {design['log_bits']}."
                 f"{design['log_fraction']}" + (f", {design['maximum']} maximum" if "maximum" in design else ""))
     layer = {"layer": ", as in a layer", "element": ", an element"}.get(design["boundary"], "")
-    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs{layer}, {design['form']}"
+    groups = f" in {design['groups']} groups" if design.get("groups", 1) > 1 else ""
+    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs{groups}{layer}, {design['form']}"
 
 
 def _count(value: float | None) -> str:

@@ -9,6 +9,7 @@ from bmhw.hdl.formats.conversions import Exp2
 
 from .logarithm import TABLE_LIMIT, BipartiteLookup
 from .lookup import Lookup
+from .reduction import any_of
 
 __all__ = ["Exp2Block"]
 
@@ -26,12 +27,13 @@ class Exp2Block(Block):
     Parameters
     ----------
     exp2: the format object.
-    architecture: ``auto``, ``table``, ``shift`` or ``select``.
-    zero_bits: how many of the lowest bits of ``m`` are always 0; used by ``select``.
+    architecture: ``auto``, ``table``, ``shift``, ``select`` or ``unary``; the last one for a ``m`` that is given step
+        by step, by a :attr:`~bmhw.hdl.arithmetic.maxima.Maximum.unary` maximum.
+    zero_bits: how many of the lowest bits of ``m`` are always 0; used by ``select`` and ``unary``.
 
     Members
     -------
-    m : In(exp2.in_bits), 0 to full_scale
+    m : In(exp2.in_bits), 0 to full_scale; for ``unary`` In(2^(in_bits - zero_bits) - 1), without the zero bits
     e : Out(exp2.out_bits)
     """
 
@@ -44,12 +46,13 @@ class Exp2Block(Block):
         if architecture == "auto":
             architecture = "table" if exp2.in_bits <= TABLE_LIMIT else "shift"
         self.architecture = architecture
-        super().__init__({"m": In(exp2.in_bits), "e": Out(exp2.out_bits)})
+        width = (1 << exp2.in_bits - zero_bits) - 1 if self.architecture == "unary" else exp2.in_bits
+        super().__init__({"m": In(width), "e": Out(exp2.out_bits)})
 
     def elaborate(self, platform):
         m = Module()
         exp2 = self.exp2
-        if self.architecture in ("table", "select"):
+        if self.architecture in ("table", "select", "unary"):
             entries = tuple(map(int, exp2.compute(list(range(exp2.full_scale + 1)))))
         if self.architecture == "table":
             table = place(m, platform, "lookup", Lookup(table=entries, width=exp2.out_bits))
@@ -57,6 +60,9 @@ class Exp2Block(Block):
             return m
         if self.architecture == "select":
             m.d.comb += self.e.eq(self._select(m, platform, entries[::1 << self.zero_bits]))
+            return m
+        if self.architecture == "unary":
+            m.d.comb += self.e.eq(self._unary(entries[::1 << self.zero_bits]))
             return m
         # full_scale - m = shift * 2^F - f, with 0 <= f < 2^F: fraction bits and integer part of the exponent
         # both come from m + (2^k - full_scale), k large enough.
@@ -108,3 +114,15 @@ class Exp2Block(Block):
                 chosen.append(value)
             values = chosen
         return values[0]
+
+    def _unary(self, entries: tuple[int, ...]) -> Value:
+        """The entry of a ``m`` given step by step: a bit is 1 from the step where it becomes so up to the one where it
+        ends."""
+        reached = [Const(1, 1), *self.m]
+        bits = []
+        for bit in range(self.exp2.out_bits):
+            ones = [entry >> bit & 1 for entry in entries]
+            changes = [step for step, pair in enumerate(zip([0, *ones], [*ones, 0], strict=True)) if sum(pair) == 1]
+            bits.append(any_of(reached[first] & ~reached[end] if end < len(reached) else reached[first]
+                               for first, end in zip(changes[::2], changes[1::2], strict=True)))
+        return Cat(bits)

@@ -11,7 +11,8 @@ from .comparators import Comparator, CompareSelect, Select
 from .elimination import EliminationNode
 from .reduction import any_of
 
-__all__ = ["MAXIMA", "EliminationMaximum", "Maximum", "OnlineMaximum", "Radix4Maximum", "TreeMaximum"]
+__all__ = ["BINARY_MAXIMA", "MAXIMA", "EliminationMaximum", "Maximum", "OnlineMaximum", "Radix4Maximum", "TreeMaximum",
+           "UnaryMaximum"]
 
 
 class Maximum(Block):
@@ -32,11 +33,22 @@ class Maximum(Block):
     -------
     a : In(width * count), candidate 0 in the lowest bits
     enable : In(count), if ``masked``
-    m : Out(width)
+    m : Out(width), or of a :attr:`unary` one Out(2^width - 1)
     """
 
     radix: int | None = None
     """Candidates that a node of the tree takes; None: all of them, in one node."""
+
+    unary = False
+    """Whether the result is given step by step: bit j - 1 of ``m`` tells whether it is j or more."""
+
+    most_bits = 17
+    """The widest candidates that it is made for."""
+
+    @classmethod
+    def result_bits(cls, width: int) -> int:
+        """Bits of the result of candidates of a width: as many, or one a step above 0."""
+        return (1 << width) - 1 if cls.unary else width
 
     def __init__(self, *, width: int, count: int, masked: bool = False, clear: bool = False,
                  registers: tuple[int, ...] = ()):
@@ -44,7 +56,7 @@ class Maximum(Block):
         self.count = check_range("Number of candidates", count, 1)
         self.masked, self.clear = masked, clear
         self.check_registers(registers)
-        ports = {"a": In(width * count), "m": Out(width)}
+        ports = {"a": In(width * count), "m": Out(self.result_bits(width))}
         if masked:
             ports["enable"] = In(count)
         super().__init__(ports)
@@ -274,6 +286,38 @@ class OnlineMaximum(TreeMaximum):
     select = OnlineSelect
 
 
+class UnaryMaximum(Maximum):
+    """The maximum step by step, for few bits: no answer waits for another one.
+
+    For each number v above 0: does any candidate show all the ones of v? That is an AND and an OR a candidate. Who does
+    is v or more. With 2^j the lowest one of v, every number from v to v + 2^j - 1 shows them; so the maximum is v or
+    more if a candidate does, or if it is v + 2^j or more.
+    """
+
+    unary = True
+    most_bits = 4
+
+    def elaborate(self, platform):
+        m = Module()
+        steps = range(1, 1 << self.width)
+        shown = {v: Signal(self.count, name=f"show_{v}") for v in steps}
+        for v in steps:
+            lowest = v & -v
+            ones = Cat(self.a[i * self.width + lowest.bit_length() - 1] for i in range(self.count))
+            if v != lowest:
+                ones = ones & shown[v - lowest]
+            elif self.masked and not (self.clear and v << 1 > steps[-1]):
+                ones = ones & self.enable
+            m.d.comb += shown[v].eq(ones)
+        reached: dict[int, Value] = {}
+        for v in sorted(steps, key=lambda v: -(v & -v)):
+            following = v + (v & -v)
+            some = any_of(shown[v])
+            reached[v] = some | reached[following] if following in reached else some
+        m.d.comb += self.m.eq(Cat(reached[v] for v in steps))
+        return m
+
+
 MAXIMA: dict[str, type[Maximum]] = {
     "tree": TreeMaximum,
     "radix4": Radix4Maximum,
@@ -285,4 +329,8 @@ MAXIMA: dict[str, type[Maximum]] = {
     "digits4": Digit4Maximum,
     "online": OnlineMaximum,
     "operator": OperatorMaximum,
+    "unary": UnaryMaximum,
 }
+
+BINARY_MAXIMA = tuple(name for name, maximum in MAXIMA.items() if not maximum.unary)
+"""Those of any width that give the maximum as a number."""

@@ -28,8 +28,8 @@ from .choices import (
     nearest_divisors,
     set_default,
 )
-from .codes import EXACT_EXP2_FRACTION, EXACT_LIMIT, Integers, LinearCode, LogCode, default_fraction, default_method
-from .conversions import Exp2, Log2, LogSubtract
+from .codes import EXACT_EXP2_FRACTION, Integers, LinearCode, LogCode, default_fraction, default_method
+from .conversions import Exp2, LinearEnd, Log2, LogSubtract
 
 __all__ = ["BmFormat"]
 
@@ -297,35 +297,31 @@ class BmFormat:
         return self.groups > 1 or self.residual_bits > 0
 
     @cached_property
-    def end_octaves(self) -> int:
-        """Octaves above 1 that a linear end's log2 sees: those of y that a negative offset moves into the code."""
-        if not self.reaches_above_one or self.offset >= 0:
-            return 0
-        return min(-(self.offset >> self.log_fraction), (self.y.maximum >> self.out_fraction).bit_length())
+    def end(self) -> LinearEnd:
+        """ReLU and log2 of the linear result."""
+        reach = (self.y.maximum >> self.out_fraction).bit_length() if self.reaches_above_one else 0
+        return LinearEnd(out_fraction=self.out_fraction, log=self.activation, offset=self.offset, reach=reach,
+                         method=self.log2)
 
     @property
-    def end_full_scale(self) -> int:
-        """Where a linear end saturates."""
-        return 1 << (self.out_fraction + self.end_octaves)
+    def end_octaves(self) -> int:
+        """Octaves above 1 that a linear end's log2 sees: those of y that a negative offset moves into the code."""
+        return self.end.octaves
 
     @property
     def end_shift(self) -> int:
-        """Low bits of y that a linear end's log2 doesn't see: an exact one is a table of its high bits."""
-        return max(0, self.out_fraction + self.end_octaves - EXACT_LIMIT)
+        """Low bits of y that a linear end's log2 doesn't see."""
+        return self.end.shift
 
-    @cached_property
+    @property
     def end_log2(self) -> Log2:
-        """log2 of the (saturated, shifted) y of a linear end; where y reaches above 1, in a code of one bit more, which
-        ends where that of z does or below."""
-        log = LogCode(bits=self.log_bits + self.reaches_above_one, fraction=self.log_fraction)
-        return Log2(bits=self.out_fraction + self.end_octaves - self.end_shift, log=log, method=self.log2)
+        """log2 of the (saturated, shifted) y of a linear end."""
+        return self.end.log2
 
     @property
     def end_offset(self) -> int:
         """What is added to the code of a linear end's log2."""
-        if not self.reaches_above_one:
-            return self.offset
-        return self.offset + (self.end_octaves << self.log_fraction) - (1 << self.log_bits)
+        return self.end.code_offset
 
     @property
     def bias(self) -> LinearCode:
@@ -377,6 +373,11 @@ class BmFormat:
         if self.result == "code":
             return "z", LinearCode(bits=self.log_bits)
         return "y", self.y
+
+    def value(self, code: LogCode, codes: ArrayLike) -> NDArray[np.float64]:
+        """What codes of activations or weights stand for, at scale 1."""
+        codes = np.asarray(codes)
+        return np.where(codes > 0, code.value(codes), 0) if self.zero == "exact" else code.value(codes)
 
     # -- arithmetic, stage by stage
 
@@ -436,9 +437,7 @@ class BmFormat:
 
     def code_of(self, y: ArrayLike) -> Integers:
         """ReLU and log2 of a linear end: z of linear results, of any shape."""
-        y = np.asarray(y, dtype=np.int64)
-        codes = self.end_log2.compute(np.clip(y, 0, self.end_full_scale) >> self.end_shift)
-        return np.where(y > 0, np.clip(codes + self.end_offset, 0, self.activation.maximum), 0)
+        return self.end.compute(y)
 
     def compute(self, *, x: ArrayLike = 0, c: ArrayLike = 0, negative: ArrayLike = 0, bias: ArrayLike = 0,
                 bias1: ArrayLike = 0, bias2: ArrayLike = 0, r: ArrayLike = 0, **weights: Any) -> Integers:

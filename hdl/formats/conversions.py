@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversions between linear and logarithmic codes: log2, exp2, and log2 of a difference.
+"""Conversions between linear and logarithmic codes: log2, exp2, and the two ends that give a layer's codes.
 
 Each object states its integers exactly (``compute``); hardware, integer model and benches all call the same object.
 
@@ -17,7 +17,7 @@ from bmhw.hdl.checks import check_choice, check_range
 
 from .codes import EXACT_LIMIT, Integers, LogCode, log2_rounded
 
-__all__ = ["EXP2_METHODS", "LOG2_METHODS", "Bipartite", "Exp2", "Log2", "LogSubtract"]
+__all__ = ["EXP2_METHODS", "LOG2_METHODS", "Bipartite", "Exp2", "LinearEnd", "Log2", "LogSubtract"]
 
 LOG2_METHODS = ("exact", "mitchell", "piecewise")
 EXP2_METHODS = ("exact", "schraudolph", "piecewise")
@@ -263,3 +263,61 @@ class LogSubtract:
         a, b = np.broadcast_arrays(np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64))
         z = a - self.phi[np.maximum(a - b, 0)] - self.origin + self.offset
         return np.where(a > b, np.clip(z, 0, self.log.maximum), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearEnd:
+    """The linear end: ReLU and log2 of a linear number y into an activation's log code.
+
+    ``z = 0`` if y <= 0, else ``clamp(log2 y + offset, 0, 2^B - 1)``. y has ``out_fraction`` fraction bits; ``log`` is
+    the code of z, ``offset`` a constant of the layer in its steps, ``method`` that of log2. ``reach``: octaves above 1
+    that y may have. With 0, y saturates at 1. With more, log2 sees as many of them as a negative ``offset`` moves into
+    the code, and the code is clamped once, behind the offset. Of y's bits an exact log2 sees the 12 highest.
+    """
+
+    out_fraction: int
+    log: LogCode
+    offset: int = 0
+    reach: int = 0
+    method: str = "exact"
+
+    def __post_init__(self):
+        check_range("Fraction bits of a linear end", self.out_fraction, 1, 40)
+        check_range("Octaves above 1 of a linear end", self.reach, 0, 64 - self.out_fraction)
+        check_range("Offset", self.offset, -(1 << 17), 1 << 17)
+        check_choice("log2 method", self.method, LOG2_METHODS)
+
+    @cached_property
+    def octaves(self) -> int:
+        """Octaves above 1 that log2 sees."""
+        return min(-(self.offset >> self.log.fraction), self.reach) if self.offset < 0 else 0
+
+    @property
+    def full_scale(self) -> int:
+        """Where y saturates."""
+        return 1 << (self.out_fraction + self.octaves)
+
+    @property
+    def shift(self) -> int:
+        """Low bits of y that log2 doesn't see: an exact one is a table of its high bits."""
+        return max(0, self.out_fraction + self.octaves - EXACT_LIMIT)
+
+    @cached_property
+    def log2(self) -> Log2:
+        """log2 of the (saturated, shifted) y; with ``reach``, in a code of one bit more, which ends where that of z
+        does or below."""
+        log = LogCode(bits=self.log.bits + (self.reach > 0), fraction=self.log.fraction)
+        return Log2(bits=self.out_fraction + self.octaves - self.shift, log=log, method=self.method)
+
+    @property
+    def code_offset(self) -> int:
+        """What is added to the code of log2."""
+        if not self.reach:
+            return self.offset
+        return self.offset + (self.octaves << self.log.fraction) - (1 << self.log.bits)
+
+    def compute(self, y: ArrayLike) -> Integers:
+        """Codes z of linear results, of any shape."""
+        y = np.asarray(y, dtype=np.int64)
+        codes = self.log2.compute(np.clip(y, 0, self.full_scale) >> self.shift)
+        return np.where(y > 0, np.clip(codes + self.code_offset, 0, self.log.maximum), 0)

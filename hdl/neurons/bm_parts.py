@@ -7,7 +7,7 @@ Port names connect the parts: what one part calls ``c`` is what the next one rea
 import itertools
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Member, Out
 
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import CompareSelect
@@ -21,7 +21,7 @@ from bmhw.hdl.formats.choices import ONE_SUM
 
 __all__ = [
     "CodeSum", "Combine", "ExponentialPart", "LogarithmPart", "MaximaPart", "ReluLog2", "RunningMaximaPart",
-    "SumsPart",
+    "SummingPart", "SumsPart",
 ]
 
 
@@ -210,7 +210,9 @@ def _candidate_ports(fmt: BmFormat, inputs: int) -> dict[str, int]:
 
 
 class MaximaPart(Block):
-    """The maxima of each branch, one a group; with a logarithmic end the bias is one more candidate.
+    """The maximum of each branch; with a logarithmic end the bias is one more candidate.
+
+    Of several groups one maximum a group.
 
     Latency: combinational, or a cycle for each of ``registers``, levels of the maxima with registers behind them.
 
@@ -218,13 +220,14 @@ class MaximaPart(Block):
     -------
     s or s1, s2, ... and enter1, enter2 : In, as :class:`SumsPart` gives them
     bias1, bias2 : In(sum_bits), with a logarithmic end
-    m1, m2, ... : Out(groups * maximum_bits), group 0 in the lowest bits
+    m1, m2, ... : Out(groups * maximum_bits), group 0 in the lowest bits; of a unary maximum a bit a step
     """
 
     block_name = "maxima"
 
     def __init__(self, *, format: BmFormat, maximum: str, registers: tuple[int, ...] = ()):
         self.format, self.maximum = format, maximum
+        self.result_bits = MAXIMA[maximum].result_bits(format.maximum_bits)
         self.branches = range(1, len(format.branches) + 1)
         self.biased = format.combine == "logarithmic"
         self.unit = {"width": format.maximum_bits, "count": max(format.candidates) + self.biased,
@@ -233,7 +236,7 @@ class MaximaPart(Block):
         ports = {name: In(width) for name, width in _candidate_ports(format, format.inputs).items()}
         if self.biased:
             ports |= {f"bias{b}": In(format.sum_bits) for b in self.branches}
-        super().__init__({**ports, **{f"m{b}": Out(format.groups * format.maximum_bits) for b in self.branches}})
+        super().__init__({**ports, **{f"m{b}": Out(format.groups * self.result_bits) for b in self.branches}})
 
     @property
     def levels(self) -> int:
@@ -257,7 +260,7 @@ class MaximaPart(Block):
             unit = place(m, platform, name, MAXIMA[self.maximum](
                 **self.unit, clear=small[branch - 1], **({"registers": self.registers} if self.registers else {})))
             m.d.comb += [unit.a.eq(candidates),
-                         getattr(self, f"m{branch}").word_select(group, fmt.maximum_bits).eq(unit.m)]
+                         getattr(self, f"m{branch}").word_select(group, self.result_bits).eq(unit.m)]
             if fmt.masked:
                 m.d.comb += unit.enable.eq(enter)
         return m
@@ -304,20 +307,24 @@ class ExponentialPart(Block):
     ----------
     end: ``subtract`` for the usual architecture of an exponential, ``select`` for one that has few levels behind the
         last bits of the maxima.
+    maximum: architecture of the maxima; of a unary one the exponentials are, too, whatever the end.
 
     Members
     -------
-    m1, m2, ... : In(groups * maximum_bits)
+    m1, m2, ... : In, as :class:`MaximaPart` gives them
     e1, e2, ... : Out(groups * (out_fraction + 1))
     """
 
     block_name = "exp2"
 
-    def __init__(self, *, format: BmFormat, end: str):
-        self.format, self.end = format, end
+    def __init__(self, *, format: BmFormat, end: str, maximum: str = "tree"):
+        self.format = format
+        self.unary = MAXIMA[maximum].unary
+        self.maximum_bits = MAXIMA[maximum].result_bits(format.maximum_bits)
+        self.architecture = "unary" if self.unary else "select" if end == "select" else "auto"
         self.branches = range(1, len(format.branches) + 1)
         groups = format.groups
-        super().__init__({**{f"m{b}": In(groups * format.maximum_bits) for b in self.branches},
+        super().__init__({**{f"m{b}": In(groups * self.maximum_bits) for b in self.branches},
                           **{f"e{b}": Out(groups * format.exp2_unit.out_bits) for b in self.branches}})
 
     def elaborate(self, platform):
@@ -326,44 +333,63 @@ class ExponentialPart(Block):
         for branch, group in itertools.product(self.branches, range(fmt.groups)):
             name = f"exp2_{branch}" if fmt.groups == 1 else f"exp2_{branch}_{group}"
             unit = place(m, platform, name, Exp2Block(
-                exp2=fmt.exp2_unit, zero_bits=fmt.dropped_bits,
-                architecture="select" if self.end == "select" else "auto"))
-            maximum = getattr(self, f"m{branch}").word_select(group, fmt.maximum_bits)
+                exp2=fmt.exp2_unit, zero_bits=fmt.dropped_bits, architecture=self.architecture))
+            maximum = getattr(self, f"m{branch}").word_select(group, self.maximum_bits)
             m.d.comb += [
-                unit.m.eq(Cat(Const(0, fmt.dropped_bits), maximum)),
+                unit.m.eq(maximum if self.unary else Cat(Const(0, fmt.dropped_bits), maximum)),
                 getattr(self, f"e{branch}").word_select(group, fmt.exp2_unit.out_bits).eq(unit.e),
             ]
         return m
 
 
-class Combine(Block):
-    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias [+ r]``; of several groups, all
-    their exponentials, in one compressor.
+class SummingPart(Block):
+    """What adds up a linear result: of each group the exponentials with their signs; the bias, and a residual.
 
     Members
     -------
     e1, e2, ... : In(groups * (out_fraction + 1))
     bias : In(bias_bits), signed
     r : In(residual_bits), signed, if there are some
+    """
+
+    block_name = "combine"
+
+    def __init__(self, *, format: BmFormat, outputs: dict[str, Member]):
+        self.format = format
+        self.branches = range(1, len(format.branches) + 1)
+        self.scalars = {name: code for name, (code, count) in format.inputs_of.items() if name in ("bias", "r")}
+        super().__init__({**{f"e{b}": In(format.groups * format.exp2_unit.out_bits) for b in self.branches},
+                          **{name: In(code.bits) for name, code in self.scalars.items()}, **outputs})
+
+    def operands(self) -> list[tuple[tuple[int, bool, bool], Value]]:
+        """Of each number that is added: (width, signed, negative), and its value."""
+        bits = self.format.exp2_unit.out_bits
+        operands = [((bits, False, sign < 0), getattr(self, f"e{b}").word_select(group, bits))
+                    for b, sign in zip(self.branches, self.format.branches, strict=True)
+                    for group in range(self.format.groups)]
+        return operands + [((code.bits, True, False), getattr(self, name)) for name, code in self.scalars.items()]
+
+
+class Combine(SummingPart):
+    """The exponentials with their signs, and the bias: ``y = e1 - e2 [- e3 + e4] + bias``.
+
+    Of several groups all exponentials; and the residual ``r`` where there is one. All in one compressor.
+
+    Members
+    -------
+    e1, e2, ..., bias, r : In, as of :class:`SummingPart`
     y : Out(width of y), signed
     """
 
     def __init__(self, *, format: BmFormat, adder: str):
-        self.format, self.adder = format, adder
-        self.branches = range(1, len(format.branches) + 1)
-        self.scalars = {name: code for name, (code, count) in format.inputs_of.items() if name in ("bias", "r")}
-        super().__init__({**{f"e{b}": In(format.groups * format.exp2_unit.out_bits) for b in self.branches},
-                          **{name: In(code.bits) for name, code in self.scalars.items()}, "y": Out(format.y.bits)})
+        self.adder = adder
+        super().__init__(format=format, outputs={"y": Out(format.y.bits)})
 
     def elaborate(self, platform):
         m = Module()
-        fmt = self.format
-        bits = fmt.exp2_unit.out_bits
-        operands = [((bits, False, sign < 0), getattr(self, f"e{b}").word_select(group, bits))
-                    for b, sign in zip(self.branches, fmt.branches, strict=True) for group in range(fmt.groups)]
-        operands += [((code.bits, True, False), getattr(self, name)) for name, code in self.scalars.items()]
+        operands = self.operands()
         adder = place(m, platform, "adder", MultiOperandAdder(
-            operands=tuple(operand for operand, _ in operands), width=fmt.y.bits, adder=self.adder))
+            operands=tuple(operand for operand, _ in operands), width=self.format.y.bits, adder=self.adder))
         m.d.comb += [getattr(adder, f"a{i}").eq(value) for i, (_, value) in enumerate(operands)]
         m.d.comb += self.y.eq(adder.sum)
         return m

@@ -18,6 +18,7 @@ from bmhw.hdl.formats.codes import default_fraction
 from bmhw.hdl.formats.mac import MacFormat
 
 from . import bm_parts, element_parts, mac_parts
+from .linear_ends import ENDS, LINEAR_ENDS, refusal
 from .log_ends import LOG_ENDS
 
 __all__ = ["FORMS", "LONGEST_NAME", "MOST_INPUTS", "SELECTIONS", "Design", "joined"]
@@ -57,13 +58,12 @@ class Design:
         ``serial`` (one input a cycle, valid/ready).
     adder, maximum, multiplier: architectures; keys of ``adders.ADDERS``, ``maxima.MAXIMA``,
         ``multipliers.MULTIPLIERS``. ``maximum`` counts for BM only, ``multiplier`` for MAC only.
-    end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS``: with a linear output that of its
-        exponentials.
+    end: architecture of a BM neuron's end, a key of ``log_ends.LOG_ENDS`` or ``linear_ends.LINEAR_ENDS``.
     selection: of boundary ``element``, one of its neuron's :data:`SELECTIONS`. ``before``: a BM element has one
         comparison with the maximum that a sign names, a MAC element's accumulator is masked at the first product.
         ``behind``: one comparison with each maximum, whose results are chosen from; the accumulator takes the first
-        product as it is.
-        ``enable`` (BM): as behind, and a maximum is loaded by its register's enable in the place of gates.
+        product as it is. ``enable`` (BM): as behind, and a maximum is loaded by its register's enable in the place of
+        gates.
     registers: for ``pipelined``: what has registers behind it, of :attr:`places`: names of parts, or
         ``PART.LEVEL`` for a level inside a part; None means every part. For an element: None, or its first part alone:
         a register between sum or product and maximum or accumulator.
@@ -86,12 +86,11 @@ class Design:
         check_choice("Adder", self.adder, ADDERS)
         check_choice("Maximum", self.maximum, MAXIMA)
         check_choice("Multiplier", self.multiplier, MULTIPLIERS)
-        check_choice("End", self.end, LOG_ENDS)
+        check_choice("End", self.end, ENDS)
         check_choice("Selection", self.selection, SELECTIONS[self.neuron])
-        if isinstance(self.format, BmFormat) and not self.element:
-            bits, most = self.format.maximum_bits, LOG_ENDS[self.end].most_bits
-            if bits > most:
-                raise ValueError(f"End {self.end} is for maxima of {most} bits or fewer, not {bits}")
+        ended = isinstance(self.format, BmFormat) and not self.element
+        if ended and (why := refusal(self.format, self.maximum, self.end, self.form)):
+            raise ValueError(why)
         if self.registers is not None and self.element:
             if self.registers != self.parts[:1]:
                 raise ValueError(f"Registers of this element can be after {self.parts[0]} only, not after "
@@ -210,11 +209,7 @@ def _makers(design: Design) -> dict[str, Callable[[], Block]]:
     if fmt.combine == "logarithmic":
         makers["log_subtract"] = lambda: LOG_ENDS[design.end](format=fmt, adder=adder)
         return makers
-    makers["exp2"] = lambda: bm_parts.ExponentialPart(format=fmt, end=design.end)
-    makers["combine"] = lambda: bm_parts.Combine(format=fmt, adder=adder)
-    if fmt.result == "code":
-        makers["relu_log2"] = lambda: bm_parts.ReluLog2(format=fmt)
-    return makers
+    return makers | LINEAR_ENDS[design.end].makers(fmt, design.maximum, adder)
 
 
 def joined(words: Iterable[str]) -> str:

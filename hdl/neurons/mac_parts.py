@@ -124,7 +124,9 @@ class Products(Block):
 
 
 class Compression(Block):
-    """All partial products and the addends (bias, residual, or running sum), reduced to two rows.
+    """All partial products and one addend (bias or running sum), reduced to two rows.
+
+    With a residual sum, that is one more addend.
 
     Latency: combinational, or a cycle for each of ``registers``. Of more than ``group`` inputs the rows of the groups.
 

@@ -51,11 +51,10 @@ def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False) -
 
 
 def _parse(text: str) -> _Module:
-    lines = text.splitlines(keepends=True)
-    header = re.match(r"module (\S+?)\s*\(", lines[0])
-    assert header is not None, lines[0]
+    header = re.match(r"module (\S+?)\s*\([^;]*;\n", text)  # the ports of many take several lines
+    assert header is not None, text.splitlines()[0]
     module, statement, depth = _Module(header[1]), "", 0
-    for line in lines[1:-1]:
+    for line in text[header.end():].splitlines(keepends=True)[:-1]:
         declaration = _DECLARATION.fullmatch(line.rstrip("\n"))
         if declaration and not statement:
             kind, high, name = declaration.groups()

@@ -42,11 +42,15 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "weights": OBJECT, "weights.file": TEXT, "weights.sha256": TEXT, "weights.bytes": COUNT,
     "float_weights": OBJECT, "float_weights.files": LIST, "float_weights.files.*": OBJECT,
     "float_weights.files.*.file": TEXT, "float_weights.files.*.sha256": TEXT,
+    "float_weights.groups": COUNT,
     "float_weights.layouts": OBJECT, "float_weights.layouts.*": TEXT,
     "architecture": LIST, "architecture.*": OBJECT,
     "layers": OBJECT, "layers.*": OBJECT,
-    **{f"layers.*.{key}": COUNT for key in ("inputs", "bits", "log_bits", "weight_bits", "maximum_bits")},
-    **{f"layers.*.{key}": TEXT for key in ("neuron", "layout", "sums", "combine")},
+    **{f"layers.*.{key}": COUNT for key in ("inputs", "bits", "log_bits", "weight_bits", "maximum_bits", "groups",
+                                            "offset", "residual_bits")},
+    **{f"layers.*.{key}": TEXT for key in ("neuron", "layout", "sums", "combine", "zero")},
+    "encoders": OBJECT, "encoders.*": OBJECT, "encoders.*.log": OBJECT, "encoders.*.method": TEXT,
+    **{f"encoders.*.{key}": COUNT for key in ("out_fraction", "offset", "reach", "log.bits", "log.fraction")},
 }  # fmt: skip
 """Field, ``*`` for every one of a list or object, -> what it must be."""
 

@@ -6,7 +6,8 @@ Both lie in ``NAME-float.safetensors``; beyond ``LARGEST_FILE``, the BM one in a
 ``NAME-float.safetensors``, ``NAME-2-float.safetensors``, ..., and the classical one in
 ``NAME-classical-float.safetensors``. They are what the accuracies in floating point are measured on; the
 constants of the normalisations stay float32. The files' metadata hold the BM network's layouts, which its tensors'
-shapes don't always tell, and the pixels that the image is padded with (``border`` of a Node) where these aren't zeros.
+shapes don't always tell, the ``groups`` of its layers where there are several, and the pixels that the image is padded
+with (``border`` of a Node) where these aren't zeros. So does the card.
 """
 
 import itertools
@@ -28,7 +29,9 @@ from .card_fields import reading
 from .store import card_path, read_card, read_checked
 from .writing import sha256, write_atomically
 
-__all__ = ["border_of", "float_files", "half_precision", "layouts_of", "load_float", "parts", "save_float"]
+__all__ = [
+    "border_of", "float_files", "groups_of_file", "half_precision", "layouts_of", "load_float", "parts", "save_float",
+]  # fmt: skip
 
 NETWORKS = ("classical", "bm")
 SUFFIX = "-float.safetensors"
@@ -36,6 +39,8 @@ BORDER = "border"
 """Key of the metadata: the pixels, one a channel, as JSON."""
 LAYOUTS = "layouts"
 """The same: layer -> layout, as JSON."""
+GROUPS = "groups"
+"""The same: ``Network.groups`` of the BM network, as JSON; none: 1."""
 
 LARGEST_FILE = 1_500_000
 """Bytes; what is larger is split, so that a repository holds no large file."""
@@ -51,7 +56,7 @@ def _kept(value: torch.Tensor) -> torch.Tensor:
 
 def half_precision(network: Network) -> Network:
     """The network with its weights rounded to what the file holds: figures are measured on that."""
-    copy = Network(network.architecture, network.layouts)
+    copy = Network(network.architecture, network.layouts, network.groups)
     copy.load_state_dict(
         {
             key: _kept(value).float() if value.is_floating_point() else value
@@ -72,24 +77,28 @@ def save_float(
     files = _serialised(name, networks)
     if known is not None:
         same = _serialised(known.name.removesuffix(SUFFIX), networks)
-        if all(_holds(known.with_name(file), data) for file, data in same.items()):
+        groups = networks["bm"].groups
+        if all(_holds(known.with_name(file), data, groups) for file, data in same.items()):
             files = {file: known.with_name(file).read_bytes() for file in same}
     for file, data in files.items():
         write_atomically(folder / file, lambda path, data=data: path.write_bytes(data))
     entries = [{"file": file, "bytes": len(data), "sha256": sha256(data)} for file, data in files.items()]
-    return {"files": entries, "layouts": networks["bm"].layouts}
+    entry = {"files": entries, "layouts": networks["bm"].layouts}
+    return entry if networks["bm"].groups == 1 else entry | {GROUPS: networks["bm"].groups}
 
 
-def _holds(path: Path, data: bytes) -> bool:
-    """Whether a file holds the same tensors; older ones have no metadata."""
-    from safetensors import SafetensorError
+def _holds(path: Path, data: bytes, groups: int) -> bool:
+    """Whether a file holds the same tensors, of as many groups; older ones have no other metadata."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load
 
     try:
         there, here = load(path.read_bytes()), load(data)
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError, KeyError, ValueError):
         return False
-    return there.keys() == here.keys() and all(
+    return metadata.get(GROUPS, "1") == json.dumps(groups) and there.keys() == here.keys() and all(
         there[key].dtype == value.dtype and np.array_equal(there[key], value) for key, value in here.items()
     )
 
@@ -106,6 +115,8 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
                 tensors[kind][f"{kind}.{key}"] = _kept(value).cpu().numpy()
     network = networks["bm"]
     metadata = {LAYOUTS: json.dumps(network.layouts)}
+    if network.groups != 1:
+        metadata[GROUPS] = json.dumps(network.groups)
     if network.architecture.border:
         metadata[BORDER] = json.dumps(network.architecture.border)
     files = _packed(tensors["classical"] | tensors["bm"], metadata)
@@ -135,6 +146,17 @@ def layouts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, str] | None
         except (ModelError, KeyError, TypeError):
             return None  # the card of something else
     return layouts if isinstance(layouts, dict) else None
+
+
+def groups_of_file(path: Path, metadata: Mapping[str, str]) -> int:
+    """The groups that a file's metadata tell; ModelError for what is no number of groups."""
+    return _checked_groups(f"Metadata {GROUPS} of {path}", _parsed(metadata, GROUPS, "1"))
+
+
+def _checked_groups(what: str, groups: Any) -> int:
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise ModelError(f"{what} must be an integer of 1 or more, not {groups!r}")
+    return groups
 
 
 def _parsed(metadata: Mapping[str, str], key: str, default: str) -> Any:
@@ -184,6 +206,7 @@ def load_float(name: str | Path) -> dict[str, Network]:
         entry, nodes = card["float_weights"], card["architecture"]
         files = {path.parent / Path(part["file"]).name: part["sha256"] for part in entry["files"]}
         layouts = entry["layouts"]
+    groups = _checked_groups(f"Groups in {path.name}", entry.get(GROUPS, 1))
     architecture, tensors = Architecture.from_list(nodes), {}
     _check_layouts(path, architecture, layouts)
     for file, checksum in files.items():
@@ -191,13 +214,13 @@ def load_float(name: str | Path) -> dict[str, Network]:
     names = ", ".join(file.name for file in files)
     networks = {}
     for kind in NETWORKS:
-        chosen = layouts if kind == "bm" else architecture.layouts("mac")
+        chosen, count = (layouts, groups) if kind == "bm" else (architecture.layouts("mac"), 1)
         state = {
             key.removeprefix(f"{kind}."): value for key, value in tensors.items() if key.startswith(f"{kind}.")
         }
         with torch.device("meta"):  # shapes alone: a broken card may ask for any amount of memory
-            expected = {key: tuple(value.shape) for key, value in Network(architecture, chosen).state_dict().items()
-                        if value.is_floating_point()}
+            state_there = Network(architecture, chosen, count).state_dict()
+        expected = {key: tuple(value.shape) for key, value in state_there.items() if value.is_floating_point()}
         for key, shape in expected.items():
             if key not in state or state[key].shape != shape:
                 found = f"of shape {state[key].shape}" if key in state else "missing"
@@ -206,7 +229,7 @@ def load_float(name: str | Path) -> dict[str, Network]:
         unknown = min(state.keys() - expected.keys(), default=None)
         if unknown is not None:
             raise ModelError(f"Weights in {names} don't fit the architecture: it has no {kind}.{unknown}")
-        network = Network(architecture, chosen)
+        network = Network(architecture, chosen, count)
         floats = {key: torch.tensor(value, dtype=torch.float32) for key, value in state.items()}
         network.load_state_dict(network.state_dict() | floats)
         networks[kind] = network.eval()

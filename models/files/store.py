@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.formats.codes import LogCode
+from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
-from bmhw.models.integer.limits import EXPONENT, SHIFT, THRESHOLD
-from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, Threshold
+from bmhw.models.integer.limits import EXPONENT, FINE, SHIFT, THRESHOLD
+from bmhw.models.integer.network import Encoder, IntegerLayer, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
 from .card_fields import check_fields
@@ -124,9 +126,14 @@ def load(name: str | Path) -> IntegerNetwork:
         raise ModelError(f"Model card {path.name} lacks {error}") from None
     tensors = _Tensors(file.name, read_checked(file, checksum))
     layers = {node.name: _layer(tensors, architecture, node, formats[node.name]) for node in architecture.layers}
+    encoders = {
+        name: Encoder(end, *(tensors.take(f"{name}.{part}", (architecture[name].channels,), *limit)
+                             for part, limit in (("code_shift", SHIFT), ("code_fine", FINE))))
+        for name, end in _encoders(path.name, architecture, card).items()
+    }
     thresholds = {}
     for node in architecture.nodes:
-        if node.is_layer and layers[node.name].takes_codes != _reads_codes(node, architecture, layers):
+        if node.is_layer and layers[node.name].takes_codes != _reads_codes(node, architecture, layers, encoders):
             raise ModelError(
                 f"Format of layer {node.name} in {path.name} doesn't fit that of the layer before it: one of "
                 "the two is about log codes, the other isn't"
@@ -144,6 +151,7 @@ def load(name: str | Path) -> IntegerNetwork:
         thresholds=thresholds,
         samples=samples,
         card=card,
+        encoders=encoders,
     )
 
 
@@ -151,10 +159,31 @@ def _gives_codes(name: str, layers: Mapping[str, IntegerLayer]) -> bool:
     return name in layers and layers[name].gives_codes
 
 
-def _reads_codes(node: Node, architecture: Architecture, layers: Mapping[str, IntegerLayer]) -> bool:
-    """Whether what a node reads are log codes: those of a layer, behind its normalisation."""
-    source = architecture[node.inputs[0]]
-    return source.operation == "norm" and _gives_codes(source.inputs[0], layers)
+def _reads_codes(
+    node: Node, architecture: Architecture, layers: Mapping[str, IntegerLayer], encoders: Mapping[str, Encoder]
+) -> bool:
+    """Whether what a node reads are log codes: those of a layer, behind its normalisation, or encoded ones."""
+    source, layer = architecture[node.inputs[0]], layers[node.name]
+    if source.operation == "norm" and _gives_codes(source.inputs[0], layers):
+        return True
+    return isinstance(layer.format, BmFormat) and source.name in encoders
+
+
+def _encoders(card_name: str, architecture: Architecture, card: Mapping[str, Any]) -> dict[str, LinearEnd]:
+    """What encodes the linear integers of nodes, by name; older cards and those of networks without groups have none.
+    """
+    names = {node.name for node in architecture.nodes}
+    ends = {}
+    for name, entry in card.get("encoders", {}).items():
+        if name not in names:
+            raise ModelError(f"Model card {card_name} has an encoder of the unknown node {name!r}")
+        try:
+            ends[name] = LinearEnd(**{**entry, "log": LogCode(**entry["log"])})
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"Model card {card_name} has no usable encoder of node {name}: {error}") from None
+        except ValueError as error:
+            raise ModelError(f"Encoder of node {name} in {card_name}: {error}") from None
+    return ends
 
 
 class _Tensors:
@@ -202,16 +231,17 @@ def _format(card_name: str, layer: str, formats: Mapping[str, Any]) -> BmFormat 
 def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | MacFormat) -> IntegerLayer:
     weights = {}
     for port, (code, _elements) in fmt.inputs_of.items():
-        if port not in ("x", "c", *SCALARS):
+        if port not in ("x", "c", "negative", *SCALARS):
             weights[port] = tensors.take(
                 f"{node.name}.{port}", (node.channels, fmt.inputs), code.minimum, code.maximum
             )
     if isinstance(fmt, BmFormat) and fmt.layout == "wired":
         sign = tensors.take(f"{node.name}.sign", (node.channels, fmt.inputs), 0, 1)
-        negative, wanted = sign.sum(axis=1), fmt.inputs - fmt.positive_inputs
+        negative, wanted = sign.reshape(len(sign), fmt.groups, -1).sum(axis=2), fmt.candidates[1]
         if (negative != wanted).any():
+            of = "an output" if fmt.groups == 1 else "an output and group"
             raise ModelError(
-                f"Tensor {node.name}.sign in {tensors.file} must have {wanted} ones an output, "
+                f"Tensor {node.name}.sign in {tensors.file} must have {wanted} ones {of}, "
                 f"not {negative[negative != wanted][0]}"
             )
         weights["sign"] = sign
@@ -223,7 +253,18 @@ def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | 
     in_channels = architecture[node.inputs[0]].channels
     shift = tensors.take(f"{node.name}.shift", (in_channels,), *SHIFT)
     exponent = tensors.take(f"{node.name}.exponent", (node.channels,), *EXPONENT)
-    return IntegerLayer(node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent)
+    fine = None
+    if isinstance(fmt, BmFormat) and fmt.result == "code" and fmt.combine == "linear":
+        fine = tensors.take(f"{node.name}.fine", (node.channels,), *FINE)
+    layer = IntegerLayer(
+        node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent, fine=fine
+    )
+    for channel in () if fine is None else (int(fine.argmin()), int(fine.argmax())):
+        try:
+            layer.neuron(channel)
+        except ValueError as error:
+            raise ModelError(f"Tensor {node.name}.fine in {tensors.file}: {error}") from None
+    return layer
 
 
 def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path:
@@ -241,11 +282,15 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
             *layer.biases.items(),
             ("shift", layer.shift),
             ("exponent", layer.exponent),
+            *((("fine", layer.fine),) if layer.fine is not None else ()),
         ):
             tensors[f"{name}.{part}"] = _narrowest(values)
     for name, threshold in network.thresholds.items():
         tensors[f"{name}.threshold"] = _narrowest(threshold.threshold)
         tensors[f"{name}.negative"] = threshold.negative.astype(np.uint8)
+    for name, encoder in network.encoders.items():
+        tensors[f"{name}.code_shift"] = _narrowest(encoder.shift)
+        tensors[f"{name}.code_fine"] = _narrowest(encoder.fine)
     data = serialise(tensors)
     layers = {
         name: {
@@ -263,6 +308,8 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
         "layers": layers,
         "architecture": network.architecture.to_list(),
     }
+    if network.encoders:
+        whole["encoders"] = {name: dataclasses.asdict(encoder.end) for name, encoder in network.encoders.items()}
     if network.architecture.border:  # the layers that pad the image pad it with these pixels, not with zeros
         whole["border_codes"] = next(node.border_codes for node in network.architecture.nodes if node.border)
     card_file = f"{network.name}.json"

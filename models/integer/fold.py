@@ -16,14 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import ONE_SUM
+from bmhw.hdl.formats.choices import LARGEST_BIAS_BITS, ONE_SUM
+from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode
+from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.networks.layers import wired_signs, with_signs
 from bmhw.models.networks.network import Network
 
-from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
+from .code_plan import CodePlan
+from .folded_end import FoldedEncoder
+from .limits import EXPONENT, FINE, SHIFT, SMALLEST_RANGE
 from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
 
 __all__ = ["check_foldable", "fold"]
@@ -37,13 +41,21 @@ SMALLEST_WEIGHT = 2.0**-100
 # A bias candidate starts this far from 0 at least, so that it can be trained.
 SMALLEST_BIAS = 2.0**-12
 
+# Activations that a scale is chosen by.
+MOST_VALUES = 1 << 20
+# It is looked for from where nothing saturates down so many octaves, in steps of a part of an octave.
+SATURATED_OCTAVES = 4
+FINEST = 8
+# Octaves by which training can enlarge the range of an encoder.
+ENCODER_REACH = 2
+
 
 def check_foldable(architecture: Architecture, layouts: Mapping[str, str], quantisation: Quantisation) -> None:
     """Whether :func:`fold` can do every network of this kind: known before one is trained.
 
     Raises ModelUsageError for a layer that has no such format, ModelError for a sum whose scales can't be folded.
     """
-    code_layers, ends = _ends(architecture, layouts, quantisation)
+    plan = CodePlan(architecture, layouts, quantisation)
     scaled: set[str] = set()
     for node in architecture.nodes:
         if node.operation == "add" and scaled & {*node.inputs}:
@@ -54,25 +66,11 @@ def check_foldable(architecture: Architecture, layouts: Mapping[str, str], quant
         if node.operation == "norm" or window or (node.operation in ("relu", "pool") and scaled & {*node.inputs}):
             scaled.add(node.name)
         if node.is_layer:
-            for gives_codes in {False, node.name in code_layers}:
+            for gives_codes in {False, node.name in plan.layers}:
                 try:
-                    quantisation.format(
-                        layouts[node.name],
-                        architecture.fan_in(node),
-                        not architecture.nonnegative(node.inputs[0]),
-                        takes_codes=node.inputs[0] in ends,
-                        gives_codes=gives_codes,
-                    )
+                    plan.format(node, gives_codes)
                 except ValueError as error:
                     raise ModelUsageError(f"Layer {node.name}: {error}") from None
-
-
-def _ends(
-    architecture: Architecture, layouts: Mapping[str, str], quantisation: Quantisation
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The layers that give codes, and the normalisations that become part of these: name -> layer."""
-    code_layers = tuple(architecture.code_layers(layouts)) if quantisation.combine == "logarithmic" else ()
-    return code_layers, {n.name: n.inputs[0] for n in architecture.nodes if {*n.inputs} & {*code_layers}}
 
 
 @torch.no_grad()
@@ -81,21 +79,27 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
 
     images: training images, pixel / 256, on which the ranges of the activations are measured.
     """
+    if network.groups != quantisation.groups:
+        raise ModelUsageError(f"Groups of the quantisation must be the network's {network.groups}, "
+                              f"not {quantisation.groups}")
     network.eval()
     check_foldable(network.architecture, network.layouts, quantisation)
     architecture, values = network.architecture, network.trace(images)
+    plan = CodePlan(architecture, network.layouts, quantisation)
     exponents: dict[str, Tensor] = {}
     gains: dict[str, Tensor] = {}
     code_gains: dict[str, Tensor] = {}
     steps: dict[str, FoldedLayer | FoldedNorm] = {}
-    code_layers, ends = _ends(architecture, network.layouts, quantisation)
+    encoders: dict[str, FoldedEncoder] = {}
+    full_scales = {name: _full_scale(values[name], plan.reader(name)) for name in plan.codes}
+    units = _stream_units(network, plan, full_scales)
     for node in architecture.nodes:
         if node.operation == "image":
             exponent, gain = torch.full((node.channels,), -8.0), torch.ones(node.channels)
         else:
             exponent = torch.stack([exponents[name] for name in node.inputs]).amin(dim=0)
             gain = gains[node.inputs[0]]
-        if node.name in ends:
+        if node.name in plan.ends:
             gain = code_gains[node.name]
         elif node.operation == "norm":
             steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain, quantisation)
@@ -103,19 +107,23 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
             gain = gain / (node.kernel[0] * node.kernel[1])  # the folded pool is a sum
         elif node.is_layer:
             source = node.inputs[0]
-            takes_codes = source in ends
-            if takes_codes:
-                exponent = torch.full_like(exponent, -float(quantisation.bits))
             beside = _beside(network, node, values)
-            layer = _Scaled(network, node, values[source], exponent, gain, beside, quantisation, takes_codes)
-            if node.name in code_layers:
-                norm = next(name for name, behind in ends.items() if behind == node.name)
-                step, code_gains[norm] = layer.with_codes(network.steps[norm], values[norm])
+            fmt = plan.format(node)
+            unit = units.get(node.name)
+            layer = _Scaled(network, node, values[source], exponent, code_gains.get(source, gain), beside, fmt, unit)
+            if node.name in plan.layers:
+                norm = next(name for name, behind in plan.ends.items() if behind == node.name)
+                step, code_gains[norm] = layer.with_codes(network.steps[norm], values[norm], full_scales.get(norm))
             else:
                 step = layer.linear()
-            steps[node.name], exponent, gain = step, step.exponent, torch.ones(node.channels)
+            steps[node.name], exponent = step, step.exponent
+            gain = torch.ones(node.channels) if unit is None else unit
+        if node.name in plan.encoded:
+            encoders[node.name], code_gains[node.name] = _fold_encoder(
+                node, full_scales[node.name], gain * torch.exp2(exponent), plan.reader(node.name)
+            )
         exponents[node.name], gains[node.name] = exponent, gain
-    return FoldedNetwork(architecture, steps)
+    return FoldedNetwork(architecture, steps, encoders)
 
 
 def _threshold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -185,6 +193,101 @@ def _least_error(values: Tensor, exponent: Tensor, low: int, high: int, axis: in
     return exponent - torch.stack(errors).argmin(dim=0)
 
 
+def _square_error(values: Tensor, full_scale: float, fmt: BmFormat) -> float:
+    """Of values >= 0 in codes of this full scale."""
+    code = fmt.activation
+    codes = torch.floor(torch.log2(values / full_scale) * (1 << code.fraction) + 0.5) + code.maximum
+    table = torch.tensor(fmt.value(code, range(code.maximum + 1)) * full_scale, dtype=values.dtype)
+    return float(((table[codes.clamp(0, code.maximum).int()] - values) ** 2).sum())
+
+
+def _sampled(values: Tensor) -> Tensor:
+    """Magnitudes of enough of the values to choose a scale by."""
+    return values.detach().flatten()[:: max(1, values.numel() // MOST_VALUES)].abs()
+
+
+def _full_scale(values: Tensor, fmt: BmFormat) -> float:
+    """What the largest code of activations stands for: the scale with the least square error. values: (batch, channels,
+    height, width).
+
+    A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none left for
+    what is usual.
+    """
+    values = _sampled(values)
+    largest = max(float(values.max()), SMALLEST_RANGE)
+    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
+    errors = [_square_error(values, scale, fmt) for scale in scales]
+    return scales[errors.index(min(errors))]
+
+
+def _offsets(unit: Tensor, full_scale: float, fmt: BmFormat) -> Tensor:
+    """The offsets (channels,), whole steps, with which the codes of numbers in units of ``unit`` (channels,) stand for
+    one scale, or nearly."""
+    steps = 1 << fmt.log_fraction
+    return torch.floor(torch.log2(unit / full_scale) * steps + 0.5).clamp(FINE.minimum, fmt.activation.maximum)
+
+
+def _fold_encoder(node: Node, full_scale: float, unit: Tensor, fmt: BmFormat) -> tuple[FoldedEncoder, Tensor]:
+    """What encodes a node's integers, each of which stands for ``unit`` (channels,), for a layer of format ``fmt``; and
+    the real numbers that its largest codes stand for, (channels,)."""
+    out_fraction, steps = EXACT_LIMIT, 1 << fmt.log_fraction
+    offsets = _offsets(unit, full_scale, fmt)
+    # whole octaves are shifts, up to where the code's full scale has the bits of the end
+    shift = torch.floor(0.5 - offsets / steps - out_fraction).clamp(*SHIFT)
+    fine = offsets + (shift + out_fraction) * steps
+    end = LinearEnd(out_fraction=out_fraction, log=fmt.activation, reach=ENCODER_REACH, method=fmt.log2)
+    code_values = torch.tensor(fmt.value(fmt.activation, range(fmt.activation.maximum + 1)), dtype=torch.float32)
+    return FoldedEncoder(end, code_values, node, shift, fine), unit * torch.exp2(-offsets / steps)
+
+
+def _stream_units(network: Network, plan: CodePlan, full_scales: Mapping[str, float]) -> dict[str, Tensor]:
+    """The unit (channels,), in [1, 2), of each layer with a linear result that takes codes or reads the image: what an
+    integer stands for is a power of two of it, so that the largest weight can be the largest code.
+
+    Layers whose results are added have one unit in each channel: the one that is best for all of them. What the classes
+    are made of has none, since it is compared as it is.
+    """
+    streams: dict[str, list[Node]] = {}
+    for node in plan.architecture.nodes:
+        sources = [streams[name] for name in node.inputs if name in streams]
+        if node.is_layer:
+            streams[node.name] = [node]
+        elif node.operation in ("add", "relu", "pool") and sources:
+            merged = [layer for stream in sources for layer in stream]
+            for name in [name for name, stream in streams.items() if any(layer in merged for layer in stream)]:
+                streams[name] = merged
+            streams[node.name] = merged
+    last = streams.get(plan.architecture.nodes[-1].name, [])
+    units = {}
+    for layer in plan.architecture.layers:
+        stream = list(dict.fromkeys(node.name for node in streams[layer.name]))
+        scales = [_input_scale(plan, plan.architecture[name], full_scales) for name in stream]
+        if None in scales or layer in last or layer.name in plan.layers:
+            continue
+        largest = [_largest(network.steps[name].weight) * scale for name, scale in zip(stream, scales, strict=True)]
+        octaves = torch.log2(torch.stack(largest).clamp(min=SMALLEST_WEIGHT))
+        starts = octaves - torch.floor(octaves)
+        # how far below the largest code each layer's largest weight is, for each start: (starts, layers, channels)
+        below = (starts[:, None] - octaves[None]) % 1
+        best = below.sum(dim=1).argmin(dim=0)
+        units[layer.name] = torch.exp2(starts.gather(0, best[None])[0])
+    return units
+
+
+def _input_scale(plan: CodePlan, layer: Node, full_scales: Mapping[str, float]) -> float | None:
+    """What the largest input of a layer stands for, or a power of two of it; None if that isn't the same one in every
+    channel."""
+    source = layer.inputs[0]
+    if plan.quantisation.groups == 1 or plan.layouts[layer.name] == "mac":
+        return None
+    return 1.0 if plan.architecture[source].operation == "image" else full_scales.get(source)
+
+
+def _largest(weight: Tensor) -> Tensor:
+    """The largest magnitude of each output's weights, (outputs,)."""
+    return weight.detach().abs().amax(dim=tuple(axis for axis in range(weight.ndim) if axis != weight.ndim - 4))
+
+
 class _Scaled:
     """A layer whose weights have taken up the scales around it, before its end is chosen."""
 
@@ -196,15 +299,17 @@ class _Scaled:
         exponent: Tensor,
         gain: Tensor,
         beside: Tensor,
-        quantisation: Quantisation,
-        takes_codes: bool,
+        fmt: BmFormat | MacFormat,
+        unit: Tensor | None,
     ):
-        """``beside``: (channels,), see :func:`_beside`."""
-        self.node, self.layout, step = node, network.layouts[node.name], network.steps[node.name]
-        self.quantisation, self.takes_codes = quantisation, takes_codes
-        self.signed = not network.architecture.nonnegative(node.inputs[0])
-        self.fan_in = network.architecture.fan_in(node)
-        fmt = self.format(gives_codes=False)
+        """``gain``: (input channels,), what its inputs, times 2^exponent, stand for; of codes, what the largest does.
+        ``beside``: (channels,), see :func:`_beside`; ``unit``: (channels,), what an output's integers stand for a power
+        of two of, as :func:`_stream_units` chose it; None: 1."""
+        self.node, self.layout, self.format = node, network.layouts[node.name], fmt
+        step = network.steps[node.name]
+        takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
+        if takes_codes:
+            exponent = torch.full_like(exponent, -float(fmt.x.magnitude_bits))
         # the smallest shift that saturates nothing on these images
         ranges = _channels(inputs) / gain * torch.exp2(-exponent)
         # what comes is integers: a range below 1 is that of nothing
@@ -217,49 +322,75 @@ class _Scaled:
             self.shift = _least_error(real, self.shift, fmt.x.minimum, fmt.x.maximum, 1)
         weight = step.weight.detach() if self.layout in (*ONE_SUM, "mac") else step.weight.detach().abs()
         weight = weight * (gain * torch.exp2(self.shift + exponent + fmt.x.magnitude_bits)).view(-1, 1, 1)
-        outputs_axis = weight.ndim - 4
-        other_axes = tuple(axis for axis in range(weight.ndim) if axis != outputs_axis)
-        largest = weight.abs().amax(dim=other_axes)
+        largest = _largest(weight)
         largest = torch.maximum(largest, SMALLEST_RANGE * torch.maximum(largest.max(), beside))
-        scale = _ceil_log2(torch.where(largest > 0, largest, 1.0))
+        largest = torch.where(largest > 0, largest, 1.0)
+        if unit is None:
+            unit, scale = torch.ones_like(largest), _ceil_log2(largest)
+        else:  # which knew the inputs' scales but for half a step: what is above the largest code becomes that code
+            scale = _ceil_log2(largest / unit * 2.0 ** (-1 / (1 << fmt.log_fraction)))
         if self.layout == "mac":
             fraction = fmt.w.bits - 1
             scale = _least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
-        self.scale = torch.exp2(scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum))
+        self.exponent = scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum)
+        self.scale = torch.exp2(self.exponent) * unit
+        if self.has_linear_codes and fmt.half_step == 0:
+            self.scale = torch.minimum(self.scale, largest)
         self.weight = weight / self.scale.view(-1, 1, 1, 1)
         if self.layout == "wired":  # a zero is an input of one of the maxima too
-            self.weight = with_signs(self.weight, wired_signs(self.weight), SMALLEST_WEIGHT)
+            self.weight = self._wired(self.weight)
         self.bias = torch.zeros(node.channels) if step.bias is None else step.bias.detach()
 
-    def format(self, gives_codes: bool) -> BmFormat | MacFormat:
-        return self.quantisation.format(
-            self.layout, self.fan_in, self.signed, takes_codes=self.takes_codes, gives_codes=gives_codes
-        )
+    def _wired(self, weight: Tensor) -> Tensor:
+        return with_signs(weight, wired_signs(weight, self.format.groups), SMALLEST_WEIGHT)
 
-    def _folded(self, fmt: BmFormat | MacFormat, weight: Tensor, biases: tuple[Tensor, ...]) -> FoldedLayer:
-        exponent = torch.log2(self.scale) - out_fraction(fmt)
-        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent)
+    @property
+    def has_linear_codes(self) -> bool:
+        """Whether ReLU and log2 follow its linear end: then a scale is no matter of a power of two."""
+        return isinstance(self.format, BmFormat) and self.format.result == "code" and self.format.combine == "linear"
+
+    def _folded(
+        self,
+        fmt: BmFormat | MacFormat,
+        weight: Tensor,
+        biases: tuple[Tensor, ...],
+        fine: Tensor | None = None,
+    ) -> FoldedLayer:
+        exponent = self.exponent - out_fraction(fmt)
+        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent, fine)
 
     def linear(self) -> FoldedLayer:
-        return self._folded(self.format(gives_codes=False), self.weight, (self.bias / self.scale,))
+        return self._folded(self.format, self.weight, (self.bias / self.scale,))
 
-    def with_codes(self, norm: nn.BatchNorm2d, outputs: Tensor) -> tuple[FoldedLayer, Tensor]:
+    def with_codes(
+        self, norm: nn.BatchNorm2d, outputs: Tensor, full_scale: float | None
+    ) -> tuple[FoldedLayer, Tensor]:
         """The layer together with the normalisation behind it, giving codes, and the gain of these.
 
-        The threshold becomes a candidate of the maximum on its side: what it stands for where it wins, and
-        what training goes on from. Where gamma < 0, the sides are swapped. outputs: of the normalisation on
-        the calibration images; the largest fills the code.
+        The threshold becomes the bias; with a logarithmic end a candidate of the maximum on its side: what it stands
+        for where it wins, and what training goes on from. Where gamma < 0, the sides are swapped. outputs: of the
+        normalisation on the calibration images; with a logarithmic end the largest fills the code, else ``full_scale``
+        does.
         """
         threshold, factor = _threshold(norm)
         threshold = (threshold - self.bias) / self.scale * factor.sign()
-        biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
         swapped = (factor < 0).view(-1, 1, 1, 1)
         opposite = -self.weight if self.layout in ONE_SUM else self.weight.flip(0)
         weight = torch.where(swapped, opposite, self.weight)
-        gain = self.scale * factor.abs()
+        if self.layout == "wired":  # of an odd number of inputs one more has a positive weight
+            weight = self._wired(weight)
+        gain, steps = self.scale * factor.abs(), 1 << self.format.log_fraction
+        if self.has_linear_codes:
+            offsets = _offsets(gain, full_scale, self.format)
+            offset = int(offsets.median())
+            # a bit more, for what training makes of it
+            largest = int(threshold.abs().max() * (2 << self.format.out_fraction)) + 1
+            bits = max(self.format.bias_bits, min(LARGEST_BIAS_BITS, LinearCode.covering(-largest, largest).bits))
+            fmt = dataclasses.replace(self.format, offset=offset, bias_bits=bits)
+            return self._folded(fmt, weight, (-threshold,), offsets - offset), gain * torch.exp2(-offsets / steps)
+        biases = tuple(side.clamp(min=SMALLEST_BIAS, max=1.0) for side in (-threshold, threshold))
         largest = float((_channels(outputs) / gain).max()) or 1.0  # 0: of a layer that is 0 everywhere
         largest = max(largest, SMALLEST_RANGE)
-        fmt = self.format(gives_codes=True)
-        offset = max(0, math.floor(-math.log2(largest) * (1 << fmt.log_fraction)))
-        fmt = dataclasses.replace(fmt, offset=offset)
-        return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / (1 << fmt.log_fraction))
+        offset = max(0, math.floor(-math.log2(largest) * steps))
+        fmt = dataclasses.replace(self.format, offset=offset)
+        return self._folded(fmt, weight, biases), gain * 2.0 ** (-offset / steps)

@@ -29,8 +29,8 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
     - ``total_error``: the same measure of what all layers up to here add up to, against the BM network in
       floating point, ``reference`` (whose weights are those before the codes were trained)
       (none of these for a layer that gives log codes);
-    - ``saturated_inputs``: inputs beyond the range of ``bits``;
-    - ``clamped_activations``: inputs above 0 (in magnitude) whose log code is 0 nevertheless;
+    - ``saturated_inputs``: inputs beyond the range of ``bits``; where these are log codes, those of the largest one;
+    - ``clamped_activations``: linear inputs above 0 (in magnitude) whose log code is 0 nevertheless;
     - ``clamped_weights``: weights whose code is 0, the smallest there is.
 
     images: uint8, as of ``IntegerNetwork.trace``.
@@ -45,21 +45,23 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
             continue
         layer = network.layers[node.name]
         came = values[node.inputs[0]]
-        x = layer.inputs(came)
+        x = network.layer_inputs(layer, came)
         real = value * 2.0 ** per_channel(layer.exponent)
         entry = {
             "layer": node.name,
             "layout": layer.format.layout if isinstance(layer.format, BmFormat) else "mac",
-            "saturated_inputs": _share(round_shift(came, per_channel(layer.shift)) != x),
+            "saturated_inputs": _share(np.abs(x) == layer.format.activation.maximum if layer.takes_codes
+                                       else round_shift(came, per_channel(layer.shift)) != x),
         }
         if not layer.gives_codes:
             entry["own_error"] = _error(value, _real(layer, x).numpy())
             entry["total_error"] = _error(real, floats[node.name].numpy())
         if isinstance(layer.format, BmFormat):
-            codes = x if layer.takes_codes else layer.format.log2_unit.compute(np.abs(x))
+            codes = np.abs(x) if layer.takes_codes else layer.format.log2_unit.compute(np.abs(x))
+            linear = came if node.inputs[0] in network.encoders else x
             weights = [layer.weights[port] for port in ("k", "k1", "k2") if port in layer.weights]
             entry |= {
-                "clamped_activations": _share((codes == 0) & (x != 0)),
+                "clamped_activations": _share((codes == 0) & (linear != 0)),
                 "clamped_weights": _share(np.stack(weights) == 0),
             }
         result.append(entry)
@@ -89,14 +91,15 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
         return functional.conv2d(inputs, weight, stride=node.stride) + bias
 
     def value(port: str) -> NDArray[np.float64]:
-        return fmt.weight.value(layer.weights[port]).reshape(shape)
+        return fmt.value(fmt.weight, layer.weights[port]).reshape(shape)
 
     if fmt.layout in ONE_SUM:
         weight = np.where(layer.weights["sign"].reshape(shape) == 1, -1.0, 1.0) * value("k")
     else:
         weight = np.stack([value("k1"), value("k2")])
     if layer.takes_codes:
-        inputs = torch.from_numpy(fmt.activation.value(x)) * 2.0**fmt.x.magnitude_bits
+        values = np.where(x < 0, -1, 1) * fmt.value(fmt.activation, np.abs(x))
+        inputs = torch.from_numpy(values) * 2.0**fmt.x.magnitude_bits
     scaled = (inputs * 2.0 ** (fmt.out_fraction - fmt.x.magnitude_bits)).float()
-    y = combine_layout(fmt.layout, scaled, torch.from_numpy(weight).float(), node.stride, 0)
+    y = combine_layout(fmt.layout, scaled, torch.from_numpy(weight).float(), node.stride, 0, groups=fmt.groups)
     return y.double() + bias

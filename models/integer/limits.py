@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bmhw.hdl.formats.choices import LARGEST_BIAS_BITS
 from bmhw.hdl.formats.codes import LinearCode
 
-__all__ = ["BIAS", "EXPONENT", "SHIFT", "SMALLEST_RANGE", "THRESHOLD", "Limit"]
+__all__ = ["BIAS", "EXPONENT", "FINE", "SHIFT", "SMALLEST_RANGE", "THRESHOLD", "Limit"]
 
 
 class Limit(NamedTuple):
@@ -22,6 +22,8 @@ class Limit(NamedTuple):
 
 SHIFT = Limit(-40, 40)
 """Of what comes into a layer, to the right."""
+FINE = Limit(-(1 << 16), 1 << 16)
+"""Of a channel, in steps of its code."""
 EXPONENT = Limit(-96, 96)
 """The power of two that an output integer counts: with 2^30 such units it is still a float32."""
 THRESHOLD = Limit(-(1 << 62), 1 << 62)

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import ONE_SUM
+from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.operators.maximum_of_sums import Rows, candidate_maps, layer_rows, maxima_of_rows
 
-__all__ = ["IntegerLayer", "IntegerNetwork", "NeuronVectors", "Threshold", "round_shift"]
+__all__ = ["Encoder", "IntegerLayer", "IntegerNetwork", "NeuronVectors", "Threshold", "round_shift"]
 
 Integers = NDArray[np.int64]
 
@@ -38,11 +39,20 @@ def per_channel(values: Integers) -> Integers:
     return values.reshape(1, -1, 1, 1)
 
 
+def channels_codes(end: LinearEnd, y: Integers, fine: Integers, axis: int) -> Integers:
+    """Codes of linear integers, of whose channels (an axis) each has an offset ``fine`` steps above that of ``end``."""
+    codes = np.empty_like(y)
+    for steps in np.unique(fine):
+        channels = (*(slice(None),) * axis, fine == steps)
+        codes[channels] = dataclasses.replace(end, offset=end.offset + int(steps)).compute(y[channels])
+    return codes
+
+
 @dataclass(frozen=True)
 class NeuronVectors:
     """One neuron's inputs on real images, for a bench.
 
-    ``inputs``: port name -> int64; ``x`` (or ``c``) of shape (count, n), weights (n,), biases ().
+    ``inputs``: port name -> int64; ``x`` (or ``c`` and ``negative``) of shape (count, n), weights (n,), biases ().
     ``expected``: the integers of the output, (count,). ``real``: the same neuron in floating point (the
     values of the weight codes, no log2, no rounding), in units of the output's integers, (count,); of a log
     code, -inf stands for 0. ``slots``: which of the layer's inputs each element is, see :meth:`IntegerLayer.slots`.
@@ -60,10 +70,11 @@ class IntegerLayer:
     """One layer: every output channel is the neuron ``format`` with weights of its own.
 
     ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order; of layout
-    ``wired`` too, where ``sign`` is no port but says which maximum an input is wired to (:meth:`slots`);
+    ``wired`` too, where ``sign`` is no port but says which maximum of its group an input is wired to (:meth:`slots`);
     ``biases``: port name -> (channels,). ``shift``: (input channels,), the right shift that makes ``bits``
     bits of what comes in. ``exponent``: (channels,); an output integer y stands for the real number
-    ``y * 2^exponent``.
+    ``y * 2^exponent``. ``fine``: (channels,), of a layer that gives codes behind a linear end (else None): what each
+    neuron's offset has above that of ``format``, so that all channels' codes stand for numbers of about one scale.
     """
 
     node: Node
@@ -72,6 +83,7 @@ class IntegerLayer:
     biases: dict[str, Integers]
     shift: Integers
     exponent: Integers
+    fine: Integers | None = None
 
     @property
     def channels(self) -> int:
@@ -88,19 +100,34 @@ class IntegerLayer:
 
     @property
     def gives_codes(self) -> bool:
-        """Whether the outputs are log codes (a logarithmic end)."""
+        """Whether the outputs are log codes: of a logarithmic end, or of a linear one with its ReLU and log2."""
         return self.format.result == "code"
 
+    def neuron(self, channel: int) -> BmFormat | MacFormat:
+        """The format of one neuron: that of the layer, with an offset of its own."""
+        if self.fine is None:
+            return self.format
+        return dataclasses.replace(self.format, offset=self.format.offset + int(self.fine[channel]))
+
     def slots(self, channel: int) -> Integers:
-        """The inputs of a neuron in the order of its ports: of layout ``wired`` those with positive weights first."""
+        """The inputs of a neuron in the order of its ports: of layout ``wired`` those with positive weights first, in
+        each group."""
+        inputs = np.arange(self.format.inputs)
         if getattr(self.format, "layout", None) == "wired":
-            return np.argsort(self.weights["sign"][channel], kind="stable")
-        return np.arange(self.format.inputs)
+            group = inputs // self.format.group_inputs
+            return np.lexsort((self.weights["sign"][channel], group))
+        return inputs
+
+    def ports(self, x: Integers) -> dict[str, Integers]:
+        """What of inputs (any shape), as :meth:`inputs` gives them, goes to which port."""
+        if not self.takes_codes:
+            return {"x": x}
+        return {"c": np.abs(x)} | ({"negative": (x < 0).astype(np.int64)} if self.format.signed_inputs else {})
 
     def inputs(self, values: Integers) -> Integers:
         """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated.
 
-        Of a layer that takes log codes (port ``c``): the values as they are.
+        Of a layer that takes log codes (port ``c``): the codes as they are, with the sign of what they stand for.
         """
         if self.takes_codes:
             return values
@@ -149,18 +176,23 @@ class IntegerLayer:
         else:
             candidates = self.patches(candidate_maps(self.format, self.padded(x)))
             maxima = maxima_of_rows(candidates, self._rows, threads)
-            terms = maxima.reshape(len(self.format.branches), self.channels, -1)
-            outputs = self._end(list(terms))
+            outputs = self._end(maxima.reshape(len(self.format.branches), self.channels, self.format.groups, -1))
         shape = (self.channels, x.shape[0], self.node.height, self.node.width)
         return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
 
-    def _end(self, maxima: list[NDArray]) -> Integers:
-        """``BmFormat.combined`` of maxima whose low bits aren't cleared yet: (channels, columns)."""
+    def _end(self, maxima: NDArray) -> Integers:
+        """``BmFormat.combined`` of maxima (branches, channels, groups, columns) whose low bits aren't cleared yet:
+        (channels, columns)."""
         fmt, biases = self.format, {port: values[:, None] for port, values in self.biases.items()}
-        if self.gives_codes:
-            return fmt.combined([(m >> fmt.dropped_bits) << fmt.dropped_bits for m in maxima], **biases)
-        terms = (sign * self._exp2_table[m] for sign, m in zip(fmt.branches, maxima, strict=True))
-        return sum(terms) + biases["bias"]
+        if fmt.combine == "logarithmic":
+            return fmt.combined([(m >> fmt.dropped_bits) << fmt.dropped_bits for m in maxima[:, :, 0]], **biases)
+        y = np.broadcast_to(biases["bias"], (self.channels, maxima.shape[-1])).copy()
+        for sign, groups in zip(fmt.branches, maxima, strict=True):
+            for group in range(fmt.groups):  # one after the other: their linear numbers are eight bytes each
+                y += sign * self._exp2_table[groups[:, group]]
+        if not self.gives_codes:
+            return y
+        return fmt.code_of(y) if self.fine is None else channels_codes(fmt.end, y, self.fine, 0)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -181,25 +213,40 @@ class IntegerLayer:
         fmt = self.format
         if isinstance(fmt, MacFormat):
             return x @ self.weights["w"][channel].astype(np.float64) + float(self.biases["bias"][channel])
-        values = fmt.activation.value(x) if self.takes_codes else x * 2.0**-fmt.x.magnitude_bits
-        if self.gives_codes:
-            return self._real_code(channel, values)
-        bias = float(self.biases["bias"][channel])
-        scaled = values * 2.0**fmt.out_fraction
+        if not self.takes_codes:
+            values = x * 2.0**-fmt.x.magnitude_bits
+        else:
+            values = np.where(x < 0, -1, 1) * fmt.value(fmt.activation, np.abs(x))
+        if fmt.combine == "logarithmic":
+            return self._real_logarithmic(channel, values)
+        result = np.zeros(x.shape[:-1])
+        for start in range(0, fmt.inputs, fmt.group_inputs):
+            group = slice(start, start + fmt.group_inputs)
+            result += self._real_maxima(channel, group, values[..., group])
+        y = result * 2.0**fmt.out_fraction + float(self.biases["bias"][channel])
+        if not self.gives_codes:
+            return y
+        with np.errstate(divide="ignore"):
+            codes = np.log2(np.maximum(y, 0) * 2.0**-fmt.out_fraction) * (1 << fmt.log_fraction)
+        return (codes + fmt.activation.maximum + self.neuron(channel).offset).clip(min=0)
 
-        def value(port: str) -> NDArray[np.float64]:
-            return fmt.weight.value(self.weights[port][channel])
+    def _real_maxima(self, channel: int, group: slice, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The signed sum of a group's maxima of products, in units of full scale times the largest weight."""
+        fmt = self.format
+
+        def weight(port: str) -> NDArray[np.float64]:
+            return fmt.value(fmt.weight, self.weights[port][channel, group])
 
         if fmt.layout in ONE_SUM:
-            products = scaled * value("k") * np.where(self.weights["sign"][channel] == 1, -1.0, 1.0)
-            return products.max(axis=-1).clip(min=0) + products.min(axis=-1).clip(max=0) + bias
-        result = np.full(x.shape[:-1], bias)
-        for half, side in ((scaled, 1), (-scaled, -1))[: len(fmt.branches) // 2]:
+            products = values * weight("k") * np.where(self.weights["sign"][channel, group] == 1, -1.0, 1.0)
+            return products.max(axis=-1).clip(min=0) + products.min(axis=-1).clip(max=0)
+        result = np.zeros(values.shape[:-1])
+        for half, side in ((values, 1), (-values, -1))[: len(fmt.branches) // 2]:
             half = half.clip(min=0)
-            result += side * ((half * value("k1")).max(axis=-1) - (half * value("k2")).max(axis=-1))
+            result += side * ((half * weight("k1")).max(axis=-1) - (half * weight("k2")).max(axis=-1))
         return result
 
-    def _real_code(self, channel: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _real_logarithmic(self, channel: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
         fmt, ports = self.format, [port for port in ("k", "k1", "k2") if port in self.weights]
         products = [values * fmt.weight.value(self.weights[port][channel]) for port in ports]
         if fmt.layout in ONE_SUM:
@@ -232,14 +279,16 @@ class IntegerLayer:
         coarse = dataclasses.replace(coarse, offset=int(round_shift(np.int64(fmt.offset), np.int64(step))))
 
         def rounded(codes: Integers, top: int, coarse_top: int) -> Integers:
-            return np.maximum(round_shift(codes - top, np.int64(step)) + coarse_top, 0)
+            coarse_codes = np.maximum(round_shift(codes - top, np.int64(step)) + coarse_top, 0)
+            return np.where(codes > 0, coarse_codes, 0) if fmt.zero == "exact" else coarse_codes
 
         weights, biases = dict(layer.weights), dict(layer.biases)
         for port in set(weights) & {"k", "k1", "k2"}:
             weights[port] = rounded(weights[port], fmt.weight.maximum, coarse.weight.maximum)
         for port in set(biases) & {"bias1", "bias2"}:
             biases[port] = rounded(biases[port], fmt.full_scale, coarse.full_scale)
-        return dataclasses.replace(self, format=coarse, weights=weights, biases=biases)
+        fine = None if self.fine is None else round_shift(self.fine, np.int64(step))
+        return dataclasses.replace(self, format=coarse, weights=weights, biases=biases, fine=fine)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerLayer":
         """The same layer with maxima that see only the ``maximum_bits`` high bits of the sums, rounded."""
@@ -261,9 +310,10 @@ class IntegerLayer:
         return dataclasses.replace(self, format=fmt, weights=weights, biases=biases)
 
     def with_out_fraction(self, out_fraction: int) -> "IntegerLayer":
-        """The same layer with a linear result of so many fraction bits, its bias rounded; layers that give codes and
-        MAC layers as they are. What reads it counts in other units then (:meth:`IntegerNetwork.with_out_fraction`)."""
-        if isinstance(self.format, MacFormat) or self.gives_codes:
+        """The same layer with a linear result, or one in front of its ReLU and log2, of so many fraction bits, its bias
+        rounded; logarithmic ends and MAC layers as they are. What reads a linear result counts in other units then
+        (:meth:`IntegerNetwork.with_out_fraction`)."""
+        if isinstance(self.format, MacFormat) or self.format.combine == "logarithmic":
             return self
         try:
             fmt = dataclasses.replace(self.format, out_fraction=out_fraction)
@@ -271,7 +321,8 @@ class IntegerLayer:
             raise ModelUsageError(str(error)) from None
         dropped = self.format.out_fraction - out_fraction
         biases = {"bias": round_shift(self.biases["bias"], np.int64(dropped))}
-        return dataclasses.replace(self, format=fmt, biases=biases, exponent=self.exponent + dropped)
+        exponent = self.exponent if self.gives_codes else self.exponent + dropped
+        return dataclasses.replace(self, format=fmt, biases=biases, exponent=exponent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,10 +342,31 @@ class Threshold:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoder:
+    """log2 of linear integers, once for all layers that take their codes: ``end`` of the magnitudes of what is left
+    behind the right shift of each channel, with the sign kept.
+
+    ``shift`` (channels,): what is left of the integers has about the bits of ``end``; ``fine`` (channels,): steps that
+    are added to the offset of ``end``, so that the codes of all channels stand for numbers of about one scale.
+    """
+
+    end: LinearEnd
+    shift: Integers
+    fine: Integers
+
+    def compute(self, values: Integers) -> Integers:
+        """Codes of integers (batch, channels, height, width), negative where these are."""
+        shifted = round_shift(values, per_channel(self.shift))
+        codes = channels_codes(self.end, np.abs(shifted), self.fine, 1)
+        return np.where(shifted < 0, -codes, codes)
+
+
+@dataclass(frozen=True, eq=False)
 class IntegerNetwork:
     """A whole network in integers; ``card`` says where it comes from, ``samples`` are held-out images.
 
-    ``layers``: in the order of the data. Images: uint8, (batch, channels, height, width) or without channels.
+    ``layers``: in the order of the data. ``encoders``: of nodes with linear integers that layers take as log codes.
+    Images: uint8, (batch, channels, height, width) or without channels.
     """
 
     name: str
@@ -303,6 +375,7 @@ class IntegerNetwork:
     thresholds: dict[str, Threshold]
     samples: NDArray[np.uint8]
     card: Mapping[str, Any] = field(default_factory=dict)
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
 
     @cached_property
     def exponents(self) -> dict[str, Integers]:
@@ -328,6 +401,13 @@ class IntegerNetwork:
             )
         return array.astype(np.int64)
 
+    def layer_inputs(self, layer: IntegerLayer, value: Integers) -> Integers:
+        """:meth:`IntegerLayer.inputs` of the value of the node that a layer reads."""
+        source = layer.node.inputs[0]
+        if layer.takes_codes and source in self.encoders:
+            value = self.encoders[source].compute(value)
+        return layer.inputs(value)
+
     def trace(
         self, images: ArrayLike, until: str | None = None, threads: int = 1
     ) -> Iterator[tuple[Node, Integers]]:
@@ -339,7 +419,7 @@ class IntegerNetwork:
                 value = self.images(images)
             elif node.is_layer:
                 layer = self.layers[node.name]
-                value = layer.compute(layer.inputs(*inputs), threads)
+                value = layer.compute(self.layer_inputs(layer, *inputs), threads)
             elif node.operation == "norm":
                 # behind a layer that gives codes, it is part of these
                 threshold = self.thresholds.get(node.name)
@@ -379,9 +459,24 @@ class IntegerNetwork:
         return self.logits(images, batch, threads).argmax(axis=1)
 
     def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
-        """The same network with log codes of ``log_bits`` bits: rounded, not trained again."""
-        layers = {name: layer.with_log_bits(log_bits) for name, layer in self.layers.items()}
-        return dataclasses.replace(self, layers=layers)
+        """The same network with log codes of ``log_bits`` bits: rounded, not trained again. Where its layers have codes
+        of several widths (the first and the last one wider ones), those of the narrowest have."""
+        narrowest = min((layer.format.log_bits for layer in self.layers.values() if isinstance(layer.format, BmFormat)),
+                        default=log_bits)
+        layers = {
+            name: layer.with_log_bits(log_bits) if getattr(layer.format, "log_bits", None) == narrowest else layer
+            for name, layer in self.layers.items()
+        }
+        encoders = dict(self.encoders)
+        for layer in layers.values():
+            source = layer.node.inputs[0]
+            if layer.takes_codes and source in self.encoders:
+                end, log = self.encoders[source].end, layer.format.activation
+                dropped = np.int64(end.log.fraction - log.fraction)
+                offset, fine = round_shift(np.int64(end.offset), dropped), round_shift(encoders[source].fine, dropped)
+                end = dataclasses.replace(end, log=log, offset=int(offset))
+                encoders[source] = dataclasses.replace(encoders[source], end=end, fine=fine)
+        return dataclasses.replace(self, layers=layers, encoders=encoders)
 
     def with_maximum_bits(self, maximum_bits: int) -> "IntegerNetwork":
         """The same network with maxima that see only the ``maximum_bits`` high bits of the sums."""
@@ -394,18 +489,24 @@ class IntegerNetwork:
         coarse = dataclasses.replace(self, layers=layers)
 
         def dropped(node: str) -> Integers:
-            source = self.architecture[node].inputs[0]
-            return coarse.exponents[source] - self.exponents[source]
+            return coarse.exponents[node] - self.exponents[node]
+
+        def before(name: str) -> Integers:
+            return dropped(self.architecture[name].inputs[0])
 
         return dataclasses.replace(
             self,
             layers={
-                name: layer if layer.takes_codes else dataclasses.replace(layer, shift=layer.shift - dropped(name))
+                name: layer if layer.takes_codes else dataclasses.replace(layer, shift=layer.shift - before(name))
                 for name, layer in layers.items()
             },
             thresholds={
-                name: dataclasses.replace(norm, threshold=round_shift(norm.threshold, dropped(name)))
+                name: dataclasses.replace(norm, threshold=round_shift(norm.threshold, before(name)))
                 for name, norm in self.thresholds.items()
+            },
+            encoders={
+                name: dataclasses.replace(encoder, shift=encoder.shift - dropped(name))
+                for name, encoder in self.encoders.items()
             },
         )
 
@@ -429,14 +530,15 @@ class IntegerNetwork:
         available = x.shape[1]
         positions = np.random.default_rng(seed).choice(available, size=count, replace=count > available)
         slots = chosen.slots(channel)
-        inputs = {"c" if chosen.takes_codes else "x": np.ascontiguousarray(x[:, positions].T[:, slots])}
+        inputs = chosen.ports(np.ascontiguousarray(x[:, positions].T[:, slots]))
         inputs |= {port: codes[channel, slots] for port, codes in chosen.weights.items()
                    if port in chosen.format.inputs_of}
         inputs |= {port: values[channel] for port, values in chosen.biases.items()}
         expected = outputs[channel, positions]
-        if not np.array_equal(expected, chosen.format.compute(**inputs)):
+        neuron = chosen.neuron(channel)
+        if not np.array_equal(expected, neuron.compute(**inputs)):
             raise RuntimeError(f"The integer layer {layer} and its format disagree: this is a bug")
-        return NeuronVectors(chosen.format, inputs, expected, chosen.real(channel, x[:, positions].T), slots)
+        return NeuronVectors(neuron, inputs, expected, chosen.real(channel, x[:, positions].T), slots)
 
     @cached_property
     def _sampled(self) -> dict[str, tuple[Integers, Integers]]:
@@ -448,7 +550,7 @@ class IntegerNetwork:
             layer, values = self.layers[name], {}
             for node, value in self.trace(self.samples, until=name):
                 values[node.name] = value
-            x = layer.inputs(values[layer.node.inputs[0]])
+            x = self.layer_inputs(layer, values[layer.node.inputs[0]])
             outputs = values[name].transpose(1, 0, 2, 3).reshape(layer.channels, -1)
             self._sampled[name] = layer.patches(layer.padded(x)), outputs
         return self._sampled[name]

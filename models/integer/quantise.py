@@ -22,12 +22,15 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.networks.architecture import Architecture, Node
+from bmhw.models.networks.groups import groups_of
 from bmhw.models.networks.layers import combine_layout, padded
 from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
 
-from .limits import BIAS, EXPONENT, SHIFT, THRESHOLD, Limit
+from .folded_end import FoldedEncoder, FoldedEnd
+from .limits import BIAS, EXPONENT, FINE, SHIFT, THRESHOLD
 from .network import IntegerLayer, IntegerNetwork, Threshold
+from .rounding import integers, round_half_up
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
 
@@ -43,7 +46,10 @@ class Quantisation:
     weights, ``log2`` and ``exp2`` methods, ``sums``: ``full`` or ``clamped``, ``maximum_bits``: high bits of
     the sums that the maxima see, ``linear_maximum_bits``: the same of layers with a linear result (None: as many),
     ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can (``Architecture.code_layers``) hand on
-    log codes.
+    log codes. ``groups`` of input channels as asked for (``groups_of``: what a layer has); with more than one, layers
+    hand on codes through linear ends (see ``CodePlan``). ``zero``: what code 0 stands for (None: ``exact`` in a network
+    with groups, else its step). ``edge_bits``: width of the first and the last layer's inputs and codes (None: as all),
+    ``out_fraction``: bits behind the point of the other BM layers' linear numbers.
     """
 
     bits: int = 8
@@ -56,6 +62,10 @@ class Quantisation:
     linear_maximum_bits: int | None = None
     mac_weight_bits: int | None = None
     combine: str = "linear"
+    groups: int = 1
+    zero: str | None = None
+    edge_bits: int | None = None
+    out_fraction: int | None = None
 
     def format(
         self,
@@ -63,41 +73,41 @@ class Quantisation:
         fan_in: int,
         signed_inputs: bool,
         *,
+        channels: int = 1,
+        edge: bool = False,
         takes_codes: bool = False,
         gives_codes: bool = False,
     ) -> BmFormat | MacFormat:
-        """``takes_codes``: inputs are log codes; ``gives_codes``: so are outputs (logarithmic end)."""
+        """``channels``: of the input, which groups are made of; ``edge``: whether it is the first or the last layer;
+        ``takes_codes``: inputs are log codes; ``gives_codes``: so are outputs."""
+        edge = edge and self.edge_bits is not None
+        bits = self.bits
+        if edge:
+            bits = self.edge_bits if layout == "mac" else max(self.bits, self.edge_bits)
         if layout == "mac":
-            return MacFormat(
-                inputs=fan_in, bits=self.bits, signed_inputs=signed_inputs, weight_bits=self.mac_weight_bits
-            )
+            weight_bits = self.edge_bits if edge else self.mac_weight_bits
+            return MacFormat(inputs=fan_in, bits=bits, signed_inputs=signed_inputs, weight_bits=weight_bits)
+        maximum_bits = self.maximum_bits
+        if not gives_codes and self.linear_maximum_bits is not None:
+            maximum_bits = self.linear_maximum_bits
         return BmFormat(
             inputs=fan_in,
-            bits=self.bits,
+            bits=bits,
             layout=layout,
             signed_inputs=signed_inputs,
-            log_bits=self.log_bits,
-            log_fraction=self.log_fraction,
+            log_bits=self.edge_bits if edge else self.log_bits,
+            log_fraction=None if edge else self.log_fraction,
+            out_fraction=None if edge else self.out_fraction,
             log2=self.log2,
             exp2=self.exp2,
             sums=self.sums,
-            maximum_bits=self.maximum_bits if gives_codes or self.linear_maximum_bits is None
-            else self.linear_maximum_bits,
+            maximum_bits=None if edge else maximum_bits,
             boundary="layer" if takes_codes else "neuron",
-            combine="logarithmic" if gives_codes else "linear",
+            combine=self.combine if gives_codes else "linear",
             result="code" if gives_codes else "linear",
+            groups=groups_of(channels, self.groups),
+            zero="exact" if self.zero is None and self.groups > 1 else self.zero,
         )
-
-
-def _integers(real: Tensor, limit: Limit) -> np.ndarray:
-    """Rounded, halves up, int64; the nearest one within the limit."""
-    # a float64 above 2^53 need not be the limit itself: the last step is in integers
-    rounded = torch.floor(real.detach().double() + 0.5).clamp(float(limit.minimum), float(limit.maximum))
-    return np.clip(rounded.long().cpu().numpy(), limit.minimum, limit.maximum)
-
-
-def round_half_up(real: Tensor) -> Tensor:
-    return straight_through(real, torch.floor(real + 0.5))
 
 
 class FoldedLayer(nn.Module):
@@ -105,10 +115,10 @@ class FoldedLayer(nn.Module):
     code is a little less than 1: what is above is clamped, which costs less than an octave of range for all others.
 
     ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
-    full scale 2^out_fraction; ``shift`` and ``exponent``: see :class:`.integer.IntegerLayer`. A layer that
-    gives codes has two biases instead, the candidates of its maxima in the unit of the weights, and its
-    outputs are the codes' values, 0..1; a layer that takes codes takes such values. ``gradient_norm``: the p of
-    the p-norms whose gradient it trains with; None: that of the maxima.
+    full scale 2^out_fraction; ``shift``, ``exponent`` and ``fine``: see :class:`.integer.IntegerLayer`. A layer that
+    gives codes has outputs that are the codes' values, 0..1, and a layer that takes codes takes such values (with the
+    sign of signed inputs); with a logarithmic end it has two biases instead, the candidates of its maxima in the unit
+    of the weights. ``gradient_norm``: the p of the p-norms whose gradient it trains with; None: that of the maxima.
     """
 
     def __init__(
@@ -120,13 +130,15 @@ class FoldedLayer(nn.Module):
         biases: tuple[Tensor, ...],
         shift: Tensor,
         exponent: Tensor,
+        fine: Tensor | None = None,
     ):
         super().__init__()
         self.node, self.layout, self.format = node, layout, fmt
         self.weight = nn.Parameter(weight)
         self.biases = nn.ParameterList(nn.Parameter(bias) for bias in biases)
         self.takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
-        self.gives_codes = isinstance(fmt, BmFormat) and fmt.combine == "logarithmic"
+        self.gives_codes = fmt.result == "code"
+        self.logarithmic = isinstance(fmt, BmFormat) and fmt.combine == "logarithmic"
         self.gradient_norm: float | None = None
         self.register_buffer("shift", shift.float())
         self.register_buffer("exponent", exponent.float())
@@ -136,18 +148,20 @@ class FoldedLayer(nn.Module):
             self.register_buffer(name, values, persistent=False)
         if isinstance(fmt, BmFormat):
             magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
-            values = fmt.activation.value(fmt.log2_unit.compute(magnitudes))
+            values = fmt.value(fmt.activation, fmt.log2_unit.compute(magnitudes))
             self.register_buffer("log_values", torch.tensor(values, dtype=torch.float32), persistent=False)
             sums = fmt.exp2_unit.compute(np.arange(fmt.full_scale + 1))
             self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
-            codes = fmt.activation.value(np.arange(fmt.activation.maximum + 1))
+            codes = fmt.value(fmt.activation, np.arange(fmt.activation.maximum + 1))
             self.register_buffer("code_values", torch.tensor(codes, dtype=torch.float32), persistent=False)
+            self.smallest = float(codes[0])
             # of the logarithmic end: the value of each pair of sums' code
             ends, states = None, fmt.full_scale + 1
-            if self.gives_codes and states <= LARGEST_PAIR_TABLE:
+            if self.logarithmic and states <= LARGEST_PAIR_TABLE:
                 every = np.arange(states)
                 ends = self.code_values[torch.from_numpy(fmt.log_subtract.compute(every[:, None], every).ravel())]
             self.register_buffer("end_values", ends, persistent=False)
+        self.end = None if fine is None else FoldedEnd(fmt.end, self.code_values, node, fine)
 
     @property
     def output_bits(self) -> int:
@@ -158,66 +172,92 @@ class FoldedLayer(nn.Module):
     def _smooth(self) -> bool:
         return self.training and self.gradient_norm is not None
 
-    def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
+    @property
+    def groups(self) -> int:
+        return self.format.groups if isinstance(self.format, BmFormat) else 1
+
+    def forward(self, y: Tensor, quantised: bool = True, moved: Tensor | None = None) -> Tensor:
         """Output integers of input integers (batch, channels, height, width); values 0..1 in the place of
-        codes."""
-        code, padding = self.format.x, (self.node.padding,) * 4
-        full_scale = 2.0**code.magnitude_bits
-        if self.takes_codes:
-            # a zero is code 0, the smallest value
-            x = (
-                functional.pad(y, padding, value=float(self.code_values[0]) if quantised else 0.0)
-                * full_scale
-            )
-        else:
-            if self.border is not None:
-                y = padded(y, self.node.padding, self.border_codes if quantised else self.border)
-            x = y * torch.exp2(-self.shift).view(-1, 1, 1)
-            if quantised:
-                x = round_half_up(x).clamp(code.minimum, code.maximum)
-            if self.border is None:
-                x = functional.pad(x, padding)  # before the logarithm: a zero is code 0 there as everywhere
-        weight = self.quantised_weight() if quantised else self.effective_weight()
+        codes. ``moved``: by how many steps the codes that it takes stand for less than when it was folded (see
+        :class:`FoldedEnd`)."""
+        x = self._inputs(y, quantised)
+        weight = self.quantised_weight(moved) if quantised else self.effective_weight()
+        full_scale, stride = 2.0**self.format.x.magnitude_bits, self.node.stride
         if self.layout == "mac":
-            out = functional.conv2d(x / full_scale, weight, stride=self.node.stride) * 2.0**self.output_bits
-        elif self.gives_codes:
+            out = functional.conv2d(x / full_scale, weight, stride=stride) * 2.0**self.output_bits
+        elif self.logarithmic:
             end = functools.partial(self._code_end, quantised=quantised)
             x = self._log_value(x) if quantised else x / full_scale
-            return combine_layout(self.layout, x, weight, self.node.stride, 0, end)
+            return combine_layout(self.layout, x, weight, stride, 0, end)
         elif quantised:
             out = combine_layout(
-                self.layout, x, weight, self.node.stride, 0, self._difference, self._log_value
+                self.layout, x, weight, stride, 0, self._difference, self._log_value, groups=self.groups
             )
         else:
-            out = (
-                combine_layout(self.layout, x / full_scale, weight, self.node.stride, 0)
-                * 2.0**self.output_bits
-            )
+            out = combine_layout(self.layout, x / full_scale, weight, stride, 0, groups=self.groups)
+            out = out * 2.0**self.output_bits
+        bias = self._bias(moved) if quantised else self.biases[0] * 2.0**self.output_bits
+        out = out + (self._rounded_bias(bias) if quantised else bias).view(-1, 1, 1)
+        return out if self.end is None else self.end(out, quantised, moved)
+
+    def _inputs(self, y: Tensor, quantised: bool) -> Tensor:
+        """What enters the neurons, padded, with full scale 2^bits."""
+        code, padding = self.format.x, (self.node.padding,) * 4
+        if self.takes_codes:
+            # a zero is code 0, the smallest value
+            zero = self.smallest if quantised else 0.0
+            return functional.pad(y, padding, value=zero) * 2.0**code.magnitude_bits
+        if self.border is not None:
+            y = padded(y, self.node.padding, self.border_codes if quantised else self.border)
+        x = y * torch.exp2(-self.shift).view(-1, 1, 1)
+        if quantised:
+            x = round_half_up(x).clamp(code.minimum, code.maximum)
+        # before the logarithm: a zero is code 0 there as everywhere
+        return functional.pad(x, padding) if self.border is None else x
+
+    def _bias(self, moved: Tensor | None) -> Tensor:
+        """In the output's integers: those are larger where the codes that come in stand for less."""
         bias = self.biases[0] * 2.0**self.output_bits
-        return out + (round_half_up(bias) if quantised else bias).view(-1, 1, 1)
+        return bias if moved is None or self.end is None else bias * torch.exp2(moved / (1 << self.format.log_fraction))
+
+    def _rounded_bias(self, bias: Tensor) -> Tensor:
+        if self.end is None:
+            return round_half_up(bias)  # the port becomes as wide as it needs to be
+        return round_half_up(bias).clamp(self.format.bias.minimum, self.format.bias.maximum)
 
     def _log_value(self, x: Tensor) -> Tensor:
         """The value of the log code of integers x, its sign kept (0 is positive)."""
         if self.takes_codes:
-            return x / 2.0**self.format.x.magnitude_bits
+            x = x / 2.0**self.format.x.magnitude_bits
+            # of the two halves of an input one is empty: code 0
+            return x.clamp(min=self.smallest) if self.layout == "bipolar" else x
         values = self.log_values[x.detach().abs().long()]
         return straight_through(x / 2.0**self.format.x.magnitude_bits, torch.where(x < 0, -values, values))
 
-    def _difference(self, x: Tensor, w: Tensor, stride: int, padding: int) -> Tensor:
-        """exp2 of the first maxima minus exp2 of the second ones, in integers.
+    def _difference(self, x: Tensor, w: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:
+        """exp2 of the first maxima minus exp2 of the second ones, in integers, and the sum over the groups.
 
         The products are powers of two whose exponents are the sums.
         """
         if self._smooth:
             with torch.no_grad():
-                sums = self._sums(max_product(x, w.flatten(0, 1), stride, padding))
-                first, second = self.exp2_table[sums].chunk(2, dim=1)
-            smooth = norm_difference(x, w, stride, padding, p=self.gradient_norm)
-            return straight_through(smooth * 2.0**self.output_bits, first - second)
-        products = max_product(x, w.flatten(0, 1), stride, padding)
+                sums = self._sums(max_product(x, w.flatten(0, 1), stride, padding, groups))
+                exact = self._total(self.exp2_table[sums], groups)
+            # the halves of bipolar inputs, and what a ReLU gives, have nothing below 0
+            nonnegative = self.layout == "bipolar" or not self.format.signed_inputs
+            smooth = norm_difference(x, w, stride, padding, groups, p=self.gradient_norm, nonnegative=nonnegative)
+            return straight_through(smooth * 2.0**self.output_bits, exact)
+        products = max_product(x, w.flatten(0, 1), stride, padding, groups)
         values = straight_through(products * 2.0**self.output_bits, self.exp2_table[self._sums(products)])
+        return self._total(values, groups)
+
+    @staticmethod
+    def _total(values: Tensor, groups: int) -> Tensor:
+        """The first half of the maxima's numbers less the second, (batch, 2 * outputs * groups, ...), over the
+        groups."""
         first, second = values.chunk(2, dim=1)
-        return first - second
+        difference = first - second
+        return difference if groups == 1 else difference.unflatten(1, (-1, groups)).sum(dim=2)
 
     def _sums(self, products: Tensor) -> Tensor:
         """The sums of codes that products of the codes' values stand for, as the maxima see them: int32.
@@ -259,8 +299,9 @@ class FoldedLayer(nn.Module):
     def effective_weight(self) -> Tensor:
         return self.weight if self.layout in (*ONE_SUM, "mac") else self.weight.abs()
 
-    def codes(self) -> Tensor:
-        """The weights' codes, in the shape of ``weight``: log codes, or signed integers for ``mac``."""
+    def codes(self, moved: Tensor | None = None) -> Tensor:
+        """The weights' codes, in the shape of ``weight``: log codes, or signed integers for ``mac``; ``moved``: see
+        :meth:`forward`."""
         weight = self.weight.detach().double()
         if self.layout == "mac":
             code = self.format.w
@@ -269,19 +310,28 @@ class FoldedLayer(nn.Module):
         code = self.format.weight
         codes = torch.floor(torch.log2(weight.abs()) * (1 << code.fraction) + 0.5)
         codes += code.maximum + self.format.half_step
+        if moved is not None and self.end is None:
+            codes -= moved.detach()
         return codes.clamp(0, code.maximum).long()
 
-    def quantised_weight(self) -> Tensor:
-        """The values of the codes, with the gradient of the weight."""
-        weight, codes = self.effective_weight(), self.codes()
+    def quantised_weight(self, moved: Tensor | None = None) -> Tensor:
+        """The values of the codes, with the gradient of the weight. What codes stand for less, the end of a layer that
+        gives codes makes good, else its weights."""
+        weight, codes = self.effective_weight(), self.codes(moved)
         if self.layout == "mac":
             return straight_through(weight, codes.float() / 2.0 ** (self.format.w.bits - 1))
         code = self.format.weight
+        if moved is not None and self.end is None:
+            weight = weight * torch.exp2(-moved / (1 << code.fraction))
         values = torch.exp2((codes - code.maximum - self.format.half_step).float() / (1 << code.fraction))
+        if self.format.zero == "exact":
+            values = torch.where(codes > 0, values, 0)
         return straight_through(weight, torch.where(weight < 0, -values, values))
 
-    def to_integer(self) -> IntegerLayer:
-        codes = self.codes().cpu().numpy()
+    @torch.no_grad()
+    def to_integer(self, moved: Tensor | None = None) -> IntegerLayer:
+        """``moved``: see :meth:`forward`."""
+        codes = self.codes(moved).cpu().numpy()
         if self.layout == "mac":
             weights = {"w": codes}
         elif self.layout in ONE_SUM:
@@ -289,11 +339,13 @@ class FoldedLayer(nn.Module):
         else:
             weights = {"k1": codes[0], "k2": codes[1]}
         fmt = self.format
-        if self.gives_codes:
+        if self.logarithmic:
             sums = [self._sums(bias.detach().abs()).long().cpu().numpy() for bias in self.biases]
             biases = dict(zip(("bias1", "bias2"), sums, strict=True))
         else:
-            bias = _integers(self.biases[0] * 2.0**self.output_bits, BIAS)
+            bias = integers(self._rounded_bias(self._bias(moved)), BIAS)
+            if self.end is not None:
+                fmt = dataclasses.replace(fmt, offset=self.end.to_integer(moved).offset)
             needed = LinearCode.covering(min(int(bias.min()), -1), max(int(bias.max()), 0)).bits
             fmt, biases = dataclasses.replace(fmt, bias_bits=max(fmt.bias_bits, needed)), {"bias": bias}
         return IntegerLayer(
@@ -301,8 +353,9 @@ class FoldedLayer(nn.Module):
             format=fmt,
             weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()},
             biases=biases,
-            shift=_integers(self.shift, SHIFT),
-            exponent=_integers(self.exponent, EXPONENT),
+            shift=integers(self.shift, SHIFT),
+            exponent=integers(self.exponent, EXPONENT),
+            fine=None if self.end is None else integers(self.end.fine, FINE),
         )
 
 
@@ -329,7 +382,7 @@ class FoldedNorm(nn.Module):
         return torch.relu((y - threshold.view(-1, 1, 1)) * self.sign.view(-1, 1, 1))
 
     def to_integer(self) -> Threshold:
-        return Threshold(_integers(self.threshold * self.unit, THRESHOLD), (self.sign < 0).cpu().numpy())
+        return Threshold(integers(self.threshold * self.unit, THRESHOLD), (self.sign < 0).cpu().numpy())
 
 
 class FoldedNetwork(nn.Module):
@@ -338,10 +391,24 @@ class FoldedNetwork(nn.Module):
     ``quantised``: whether to round as the hardware does; without, it is the floating-point network again.
     """
 
-    def __init__(self, architecture: Architecture, steps: Mapping[str, FoldedLayer | FoldedNorm]):
+    def __init__(
+        self,
+        architecture: Architecture,
+        steps: Mapping[str, FoldedLayer | FoldedNorm],
+        encoders: Mapping[str, FoldedEncoder] | None = None,
+    ):
+        """``encoders``: of nodes with linear integers that layers take as codes."""
         super().__init__()
         self.architecture, self.quantised = architecture, True
-        self.steps = nn.ModuleDict(steps)
+        self.steps, self.encoders = nn.ModuleDict(steps), nn.ModuleDict(encoders or {})
+
+    def _moved(self, layer: Node) -> Tensor | None:
+        """By how many steps the codes that a layer takes stand for less than when it was folded."""
+        source = self.architecture[layer.inputs[0]]
+        if not self.steps[layer.name].takes_codes:
+            return None
+        end = self.encoders[source.name].end if source.name in self.encoders else self.steps[source.inputs[0]].end
+        return None if end is None else end.moved
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
@@ -354,7 +421,13 @@ class FoldedNetwork(nn.Module):
                 exponent = torch.stack([exponents[name] for name in node.inputs]).amin(dim=0)
                 if node.name in self.steps:
                     step = self.steps[node.name]
-                    value = step(*inputs, quantised=self.quantised)
+                    if node.is_layer:
+                        source = node.inputs[0]
+                        if step.takes_codes and source in self.encoders:
+                            inputs = [self.encoders[source](*inputs, quantised=self.quantised)]
+                        value = step(*inputs, quantised=self.quantised, moved=self._moved(node))
+                    else:
+                        value = step(*inputs, quantised=self.quantised)
                     exponent = getattr(step, "exponent", exponent)
                 elif node.operation == "norm":
                     value = inputs[0]  # part of the codes that its layer gives
@@ -382,10 +455,18 @@ class FoldedNetwork(nn.Module):
 
     def to_integer(self, name: str, samples: np.ndarray) -> IntegerNetwork:
         """The integer network; ``samples``: held-out images, uint8 (count, channels, height, width)."""
-        layers = {key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedLayer)}
+        layers = {
+            node.name: self.steps[node.name].to_integer(self._moved(node)) for node in self.architecture.layers
+        }
         thresholds = {
             key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedNorm)
         }
+        encoders = {key: encoder.to_integer() for key, encoder in self.encoders.items()}
         return IntegerNetwork(
-            name=name, architecture=self.architecture, layers=layers, thresholds=thresholds, samples=samples
+            name=name,
+            architecture=self.architecture,
+            layers=layers,
+            thresholds=thresholds,
+            samples=samples,
+            encoders=encoders,
         )

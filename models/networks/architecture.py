@@ -151,11 +151,12 @@ class Architecture:
         chosen = {node.name: layout(node) for node in self.layers}
         return chosen | dict.fromkeys(mac_layers, "mac")
 
-    def code_layers(self, layouts: Mapping[str, str]) -> tuple[str, ...]:
-        """The layers whose outputs can go on as log codes (``combine="logarithmic"``).
+    def code_layers(self, layouts: Mapping[str, str], able: Collection[str] = TWO_MAXIMA) -> tuple[str, ...]:
+        """The layers whose outputs can go on as log codes.
 
         Behind them lies a normalisation and behind that nothing but BM layers; a residual sum or a pool needs
-        linear values. Layout ``bipolar`` subtracts more than two terms and has no logarithmic end.
+        linear values. ``able``: the layouts that have such an end; ``bipolar`` subtracts more than two terms and has no
+        logarithmic one.
         """
         readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
@@ -169,7 +170,7 @@ class Architecture:
         return tuple(
             node.name
             for node in self.layers
-            if layouts[node.name] in TWO_MAXIMA
+            if layouts[node.name] in able
             and len(readers[node.name]) == 1
             and takes_codes(readers[node.name][0])
         )

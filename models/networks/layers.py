@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bipolar morphological layers in PyTorch, for the three layouts (arXiv 2009.07190)."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from bmhw.hdl.checks import check_choice
 from bmhw.hdl.formats.choices import LAYOUTS, ONE_SUM
 from bmhw.models.operators.max_product import max_product_difference
+
+from .groups import groups_of
 
 __all__ = [
     "EPSILON", "BmConv2d", "BmLinear", "BorderedConv2d", "combine_layout", "padded", "split_weight", "wired_signs",
@@ -29,14 +32,22 @@ def combine_layout(
     padding: int,
     difference=max_product_difference,
     encode: Callable[[Tensor], Tensor] = lambda x: x,
+    groups: int = 1,
+    nonnegative: bool | None = None,
 ) -> Tensor:
     """The output of a layer without its bias.
 
     x: (batch, channels, height, width), >= 0 for ``relu``. weight: ``signed`` and ``wired``: (outputs, channels, kernel
     height, kernel width); ``relu`` and ``bipolar``: two such arrays >= 0, stacked in front (w1 and w2).
     ``difference``: a function like :func:`.operators.max_product_difference`; ``encode``: applied to what
-    enters the maxima.
+    enters the maxima; ``groups``: of input channels, which they divide (see ``groups_of``), each with its own maxima;
+    ``nonnegative``: whether x is known to have nothing below 0, None: unknown. A ``difference`` is told of groups where
+    there are several, of signs where they are known.
     """
+    if groups > 1:
+        difference = functools.partial(difference, groups=groups)
+    if nonnegative is not None:
+        difference = functools.partial(difference, nonnegative=nonnegative or layout not in ONE_SUM)
     if layout in ONE_SUM:
         # The sign of each product chooses its maximum: the largest and the negated smallest product.
         return difference(encode(x), torch.stack([weight, -weight]), stride, padding)
@@ -47,25 +58,27 @@ def combine_layout(
     return positive - negative
 
 
-def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
+def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON, groups: int = 1) -> Tensor:
     """A classical weight in a layout: itself for ``signed``, the nearest one with :func:`wired_signs` for ``wired``,
     else ``w1 = max(w, eps)``, ``w2 = max(-w, eps)``."""
     if layout == "signed":
         return weight.clone()
     if layout == "wired":
-        return with_signs(weight, wired_signs(weight), epsilon)
+        return with_signs(weight, wired_signs(weight, groups), epsilon)
     return torch.stack([weight.clamp(min=epsilon), (-weight).clamp(min=epsilon)])
 
 
-def wired_signs(weight: Tensor) -> Tensor:
-    """Which maximum each input is wired to: 1 for the larger half of each output's weights, -1 for the smaller half.
+def wired_signs(weight: Tensor, groups: int = 1) -> Tensor:
+    """Which maximum each input is wired to: 1 for the larger half of each output's and group's weights, -1 for the
+    smaller half (of an odd number, for one less).
 
-    weight: (outputs, ...), an even number of weights an output. Signs that are half and half stay as they are; of
+    weight: (outputs, channels, ...), ``groups`` of channels. Signs that are half and half stay as they are; of
     weights drawn at random it is a random wiring.
     """
-    order = weight.detach().flatten(1).argsort(dim=1, stable=True)
-    signs = torch.ones_like(order, dtype=weight.dtype)
-    signs.scatter_(1, order[:, : order.shape[1] // 2], -1.0)
+    flat = weight.detach().reshape(weight.shape[0], groups, -1)
+    order = flat.argsort(dim=2, stable=True)
+    signs = torch.ones_like(flat)
+    signs.scatter_(2, order[..., : order.shape[2] // 2], -1.0)
     return signs.view(weight.shape)
 
 
@@ -99,8 +112,11 @@ class BmConv2d(nn.Module):
     Input (batch, in_channels, height, width), output (batch, out_channels, ...), padded with zeros or with
     ``border``: (in_channels,). ``weight``:
     (out, in, kernel, kernel) for ``signed`` and ``wired``, (2, out, in, kernel, kernel) otherwise, where only
-    magnitudes count. ``training_difference``: what stands for the difference of two maxima while training (a function
-    like :func:`.operators.max_product_difference`, which it is unless set otherwise).
+    magnitudes count. ``groups`` as asked for; the attribute is what ``groups_of`` makes of it: each group of input
+    channels has maxima of its own, whose differences are added. ``nonnegative``: whether inputs are known to be >= 0;
+    None: where it matters, they are looked at. ``training_difference``: what stands for the difference
+    of two maxima while training (a function like :func:`.operators.max_product_difference`, which it is unless set
+    otherwise).
     """
 
     def __init__(
@@ -114,15 +130,18 @@ class BmConv2d(nn.Module):
         bias: bool = True,
         layout: str = "relu",
         border: Sequence[float] | None = None,
+        groups: int = 1,
+        nonnegative: bool | None = None,
     ):
         super().__init__()
-        self.layout = check_choice("Layout", layout, LAYOUTS)
+        self.layout, self.nonnegative = check_choice("Layout", layout, LAYOUTS), nonnegative
+        self.groups = groups_of(in_channels, groups)
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         self.stride, self.padding = stride, padding
         shape = (out_channels, in_channels, *self.kernel_size)
         classical = torch.empty(shape)
         nn.init.kaiming_uniform_(classical, a=math.sqrt(5))
-        self.weight = nn.Parameter(split_weight(layout, classical))
+        self.weight = nn.Parameter(split_weight(layout, classical, groups=self.groups))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.training_difference = max_product_difference
         self.register_buffer("border", None if border is None else torch.tensor(border), persistent=False)
@@ -137,27 +156,30 @@ class BmConv2d(nn.Module):
         padding = self.padding
         if self.border is not None:
             x, padding = padded(x, padding, self.border), 0
-        y = combine_layout(self.layout, x, self.effective_weight, self.stride, padding, difference)
+        weight = self.effective_weight
+        known = {"groups": self.groups, "nonnegative": self.nonnegative}
+        y = combine_layout(self.layout, x, weight, self.stride, padding, difference, **known)
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
     @torch.no_grad()
     def load_classical(self, weight: Tensor, bias: Tensor | None = None, epsilon: float = EPSILON) -> None:
         """Take the weights of a classical convolution of the same shape (conversion, arXiv 1911.01971)."""
-        self.weight.copy_(split_weight(self.layout, weight, epsilon))
+        self.weight.copy_(split_weight(self.layout, weight, epsilon, self.groups))
         if self.bias is not None:
             self.bias.copy_(torch.zeros_like(self.bias) if bias is None else bias)
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.layout}, weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
-        )
+        sizes = f"weight {tuple(self.weight.shape)}, stride {self.stride}, padding {self.padding}"
+        return f"{self.layout}, {sizes}, groups {self.groups}"
 
 
 class BmLinear(BmConv2d):
-    """Bipolar morphological dense layer: input (..., in_features), output (..., out_features)."""
+    """Bipolar morphological dense layer: input (..., in_features), output (..., out_features); ``groups`` of inputs."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu"):
-        super().__init__(in_features, out_features, 1, bias=bias, layout=layout)
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu", groups: int = 1
+    ):
+        super().__init__(in_features, out_features, 1, bias=bias, layout=layout, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x.reshape(-1, x.shape[-1], 1, 1))

@@ -21,12 +21,13 @@ class Network(nn.Module):
     """A network whose layers are classical (``mac``) or bipolar morphological.
 
     ``layouts``: layer name -> ``relu``, ``bipolar``, ``signed``, ``wired`` or ``mac`` (see ``Architecture.layouts``).
+    ``groups`` of input channels that every bipolar morphological layer is to have (``groups_of``: what each one has).
     Input: images of shape (batch, channels, height, width), pixel / 256. Output: (batch, classes).
     """
 
-    def __init__(self, architecture: Architecture, layouts: Mapping[str, str]):
+    def __init__(self, architecture: Architecture, layouts: Mapping[str, str], groups: int = 1):
         super().__init__()
-        self.architecture, self.layouts = architecture, dict(layouts)
+        self.architecture, self.layouts, self.groups = architecture, dict(layouts), groups
         self.steps = nn.ModuleDict()
         for node in architecture.nodes:
             if node.is_layer:
@@ -42,7 +43,9 @@ class Network(nn.Module):
         if self.layouts[node.name] == "mac":
             classical = BorderedConv2d if node.border else nn.Conv2d
             return classical(channels, node.channels, node.kernel, **settings)
-        return BmConv2d(channels, node.channels, node.kernel, layout=self.layouts[node.name], **settings)
+        nonnegative = self.architecture.nonnegative(node.inputs[0])
+        settings |= {"layout": self.layouts[node.name], "groups": self.groups, "nonnegative": nonnegative}
+        return BmConv2d(channels, node.channels, node.kernel, **settings)
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:
         """The value of every node, by name."""
@@ -73,9 +76,9 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def with_classical_weights(classical: Network, layouts: Mapping[str, str]) -> Network:
+def with_classical_weights(classical: Network, layouts: Mapping[str, str], groups: int = 1) -> Network:
     """The bipolar morphological network with the classical one's weights and statistics as they are."""
-    network = Network(classical.architecture, layouts)
+    network = Network(classical.architecture, layouts, groups)
     for name, step in network.steps.items():
         source = classical.steps[name]
         if isinstance(step, BmConv2d):
@@ -86,14 +89,14 @@ def with_classical_weights(classical: Network, layouts: Mapping[str, str]) -> Ne
 
 
 @torch.no_grad()
-def convert(classical: Network, layouts: Mapping[str, str], images: Tensor) -> Network:
+def convert(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: int = 1) -> Network:
     """The bipolar morphological network with the classical one's weights (arXiv 1911.01971, section 3).
 
     A maximum is smaller than the sum it replaces. So each channel's weights and bias are scaled until its
     mean and deviation on ``images`` (pixel / 256) are those of the classical channel; signs and ratios of
     the weights stay. The statistics of the normalisations are estimated anew.
     """
-    network = with_classical_weights(classical, layouts)
+    network = with_classical_weights(classical, layouts, groups)
     classical.eval()
     targets = classical.trace(images)
     hooks = [

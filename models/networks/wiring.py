@@ -19,8 +19,8 @@ class Wiring:
     """
 
     def __init__(self, network: nn.Module, layouts: Mapping[str, str]):
-        weights = [network.steps[name].weight for name, layout in layouts.items() if layout == "wired"]
-        self.signs = [(weight, wired_signs(weight)) for weight in weights]
+        wired = [network.steps[name] for name, layout in layouts.items() if layout == "wired"]
+        self.signs = [(step.weight, wired_signs(step.weight, getattr(step, "groups", 1))) for step in wired]
 
     @torch.no_grad()
     def apply(self) -> None:

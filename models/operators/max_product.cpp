@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The maximum-of-products convolution on the CPU, forward with winners and backward through winners. With `pairs` set,
-// outputs o and o + outputs / 2 are the two sides of one value, which is their difference.
+// The maximum-of-products convolution on the CPU, forward with winners and backward through winners. Each output has one
+// maximum a group of input channels, number o * groups + g, whose taps lie behind each other. With `pairs` set, outputs o
+// and o + outputs / 2 are the two sides of one value, the sum of its groups' differences.
 // Contract: plain_forward and plain_backward in operators.py. Compiled by native_build.py; called through ctypes.
 
 #include <algorithm>
@@ -19,6 +20,8 @@ constexpr int kVectors = kRegisterBytes == 64 ? 4 : 3;
 constexpr int kColumns = kLanes * kVectors;
 // The gradient of the weights is the sum of so many sums over images, whatever the number of threads.
 constexpr int64_t kParts = 16;
+// Taps of a group up to which, and positions from which on, the gradients are found tap by tap.
+constexpr int64_t kFewTaps = 16, kManyPositions = 256;
 
 typedef float Floats __attribute__((vector_size(kLanes * sizeof(float))));
 typedef float UnalignedFloats __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -27,7 +30,9 @@ typedef int16_t Shorts __attribute__((vector_size(kLanes * sizeof(int16_t))));
 
 struct Shape {
     int64_t batch, channels, height, width, outputs, kernel_height, kernel_width, stride, padding, out_height, out_width;
+    int64_t groups;
     int64_t taps() const { return channels * kernel_height * kernel_width; }
+    int64_t maxima() const { return outputs * groups; }
     int64_t positions() const { return out_height * out_width; }
     int64_t padded_height() const { return height + 2 * padding; }
     int64_t padded_width() const { return width + 2 * padding; }
@@ -35,18 +40,19 @@ struct Shape {
 
 struct Tap { float weight; int32_t index; };
 
-// The taps of each output that can win, in their order: with x >= 0 those of a weight above 0, so that an output and
+// The taps of each maximum that can win, in their order: with x >= 0 those of a weight above 0, so that an output and
 // its negated twin (layout signed) together cost what one of them would.
 struct Rows {
     std::vector<Tap> taps;
     std::vector<int64_t> start;
 
-    Rows(const Shape &s, const float *w, bool nonnegative) : start(s.outputs + 1, 0) {
+    Rows(const Shape &s, const float *w, bool nonnegative) : start(s.maxima() + 1, 0) {
         taps.reserve(s.outputs * s.taps());
-        for (int64_t o = 0; o < s.outputs; ++o) {
-            for (int64_t i = 0; i < s.taps(); ++i, ++w)
+        const int64_t group = s.taps() / s.groups;
+        for (int64_t m = 0; m < s.maxima(); ++m) {
+            for (int64_t i = m % s.groups * group, end = i + group; i < end; ++i, ++w)
                 if (nonnegative ? *w > 0 : *w != 0) taps.push_back({*w, static_cast<int32_t>(i)});
-            start[o + 1] = taps.size();
+            start[m + 1] = taps.size();
         }
     }
 };
@@ -126,6 +132,40 @@ void store(const Vector &vector, Element *result, int v, const int64_t (&image_o
     }
 }
 
+// Of one tap of an output over an image's positions, where it has won: adds the gradient to that of the input, and returns
+// that of the weight. The sum is of kWide sums, whatever the processor's registers are.
+float tap_gradients(int64_t positions, int16_t index, float side, float weight, const int16_t *winners,
+                    const float *gradient, const float *x, float *x_gradient) {
+    constexpr int kWide = 16, kVectorsOf = kWide / kLanes;
+    Floats sums[kVectorsOf] = {};
+    int64_t j = 0;
+    for (; j + kWide <= positions; j += kWide)
+        for (int v = 0; v < kVectorsOf; ++v) {
+            const int64_t at = j + v * kLanes;
+            Shorts narrow;
+            Floats came, value, to;
+            std::memcpy(&narrow, winners + at, sizeof narrow);
+            std::memcpy(&came, gradient + at, sizeof came);
+            std::memcpy(&value, x + at, sizeof value);
+            std::memcpy(&to, x_gradient + at, sizeof to);
+            const Floats taken = __builtin_convertvector(narrow, Ints) == index ? came * side : Floats{};
+            to += taken * weight;
+            sums[v] += taken * value;
+            std::memcpy(x_gradient + at, &to, sizeof to);
+        }
+    float lanes[kWide];
+    std::memcpy(lanes, sums, sizeof lanes);
+    for (int lane = 0; j < positions; ++j, ++lane)
+        if (winners[j] == index) {
+            const float taken = side * gradient[j];
+            x_gradient[j] += taken * weight;
+            lanes[lane] += taken * x[j];
+        }
+    float sum = 0;
+    for (float lane : lanes) sum += lane;
+    return sum;
+}
+
 }  // namespace
 
 // Without `winners` (null), the values only.
@@ -145,18 +185,23 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
 #pragma omp parallel num_threads(threads)
     {
         std::vector<float> panel(s.taps() * kColumns);
-        Floats best[kVectors], second[kVectors];
+        Floats best[kVectors], second[kVectors], other[kVectors];
         int64_t place[kColumns], image_of[kColumns], position[kColumns];
-        const int64_t half = s.outputs / 2, distinct = pairs ? half : s.outputs;
+        const int64_t half = s.maxima() / 2, distinct = pairs ? s.outputs / 2 : s.maxima();
 
-        // runs one output on the panel and writes its winners
-        const auto winners_of = [&](int64_t o, Floats (&values_of)[kVectors]) {
-            const Tap *tap = rows.taps.data() + rows.start[o], *end = rows.taps.data() + rows.start[o + 1];
+        // runs one maximum on the panel and writes its winners
+        const auto winners_of = [&](int64_t m, Floats (&values_of)[kVectors]) {
+            const Tap *tap = rows.taps.data() + rows.start[m], *end = rows.taps.data() + rows.start[m + 1];
             if (winners == nullptr) return tile(tap, end, panel.data(), values_of);
             Ints winner[kVectors];
             tile(tap, end, panel.data(), values_of, winner);
             for (int v = 0; v < kVectors; ++v)
-                store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, o, s.outputs, positions);
+                store(__builtin_convertvector(winner[v], Shorts), winners, v, image_of, position, m, s.maxima(), positions);
+        };
+        const auto difference_of = [&](int64_t m, Floats (&values_of)[kVectors]) {
+            winners_of(m, values_of);
+            winners_of(m + half, second);
+            for (int v = 0; v < kVectors; ++v) values_of[v] -= second[v];
         };
 #pragma omp for schedule(static)
         for (int64_t first = 0; first < columns; first += kColumns) {
@@ -169,10 +214,14 @@ extern "C" void max_product_forward(const int64_t *shape, const float *x, const 
             }
             fill_panel(s, x, place, panel.data());
             for (int64_t o = 0; o < distinct; ++o) {
-                winners_of(o, best);
                 if (pairs) {
-                    winners_of(o + half, second);
-                    for (int v = 0; v < kVectors; ++v) best[v] -= second[v];
+                    difference_of(o * s.groups, best);
+                    for (int64_t g = 1; g < s.groups; ++g) {
+                        difference_of(o * s.groups + g, other);
+                        for (int v = 0; v < kVectors; ++v) best[v] += other[v];
+                    }
+                } else {
+                    winners_of(o, best);
                 }
                 for (int v = 0; v < kVectors; ++v)
                     store(best[v], values, v, image_of, position, o, distinct, positions);
@@ -187,6 +236,12 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
     Shape s;
     std::memcpy(&s, shape, sizeof s);
     const int64_t taps = s.taps(), positions = s.positions(), plane = s.height * s.width, half = s.outputs / 2;
+    const int64_t groups = s.groups, group = taps / groups;
+    // Most maxima pass a tap by: where there are few, each looks for its maxima, else each maximum for its tap.
+    const bool few = groups > 1 && group <= kFewTaps && positions >= kManyPositions && s.kernel_height == 1 &&
+                     s.kernel_width == 1 && s.stride == 1 && s.padding == 0;
+    const bool nonnegative =
+        few && std::all_of(x, x + s.batch * s.channels * plane, [](float value) { return value >= 0; });
     std::vector<int64_t> offset(taps);
     for (int64_t i = 0; i < taps; ++i) {
         const int64_t kernel = s.kernel_height * s.kernel_width, ky = i % kernel / s.kernel_width, kx = i % s.kernel_width;
@@ -204,21 +259,32 @@ extern "C" void max_product_backward(const int64_t *shape, const float *gradient
                 const float *image = x + b * s.channels * plane;
                 float *image_gradient = x_gradient + b * s.channels * plane;
                 for (int64_t o = 0; o < s.outputs; ++o) {
-                    const int64_t at = (b * s.outputs + o) * positions;
-                    const int64_t value = pairs ? (b * half + o % half) * positions : at;
+                    const int64_t at = (b * s.outputs + o) * groups * positions;
+                    // the groups of a pair have one gradient, else each maximum has its own
+                    const int64_t value = pairs ? (b * half + o % half) * positions : at, next = pairs ? 0 : positions;
                     const float side = pairs && o >= half ? -1.0f : 1.0f;
                     const float *row = w + o * taps;
                     float *row_sum = &sum[o * taps];
+                    if (few) {
+                        for (int64_t g = 0; g < groups; ++g)
+                            for (int64_t i = g * group; i < (g + 1) * group; ++i)
+                                if (nonnegative ? row[i] > 0 : row[i] != 0)
+                                    row_sum[i] += tap_gradients(positions, static_cast<int16_t>(i), side, row[i],
+                                                                winners + at + g * positions, gradient + value + g * next,
+                                                                image + i * plane, image_gradient + i * plane);
+                        continue;
+                    }
                     for (int64_t oy = 0, j = 0; oy < s.out_height; ++oy)
-                        for (int64_t ox = 0; ox < s.out_width; ++ox, ++j) {
-                            const int i = winners[at + j];
-                            if (i < 0) continue;
-                            // a winner's product is above 0, so that it never lies in the padding
-                            const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
-                            const float g = side * gradient[value + j];
-                            image_gradient[place] += g * row[i];
-                            row_sum[i] += g * image[place];
-                        }
+                        for (int64_t ox = 0; ox < s.out_width; ++ox, ++j)
+                            for (int64_t g = 0; g < groups; ++g) {
+                                const int i = winners[at + g * positions + j];
+                                if (i < 0) continue;
+                                // a winner's product is above 0, so that it never lies in the padding
+                                const int64_t place = offset[i] + (oy * s.width + ox) * s.stride;
+                                const float came = side * gradient[value + g * next + j];
+                                image_gradient[place] += came * row[i];
+                                row_sum[i] += came * image[place];
+                            }
                 }
             }
 #pragma omp ordered

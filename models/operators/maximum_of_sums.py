@@ -26,7 +26,7 @@ BLOCK = 8192
 class Rows:
     """The terms of a layer's maxima: row r has terms ``start[r]`` to ``start[r + 1]``, candidate plus k.
 
-    Rows are (branch, channel) in C order. ``k``: the weight's code less the format's ``sum_origin``.
+    Rows are (branch, channel, group) in C order. ``k``: the weight's code less the format's ``sum_origin``.
     ``start``: int64, ``index``: int32, ``k``: the candidates' type.
     """
 
@@ -44,43 +44,59 @@ def _dtype(fmt: BmFormat) -> type:
 
 
 def candidate_maps(fmt: BmFormat, x: NDArray[np.int64]) -> NDArray:
-    """What enters a layer's sums, for input codes x (or log codes) of shape (batch, channels, ...).
+    """What enters a layer's sums, for input codes x (or log codes, with the sign of what they stand for) of shape
+    (batch, channels, ...).
 
     ``relu``: the log codes. Signed inputs: those of the positive and those of the negative parts, behind
     each other in the channels. What may not enter a maximum is so low that no weight lifts it above 0.
     """
     dtype = _dtype(fmt)
     if fmt.boundary == "layer":
-        return x.astype(dtype)
-    table = fmt.log2_unit.compute(np.arange((1 << fmt.x.magnitude_bits) + 1)).astype(dtype)
+        table = np.arange(fmt.activation.maximum + 1, dtype=dtype)
+    else:
+        table = fmt.log2_unit.compute(np.arange((1 << fmt.x.magnitude_bits) + 1)).astype(dtype)
+    nothing = dtype(-fmt.weight.maximum)
+    if fmt.zero == "exact":
+        table = np.where(table == 0, nothing, table)
     codes = table[np.abs(x)]
     if not fmt.signed_inputs:
         return codes
-    absent = dtype(-fmt.weight.maximum if fmt.layout == "signed" else 0)
+    absent = nothing if fmt.layout == "signed" or fmt.zero == "exact" else dtype(0)
     return np.concatenate([np.where(x < 0, absent, codes), np.where(x < 0, codes, absent)], axis=1)
 
 
 def layer_rows(fmt: BmFormat, weights: Mapping[str, NDArray[np.int64]]) -> Rows:
-    """The terms of all branches and channels; candidates as in :func:`candidate_maps`, one after the other.
+    """The terms of all branches, channels and groups; candidates as in :func:`candidate_maps`, one after the other.
 
     weights: port -> (channels, n).
     """
-    every = np.arange(fmt.inputs)
+    groups = np.arange(fmt.inputs).reshape(fmt.groups, -1)
     indices, codes = [], []
+
+    def add(row: NDArray, inputs: NDArray, candidates: NDArray) -> None:
+        """One maximum: a neuron's weights, which inputs, and which candidates these are."""
+        k = row[inputs]
+        present = k > 0 if fmt.zero == "exact" else slice(None)
+        indices.append(candidates[present])
+        codes.append(k[present])
+
     if fmt.layout in ONE_SUM:
         k, minus = weights["k"], weights["sign"] == 1
         for branch in (0, 1):
             for row, side in zip(k, minus != bool(branch), strict=True):
-                # a positive part enters this branch where side is False, a negative one where it is True
-                chosen = [every[~side], every[side] + fmt.inputs] if fmt.signed_inputs else [every[~side]]
-                indices.append(np.concatenate(chosen))
-                codes.append(row[indices[-1] % fmt.inputs])
+                for group in groups:
+                    # a positive part enters this branch where side is False, a negative one where it is True
+                    first, second = group[~side[group]], group[side[group]]
+                    if fmt.signed_inputs:
+                        add(row, np.concatenate([first, second]), np.concatenate([first, second + fmt.inputs]))
+                    else:
+                        add(row, first, first)
     else:
         for half in range(len(fmt.branches) // 2):
             for port in ("k1", "k2"):
                 for row in weights[port]:
-                    indices.append(every + half * fmt.inputs)
-                    codes.append(row)
+                    for group in groups:
+                        add(row, group, group + half * fmt.inputs)
     start = np.concatenate([[0], np.cumsum([len(index) for index in indices])]).astype(np.int64)
     terms = np.concatenate(codes) - fmt.sum_origin
     return Rows(start, np.concatenate(indices).astype(np.int32), terms.astype(_dtype(fmt)))

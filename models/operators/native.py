@@ -6,6 +6,7 @@ import ctypes
 import torch
 from torch import Tensor
 
+from .common import output_size
 from .native_build import library
 
 __all__ = ["LARGEST_FAN_IN", "backward", "forward", "suits", "unavailable_reason"]
@@ -34,10 +35,15 @@ def suits(x: Tensor, w: Tensor) -> bool:
     )
 
 
-def _shape(x: Tensor, w: Tensor, stride: int, padding: int) -> tuple[ctypes.Array, tuple[int, int]]:
-    size = tuple((x.shape[axis] + 2 * padding - w.shape[axis]) // stride + 1 for axis in (2, 3))
-    values = (*x.shape, w.shape[0], w.shape[2], w.shape[3], stride, padding, *size)
+def _shape(x: Tensor, w: Tensor, stride: int, padding: int, groups: int) -> tuple[ctypes.Array, tuple[int, int]]:
+    size = output_size(x, w, stride, padding)
+    values = (*x.shape, w.shape[0], w.shape[2], w.shape[3], stride, padding, *size, groups)
     return (ctypes.c_int64 * len(values))(*values), size
+
+
+def _is_thinned(w: Tensor, stride: int, padding: int) -> bool:
+    """Whether a layer sees every ``stride``-th pixel and nothing else: then these are taken first."""
+    return stride > 1 and padding == 0 and w.shape[2:] == (1, 1)
 
 
 def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
@@ -45,13 +51,16 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def forward(
-    x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool, wanted: bool = True
+    x: Tensor, w: Tensor, stride: int, padding: int, groups: int, pairs: bool, wanted: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """As ``operators.plain_forward``, winners in int16; None unless they are ``wanted``."""
+    """As ``max_product.plain_forward``, winners in int16; None unless they are ``wanted``."""
+    if _is_thinned(w, stride, padding):
+        x, stride = x[:, :, ::stride, ::stride], 1
     x, w = x.contiguous(), w.contiguous()
-    shape, size = _shape(x, w, stride, padding)
-    values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else w.shape[0], *size)
-    winners = torch.empty((x.shape[0], w.shape[0], *size), dtype=torch.int16) if wanted else None
+    shape, size = _shape(x, w, stride, padding, groups)
+    maxima = w.shape[0] * groups
+    values = torch.empty(x.shape[0], w.shape[0] // 2 if pairs else maxima, *size)
+    winners = torch.empty((x.shape[0], maxima, *size), dtype=torch.int16) if wanted else None
     _library().max_product_forward(
         shape, *map(_pointer, (x, w, values, winners)), int(pairs), torch.get_num_threads()
     )
@@ -65,11 +74,17 @@ def backward(
     w: Tensor,
     stride: int,
     padding: int,
+    groups: int,
     pairs: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As ``operators.plain_backward``."""
+    """As ``max_product.plain_backward``."""
+    if _is_thinned(w, stride, padding):
+        whole, seen = torch.zeros_like(x), x[:, :, ::stride, ::stride]
+        gradients = backward(gradient, winners, seen, w, 1, padding, groups, pairs)
+        whole[:, :, ::stride, ::stride] = gradients[0]
+        return whole, gradients[1]
     x, w, gradient = x.contiguous(), w.contiguous(), gradient.contiguous()
-    shape, _size = _shape(x, w, stride, padding)
+    shape, _size = _shape(x, w, stride, padding, groups)
     x_gradient, w_gradient = torch.zeros_like(x), torch.zeros_like(w)
     _library().max_product_backward(
         shape,

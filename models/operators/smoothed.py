@@ -4,6 +4,7 @@
 ``(sum_i (x_i w_i)^p)^(1/p)`` for x, w >= 0 is a convolution of x^p with w^p, so that it costs little more than
 a classical layer. At p = 1 it is the classical neuron's sum; from above it nears the maximum M of the n
 products that are above 0: ``M <= norm <= n^(1/p) M``. Its gradient reaches every product, the larger ones more.
+With groups of channels (see ``max_product``) each group has its own norms, and all come out of one convolution.
 """
 
 import ctypes
@@ -12,37 +13,52 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from .common import SMALLEST, SMALLEST_SCALE
+from .common import SMALLEST, SMALLEST_SCALE, check_groups
+from .convolution import channels_last, convolved, convolved_gradients
 from .max_product import max_product_difference, straight_through, triton_suits
 from .native_build import library
 from .precision import powers_dtype
 
 __all__ = ["norm_difference", "smoothed_gradient_difference"]
 
+FEW_CHANNELS = 4
+"""Channels of a group up to which products of matrices are compiled here (``kMostMembers`` in ``p_norm.cpp``), since
+PyTorch's grouped convolutions of so few take many times as long."""
 
-def norm_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
+
+def norm_difference(
+    x: Tensor, w: Tensor, stride: int, padding: int, groups: int = 1, *, p: float, nonnegative: bool | None = None
+) -> Tensor:
     """As :func:`.max_product.max_product_difference` with the p-norm in the place of the maximum; the result's channels
     lie last in memory.
 
     Differentiable in x and w once, for x and w other than 0. What is below ``SMALLEST^(1/p)`` of the largest x
-    of its image or the largest w of its output counts as 0 (at p = 16 in float32: 0.6 %). Powers of float32 have the
-    type that ``precision.powers_dtype`` chooses.
+    of its image or the largest w of its output and group counts as 0 (at p = 16 in float32: 0.6 %). Powers of float32
+    have the type that ``precision.powers_dtype`` chooses. ``nonnegative``: whether x has nothing below 0; None: it is
+    looked at, which a GPU waits for and a graph of its kernels can't hold.
     """
-    w = w.flatten(0, 1)
-    if float(x.detach().amin()) < 0:
-        # of x+ w+ and x- w- one is the product where it is above 0, and the other is 0
-        x = torch.cat([x.clamp(min=0), (-x).clamp(min=0)], dim=1)
-        w = torch.cat([w.clamp(min=0), (-w).clamp(min=0)], dim=1)
-    else:
+    check_groups(x, groups)
+    if nonnegative is None:
+        nonnegative = float(x.detach().amin()) >= 0
+    # each group has rows of its own, one behind the other: (groups * 2 * outputs, channels of a group, ...)
+    w = w.flatten(0, 1).unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 1)
+    if nonnegative:
         w = w.clamp(min=0)
-    return _NormDifference.apply(x, w, stride, padding, p, _steps(x, w), powers_dtype(x))
+    else:
+        # of x+ w+ and x- w- one is the product where it is above 0, and the other is 0
+        x = x.unflatten(1, (groups, -1))
+        x = torch.cat([x.clamp(min=0), (-x).clamp(min=0)], dim=2).flatten(1, 2)
+        w = torch.cat([w.clamp(min=0), (-w).clamp(min=0)], dim=1)
+    return _NormDifference.apply(x, w, stride, padding, groups, p, _steps(x, w), powers_dtype(x))
 
 
-def smoothed_gradient_difference(x: Tensor, w: Tensor, stride: int, padding: int, *, p: float) -> Tensor:
+def smoothed_gradient_difference(
+    x: Tensor, w: Tensor, stride: int, padding: int, groups: int = 1, *, p: float, nonnegative: bool | None = None
+) -> Tensor:
     """The exact value of :func:`.max_product.max_product_difference`, with the gradient of the p-norms."""
-    smooth = norm_difference(x, w, stride, padding, p=p)
+    smooth = norm_difference(x, w, stride, padding, groups, p=p, nonnegative=nonnegative)
     with torch.no_grad():
-        exact = max_product_difference(x, w, stride, padding)
+        exact = max_product_difference(x, w, stride, padding, groups)
     return straight_through(smooth, exact)
 
 
@@ -59,9 +75,19 @@ def _steps(x: Tensor, w: Tensor) -> type:
 
 
 class _Plain:
-    """The steps around the convolution, in PyTorch. Powers, sums, their gradients and quotients are kept in ``dtype``
-    and computed with in the type of the values.
+    """The steps of a p-norm, in PyTorch. Powers, sums, their gradients and quotients are kept in ``dtype`` and computed
+    with in the type of the values.
     """
+
+    @staticmethod
+    def sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        """Of the products of powers, (batch, groups * 2 * outputs, ...), channels last in memory."""
+        return convolved(x_powers, w_powers, stride, padding, groups)
+
+    @staticmethod
+    def powers_gradients(gradient: Tensor, *arguments) -> tuple[Tensor | None, Tensor | None]:
+        """Those of x_powers and w_powers; arguments: see :func:`convolved_gradients`."""
+        return convolved_gradients(gradient, *arguments)
 
     @staticmethod
     def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -71,19 +97,23 @@ class _Plain:
         return scale, functional.threshold_(powers, SMALLEST[values.dtype], 0).to(dtype)
 
     @staticmethod
-    def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Differences of the first and the second half of the norms, quotients norms / sums of all."""
+    def difference(
+        sums: Tensor, groups: int, p: float, x_scale: Tensor, w_scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over the groups of the differences of the first and the second half of their norms, quotients
+        norms / sums of all."""
         whole = sums.to(x_scale.dtype)
         quotients = (whole + SMALLEST[whole.dtype]).pow_(1 / p - 1)
-        first, second = (whole * quotients * w_scale.view(1, -1, 1, 1)).chunk(2, dim=1)
-        return (first - second) * x_scale.view(-1, 1, 1, 1), quotients.to(sums.dtype)
+        norms = (whole * quotients * w_scale.view(1, -1, 1, 1)).unflatten(1, (groups, 2, -1))
+        differences = (norms[:, :, 0] - norms[:, :, 1]).sum(dim=1)
+        return differences * x_scale.view(-1, 1, 1, 1), quotients.to(sums.dtype)
 
     @staticmethod
-    def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
+    def sums_gradient(gradient: Tensor, groups: int, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
         """d norm / d sum = norm / (p sum); the factor p cancels below."""
         gradient = gradient * x_scale.view(-1, 1, 1, 1)
-        both = torch.cat([gradient, -gradient], dim=1).mul_(quotients).mul_(w_scale.view(1, -1, 1, 1))
-        return both.to(quotients.dtype)
+        both = torch.cat([gradient, -gradient], dim=1).repeat(1, groups, 1, 1)
+        return both.mul_(quotients).mul_(w_scale.view(1, -1, 1, 1)).to(quotients.dtype)
 
     @staticmethod
     def values_gradient(gradient: Tensor, powers: Tensor, values: Tensor) -> Tensor:
@@ -99,24 +129,57 @@ class _Compiled:
         return not isinstance(library("p_norm"), str)
 
     @staticmethod
+    def _is_product(w_powers: Tensor, stride: int, padding: int, groups: int) -> bool:
+        kernel = w_powers.shape[2:]
+        return groups > 1 and kernel == (1, 1) and stride == 1 and padding == 0 and w_powers.shape[1] <= FEW_CHANNELS
+
+    @staticmethod
+    def sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        if not _Compiled._is_product(w_powers, stride, padding, groups):
+            return convolved(x_powers, w_powers, stride, padding, groups)
+        batch, _, *size = x_powers.shape
+        rows, members = w_powers.shape[:2]
+        sums = torch.empty(batch, rows, *size, dtype=x_powers.dtype, memory_format=torch.channels_last)
+        sizes = batch * size[0] * size[1], groups, rows // groups, members
+        _call("products", x_powers.dtype, *sizes, x_powers, w_powers, sums)
+        return sums
+
+    @staticmethod
+    def powers_gradients(
+        gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int,
+        needed: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+        if not _Compiled._is_product(w_powers, stride, padding, groups):
+            return convolved_gradients(gradient, x_powers, w_powers, stride, padding, groups, needed)
+        found = torch.empty_like(x_powers), torch.empty_like(w_powers)
+        batch, _, height, width = x_powers.shape
+        sizes = batch * height * width, groups, len(w_powers) // groups, w_powers.shape[1]
+        _call("products_gradients", x_powers.dtype, *sizes, gradient, x_powers, w_powers, *found)
+        return found
+
+    @staticmethod
     def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         scale, powers = values.new_empty(len(values)), torch.empty_like(values, dtype=dtype)
         _call("powers", powers.dtype, len(values), values[0].numel(), values, p, scale, powers)
         return scale, powers
 
     @staticmethod
-    def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
-        batch, outputs, height, width = sums.shape
-        values = torch.empty(batch, outputs // 2, height, width, memory_format=torch.channels_last)
-        _call("difference", sums.dtype, batch, height * width, outputs // 2, sums, p, x_scale, w_scale, values)
+    def difference(
+        sums: Tensor, groups: int, p: float, x_scale: Tensor, w_scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, rows, height, width = sums.shape
+        half = rows // (2 * groups)
+        values = torch.empty(batch, half, height, width, memory_format=torch.channels_last)
+        tensors = sums, p, x_scale, w_scale, values
+        _call("difference", sums.dtype, batch, height * width, groups, half, *tensors)
         return values, sums
 
     @staticmethod
-    def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
+    def sums_gradient(gradient: Tensor, groups: int, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
         batch, half, height, width = gradient.shape
         result = torch.empty_like(quotients)
         tensors = gradient, quotients, x_scale, w_scale, result
-        _call("sums_gradient", result.dtype, batch, height * width, half, *tensors)
+        _call("sums_gradient", result.dtype, batch, height * width, groups, half, *tensors)
         return result
 
     @staticmethod
@@ -137,73 +200,40 @@ def _call(name: str, dtype: torch.dtype, *arguments: int | float | Tensor) -> No
     )
 
 
-def _channels_last(values: Tensor) -> Tensor:
-    """The layout in memory in which all steps work, the one in which a CPU convolves fastest."""
-    return values.contiguous(memory_format=torch.channels_last)
-
-
-def _is_matrix_product(w_powers: Tensor, stride: int, padding: int) -> bool:
-    """Whether a convolution is taken as a product of matrices: PyTorch's 1x1 convolutions in bfloat16 take up to 15
-    times as long (those in float32 don't)."""
-    return w_powers.dtype == torch.bfloat16 and w_powers.shape[2:] == (1, 1) and stride == 1 and padding == 0
-
-
-def _rows(values: Tensor) -> Tensor:
-    """(batch, channels, height, width) as (batch * height * width, channels), the same memory."""
-    return values.permute(0, 2, 3, 1).reshape(-1, values.shape[1])
-
-
-def _images(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of :func:`_rows`, with the batch, height and width of ``like``."""
-    batch, _, height, width = like.shape
-    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)
-
-
-def _sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int) -> Tensor:
-    if _is_matrix_product(w_powers, stride, padding):
-        return _channels_last(_images(_rows(x_powers) @ w_powers.flatten(1).t(), x_powers))
-    return _channels_last(functional.conv2d(x_powers, w_powers, stride=stride, padding=padding))
-
-
-def _powers_gradients(
-    gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, needed: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of x_powers and w_powers from that of their sums."""
-    if not _is_matrix_product(w_powers, stride, padding):
-        return torch.ops.aten.convolution_backward(
-            *(gradient, x_powers, w_powers, None, [stride, stride], [padding, padding], [1, 1]),
-            *(False, [0, 0], 1, [*needed, False]),
-        )[:2]
-    rows = _rows(gradient)
-    x_gradient = _images(rows @ w_powers.flatten(1), x_powers) if needed[0] else None
-    w_gradient = (rows.t() @ _rows(x_powers)).view_as(w_powers) if needed[1] else None
-    return x_gradient, w_gradient
-
-
 class _NormDifference(torch.autograd.Function):
-    """x, w >= 0: the norms of the first half of the outputs minus those of the second."""
+    """x, w >= 0; w: (groups * 2 * outputs, channels of a group, ...). Of each group, the norms of the first half of its
+    rows minus those of the second; the sum over the groups."""
 
     @staticmethod
-    def forward(ctx, x, w, stride, padding, p, steps, dtype):
-        x, w = _channels_last(x), _channels_last(w)
+    def forward(ctx, x, w, stride, padding, groups, p, steps, dtype):
+        ctx.whole = None
+        if groups > 1 and stride > 1 and padding == 0 and w.shape[2:] == (1, 1):
+            # the layer sees every stride-th pixel and nothing else: what isn't seen needs no powers
+            ctx.whole, ctx.stride = x.shape, stride
+            x, stride = x[:, :, ::stride, ::stride], 1
+        x, w = channels_last(x), channels_last(w)
         x_scale, x_powers = steps.powers(x, float(p), dtype)
         w_scale, w_powers = steps.powers(w, float(p), dtype)
-        sums = _sums(x_powers, w_powers, stride, padding)
-        values, quotients = steps.difference(sums, float(p), x_scale, w_scale)
+        sums = steps.sums(x_powers, w_powers, stride, padding, groups)
+        values, quotients = steps.difference(sums, groups, float(p), x_scale, w_scale)
         ctx.save_for_backward(x, x_scale, x_powers, w, w_scale, w_powers, quotients)
-        ctx.settings = stride, padding, steps
+        ctx.settings = stride, padding, groups, steps
         return values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
         x, x_scale, x_powers, w, w_scale, w_powers, quotients = ctx.saved_tensors
-        stride, padding, steps = ctx.settings
-        gradient = steps.sums_gradient(_channels_last(gradient), quotients, x_scale, w_scale)
+        stride, padding, groups, steps = ctx.settings
+        gradient = steps.sums_gradient(channels_last(gradient), groups, quotients, x_scale, w_scale)
         needed = ctx.needs_input_grad[:2]
-        x_gradient, w_gradient = _powers_gradients(gradient, x_powers, w_powers, stride, padding, needed)
+        x_gradient, w_gradient = steps.powers_gradients(gradient, x_powers, w_powers, stride, padding, groups, needed)
         if x_gradient is not None:
-            x_gradient = steps.values_gradient(_channels_last(x_gradient), x_powers, x)
+            x_gradient = steps.values_gradient(channels_last(x_gradient), x_powers, x)
+            if ctx.whole is not None:
+                seen = x_gradient
+                x_gradient = channels_last(seen.new_zeros(ctx.whole))
+                x_gradient[:, :, :: ctx.stride, :: ctx.stride] = seen
         if w_gradient is not None:
-            w_gradient = steps.values_gradient(_channels_last(w_gradient), w_powers, w)
-        return x_gradient, w_gradient, None, None, None, None, None
+            w_gradient = steps.values_gradient(channels_last(w_gradient), w_powers, w)
+        return x_gradient, w_gradient, None, None, None, None, None, None

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common import SMALLEST, SMALLEST_SCALE, output_size
+from .convolution import channels_last, convolved, convolved_gradients
 
 __all__ = ["TritonNorm", "forward"]
 
@@ -31,7 +32,7 @@ def _winner(product, best, tap, winner):
 def _max_product_kernel(
     x_pointer, w_pointer, values_pointer, winners_pointer,
     height, width, out_height, out_width, outputs, w_rows, pixels, stride, padding,
-    CHANNELS: tl.constexpr, KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr, KERNEL_HEIGHT: tl.constexpr, KERNEL_WIDTH: tl.constexpr, GROUPS: tl.constexpr,
     WANTED: tl.constexpr, PAIRS: tl.constexpr, OUTPUTS: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """Values (and winners) of OUTPUTS x PIXELS results; x (batch, channels, height, width);
@@ -41,54 +42,62 @@ def _max_product_kernel(
     column, row = pixel % out_width, pixel // out_width % out_height
     image = (pixel // (out_width * out_height)).to(tl.int64)
     real_pixel, real_output = pixel < pixels, output < outputs
-    rows = outputs * (2 if PAIRS else 1)
-    best = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
-    other = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
-    if WANTED:
-        winner = tl.full([OUTPUTS, PIXELS], -1, tl.int32)
-        other_winner = tl.full([OUTPUTS, PIXELS], -1, tl.int32)
-    for y in range(KERNEL_HEIGHT):
-        for z in range(KERNEL_WIDTH):
-            x_row, x_column = row * stride - padding + y, column * stride - padding + z
-            inside = real_pixel & (x_row >= 0) & (x_row < height) & (x_column >= 0) & (x_column < width)
-            x_place = x_pointer + (image * CHANNELS * height + x_row) * width + x_column
-            for channel in range(CHANNELS):
-                tap = (channel * KERNEL_HEIGHT + y) * KERNEL_WIDTH + z
-                x = tl.load(x_place + channel * height * width, mask=inside, other=0.0)
-                w = tl.load(w_pointer + tap * w_rows + output)
-                product = w[:, None] * x[None, :]
-                if WANTED:
-                    winner = _winner(product, best, tap, winner)
-                best = tl.maximum(best, product)
-                if PAIRS:
-                    w = tl.load(w_pointer + tap * w_rows + w_rows // 2 + output)
-                    product = w[:, None] * x[None, :]
-                    if WANTED:
-                        other_winner = _winner(product, other, tap, other_winner)
-                    other = tl.maximum(other, product)
+    rows = outputs * (2 if PAIRS else 1) * GROUPS
     size = out_height * out_width
     inner = (pixel % size)[None, :]
     real = real_output[:, None] & real_pixel[None, :]
-    place = (image[None, :] * outputs + output[:, None]) * size + inner
-    tl.store(values_pointer + place, best - other, mask=real)
-    if WANTED:
-        place = (image[None, :] * rows + output[:, None]) * size + inner
-        tl.store(winners_pointer + place, winner, mask=real)
+    total = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
+    for group in range(GROUPS):
+        best = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
+        other = tl.full([OUTPUTS, PIXELS], 0.0, tl.float32)
+        if WANTED:
+            winner = tl.full([OUTPUTS, PIXELS], -1, tl.int32)
+            other_winner = tl.full([OUTPUTS, PIXELS], -1, tl.int32)
+        for y in range(KERNEL_HEIGHT):
+            for z in range(KERNEL_WIDTH):
+                x_row, x_column = row * stride - padding + y, column * stride - padding + z
+                inside = real_pixel & (x_row >= 0) & (x_row < height) & (x_column >= 0) & (x_column < width)
+                x_place = x_pointer + (image * CHANNELS * height + x_row) * width + x_column
+                for member in range(CHANNELS // GROUPS):
+                    channel = group * (CHANNELS // GROUPS) + member
+                    tap = (channel * KERNEL_HEIGHT + y) * KERNEL_WIDTH + z
+                    x = tl.load(x_place + channel * height * width, mask=inside, other=0.0)
+                    w = tl.load(w_pointer + tap * w_rows + output)
+                    product = w[:, None] * x[None, :]
+                    if WANTED:
+                        winner = _winner(product, best, tap, winner)
+                    best = tl.maximum(best, product)
+                    if PAIRS:
+                        w = tl.load(w_pointer + tap * w_rows + w_rows // 2 + output)
+                        product = w[:, None] * x[None, :]
+                        if WANTED:
+                            other_winner = _winner(product, other, tap, other_winner)
+                        other = tl.maximum(other, product)
+        place = (image[None, :] * rows + output[:, None] * GROUPS + group) * size + inner
+        if WANTED:
+            tl.store(winners_pointer + place, winner, mask=real)
+            if PAIRS:
+                tl.store(winners_pointer + place + outputs * GROUPS * size, other_winner, mask=real)
         if PAIRS:
-            tl.store(winners_pointer + place + outputs * size, other_winner, mask=real)
+            total += best - other
+        else:
+            tl.store(values_pointer + place, best, mask=real)
+    if PAIRS:
+        tl.store(values_pointer + (image[None, :] * outputs + output[:, None]) * size + inner, total, mask=real)
 
 
 def forward(
-    x: Tensor, w: Tensor, stride: int, padding: int, pairs: bool, wanted: bool = True
+    x: Tensor, w: Tensor, stride: int, padding: int, groups: int, pairs: bool, wanted: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """As ``operators.plain_forward``; winners are None unless they are ``wanted``."""
+    """As ``max_product.plain_forward``; winners are None unless they are ``wanted``."""
     x = x.contiguous()
     batch, channels, height, width = x.shape
     rows, _, kernel_height, kernel_width = w.shape
     outputs = rows // 2 if pairs else rows
     out_height, out_width = output_size(x, w, stride, padding)
-    values = x.new_empty(batch, outputs, out_height, out_width)
-    winners = torch.empty((batch, rows, out_height, out_width) if wanted else (1,), dtype=torch.int32, device=x.device)
+    values = x.new_empty(batch, outputs if pairs else outputs * groups, out_height, out_width)
+    shape = (batch, rows * groups, out_height, out_width)
+    winners = torch.empty(shape if wanted else (1,), dtype=torch.int32, device=x.device)
     pixels = batch * out_height * out_width
     # winners take as many registers as maxima
     tile = max(4, min(OUTPUTS // 2 if wanted else OUTPUTS, triton.next_power_of_2(outputs)))
@@ -97,7 +106,7 @@ def forward(
     _max_product_kernel[triton.cdiv(pixels, PIXELS), triton.cdiv(outputs, tile)](
         *(x, taps, values, winners),
         *(height, width, out_height, out_width, outputs, taps.shape[1], pixels, stride, padding),
-        *(channels, kernel_height, kernel_width, wanted, pairs, tile, PIXELS),
+        *(channels, kernel_height, kernel_width, groups, wanted, pairs, tile, PIXELS),
     )
     return values, winners.long() if wanted else None
 
@@ -114,38 +123,44 @@ def _powers_kernel(values, scales, powers, length, p, SMALLEST: tl.constexpr, BL
 
 @triton.jit
 def _difference_kernel(
-    sums, x_scales, w_scales, values, count, positions, half, p, SMALLEST: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Sums (batch, positions, 2 half) become quotients norm / sum; values (batch, positions, half)."""
+    sums, x_scales, w_scales, values, count, positions, half, p,
+    SMALLEST: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Sums (batch, positions, groups, 2, half) become quotients norm / sum; values (batch, positions, half)."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real, row, output = place < count, place // half, (place % half).to(tl.int32)
-    first = sums + row * 2 * half + output
-    a = tl.load(first, mask=real, other=1.0).to(tl.float32)
-    b = tl.load(first + half, mask=real, other=1.0).to(tl.float32)
-    q = tl.exp2((1 / p - 1) * tl.log2(a + SMALLEST))
-    r = tl.exp2((1 / p - 1) * tl.log2(b + SMALLEST))
-    w_first = tl.load(w_scales + output, mask=real, other=0.0)
-    w_second = tl.load(w_scales + half + output, mask=real, other=0.0)
+    total = tl.full([BLOCK], 0.0, tl.float32)
+    for group in range(GROUPS):
+        first = sums + (row * GROUPS + group) * 2 * half + output
+        a = tl.load(first, mask=real, other=1.0).to(tl.float32)
+        b = tl.load(first + half, mask=real, other=1.0).to(tl.float32)
+        q = tl.exp2((1 / p - 1) * tl.log2(a + SMALLEST))
+        r = tl.exp2((1 / p - 1) * tl.log2(b + SMALLEST))
+        w_first = tl.load(w_scales + group * 2 * half + output, mask=real, other=0.0)
+        w_second = tl.load(w_scales + group * 2 * half + half + output, mask=real, other=0.0)
+        total += w_first * (a * q) - w_second * (b * r)
+        tl.store(first, q, mask=real)
+        tl.store(first + half, r, mask=real)
     x_scale = tl.load(x_scales + row // positions, mask=real, other=0.0)
-    tl.store(values + place, x_scale * (w_first * (a * q) - w_second * (b * r)), mask=real)
-    tl.store(first, q, mask=real)
-    tl.store(first + half, r, mask=real)
+    tl.store(values + place, x_scale * total, mask=real)
 
 
 @triton.jit
 def _sums_gradient_kernel(
-    gradient, quotients, x_scales, w_scales, result, count, positions, half, BLOCK: tl.constexpr
+    gradient, quotients, x_scales, w_scales, result, count, positions, half, GROUPS: tl.constexpr, BLOCK: tl.constexpr
 ):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     real, row, output = place < count, place // half, (place % half).to(tl.int32)
     x_scale = tl.load(x_scales + row // positions, mask=real, other=0.0)
     scaled = x_scale * tl.load(gradient + place, mask=real, other=0.0)
-    first = row * 2 * half + output
-    q = tl.load(quotients + first, mask=real, other=0.0).to(tl.float32)
-    r = tl.load(quotients + first + half, mask=real, other=0.0).to(tl.float32)
-    tl.store(result + first, scaled * tl.load(w_scales + output, mask=real, other=0.0) * q, mask=real)
-    second = -scaled * tl.load(w_scales + half + output, mask=real, other=0.0)
-    tl.store(result + first + half, second * r, mask=real)
+    for group in range(GROUPS):
+        scales = w_scales + group * 2 * half + output
+        first = (row * GROUPS + group) * 2 * half + output
+        q = tl.load(quotients + first, mask=real, other=0.0).to(tl.float32)
+        r = tl.load(quotients + first + half, mask=real, other=0.0).to(tl.float32)
+        tl.store(result + first, scaled * tl.load(scales, mask=real, other=0.0) * q, mask=real)
+        second = -scaled * tl.load(scales + half, mask=real, other=0.0)
+        tl.store(result + first + half, second * r, mask=real)
 
 
 @triton.jit
@@ -158,8 +173,41 @@ def _values_gradient_kernel(gradient, powers, values, result, count, BLOCK: tl.c
     tl.store(result + place, tl.load(gradient + place, mask=real, other=0.0).to(tl.float32) * slope, mask=real)
 
 
+def with_zeros(w_powers: Tensor, groups: int) -> Tensor:
+    """Rows of each group's channels as rows of all channels, zeros between the groups."""
+    if groups == 1:
+        return w_powers
+    rows, channels, *kernel = w_powers.shape
+    whole = w_powers.new_zeros(groups, rows // groups, groups, channels, *kernel)
+    whole.diagonal(dim1=0, dim2=2).copy_(w_powers.unflatten(0, (groups, -1)).movedim(0, -1))
+    return channels_last(whole.flatten(2, 3).flatten(0, 1))
+
+
+def without_zeros(gradient: Tensor, groups: int) -> Tensor:
+    """The inverse of :func:`with_zeros`; what lies between the groups is left out."""
+    each = gradient.unflatten(1, (groups, -1)).unflatten(0, (groups, -1))
+    return each.diagonal(dim1=0, dim2=2).movedim(-1, 0).flatten(0, 1)
+
+
 class TritonNorm:
-    """The steps of :class:`.smoothed._Plain` for float32, each in one pass over memory in which channels lie last."""
+    """The steps of :class:`.smoothed._Plain` for float32, each in one pass over memory in which channels lie last.
+
+    All groups are one convolution with zeros between them: it does more products, of which a GPU has plenty, but reads
+    and writes as much, in one kernel of ordinary shape.
+    """
+
+    @staticmethod
+    def sums(x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int) -> Tensor:
+        return convolved(x_powers, with_zeros(w_powers, groups), stride, padding, 1)
+
+    @staticmethod
+    def powers_gradients(
+        gradient: Tensor, x_powers: Tensor, w_powers: Tensor, stride: int, padding: int, groups: int,
+        needed: tuple[bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+        whole = with_zeros(w_powers, groups)
+        x_gradient, w_gradient = convolved_gradients(gradient, x_powers, whole, stride, padding, 1, needed)
+        return x_gradient, None if w_gradient is None else without_zeros(w_gradient, groups)
 
     @staticmethod
     def powers(values: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -170,21 +218,24 @@ class TritonNorm:
         return scale, powers
 
     @staticmethod
-    def difference(sums: Tensor, p: float, x_scale: Tensor, w_scale: Tensor) -> tuple[Tensor, Tensor]:
-        batch, outputs, height, width = sums.shape
-        values = torch.empty(
-            (batch, outputs // 2, height, width), device=sums.device, memory_format=torch.channels_last
+    def difference(
+        sums: Tensor, groups: int, p: float, x_scale: Tensor, w_scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, rows, height, width = sums.shape
+        half = rows // (2 * groups)
+        values = torch.empty((batch, half, height, width), device=sums.device, memory_format=torch.channels_last)
+        sizes, smallest = (values.numel(), height * width, half), SMALLEST[values.dtype]
+        _difference_kernel[(triton.cdiv(sizes[0], BLOCK),)](
+            sums, x_scale, w_scale, values, *sizes, p, smallest, groups, BLOCK
         )
-        sizes, smallest = (values.numel(), height * width, outputs // 2), SMALLEST[values.dtype]
-        _difference_kernel[(triton.cdiv(sizes[0], BLOCK),)](sums, x_scale, w_scale, values, *sizes, p, smallest, BLOCK)
         return values, sums
 
     @staticmethod
-    def sums_gradient(gradient: Tensor, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
+    def sums_gradient(gradient: Tensor, groups: int, quotients: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
         result = torch.empty_like(quotients)
         sizes = gradient.numel(), gradient.shape[2] * gradient.shape[3], gradient.shape[1]
         tensors = gradient, quotients, x_scale, w_scale, result
-        _sums_gradient_kernel[(triton.cdiv(sizes[0], BLOCK),)](*tensors, *sizes, BLOCK)
+        _sums_gradient_kernel[(triton.cdiv(sizes[0], BLOCK),)](*tensors, *sizes, groups, BLOCK)
         return result
 
     @staticmethod

@@ -4,10 +4,13 @@
 For every convolution of ResNet20v2 on 28x28 images and for all of them together: forward plus backward of a
 ``signed`` and a ``relu`` layer in units of ``torch.nn.functional.conv2d``, the unfold-and-broadcast
 formulation in units of the operator, and the memory that the operator takes in units of the convolution's.
-CPU time of this process, best of ``--repeat``, so that a busy machine distorts it less.
+A second table: the operators with ``--groups`` groups of input channels in units of the same without, each layout's
+exact maxima, p-norms, and exact maxima with the gradient of p-norms. CPU time of this process, best of ``--repeat``, so
+that a busy machine distorts it less.
 """
 
 import argparse
+import functools
 import time
 from collections import Counter
 
@@ -17,8 +20,19 @@ from rich.table import Table
 from torch.nn.functional import conv2d, unfold
 
 from bmhw.models.networks.architecture import resnet_v2
+from bmhw.models.networks.groups import groups_of
 from bmhw.models.networks.layers import combine_layout
 from bmhw.models.operators import native
+from bmhw.models.operators.max_product import max_product_difference
+from bmhw.models.operators.precision import powers_name
+from bmhw.models.operators.smoothed import norm_difference, smoothed_gradient_difference
+from bmhw.models.training.run import keep_memory
+
+DIFFERENCES = {
+    "maxima": max_product_difference,
+    "p-norms": functools.partial(norm_difference, p=8.0),
+    "maxima, gradient of p-norms": functools.partial(smoothed_gradient_difference, p=8.0),
+}
 
 
 def broadcast(x, w, stride, padding):
@@ -79,6 +93,29 @@ def measure(shape, batch, broadcast_batch, repeat):
     return times, [kept_bytes(*run) for run in runs]
 
 
+def measure_groups(shape, batch, groups, repeat):
+    """(layout, operator) -> seconds without groups, and with them."""
+    channels, height, width, outputs, kernel, stride, padding = shape
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, height, width).relu()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()  # as behind a normalisation
+    weights = {
+        "signed": torch.randn(outputs, channels, kernel, kernel).requires_grad_(),
+        "relu": torch.rand(2, outputs, channels, kernel, kernel).requires_grad_(),
+    }
+    result = {}
+    for layout, w in weights.items():
+        for name, difference in DIFFERENCES.items():
+            result[layout, name] = [
+                seconds(
+                    functools.partial(combine_layout, layout, difference=difference, groups=count, nonnegative=True),
+                    (x, w, stride, padding), repeat,
+                )
+                for count in (1, groups_of(channels, groups))
+            ]  # fmt: skip
+    return result
+
+
 def conv2d_of(x, w, stride, padding):
     return conv2d(x, w, stride=stride, padding=padding)
 
@@ -87,8 +124,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--groups", type=int, default=4)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as training does
     reason = native.unavailable_reason()
     if reason is not None:
         raise SystemExit(f"The compiled operator can't be measured: {reason}")
@@ -124,6 +163,29 @@ def main():
     table.add_section()
     row("all 22 of ResNet20v2", total, total_memory)
     Console(width=100).print(table)
+    print_groups(shapes, args)
+
+
+def print_groups(shapes, args):
+    columns = [(layout, name) for layout in ("signed", "relu") for name in DIFFERENCES]
+    table = Table(title=f"{args.groups} groups / one, forward + backward, powers in {powers_name('cpu')}")
+    table.add_column("convolution")
+    for layout, name in columns:
+        table.add_column(f"{layout}: {name}", justify="right")
+    total = {column: [0.0, 0.0] for column in columns}
+
+    def row(name, times):
+        table.add_row(name, *(f"{times[column][1] / times[column][0]:.2f}" for column in columns))
+
+    for shape, count in shapes.items():
+        times = measure_groups(shape, args.batch, args.groups, args.repeat)
+        channels, height, _, outputs, kernel, stride, _ = shape
+        row(f"{kernel}x{kernel}/{stride} {channels}->{outputs}, {height}x{height}", times)
+        for column in columns:
+            total[column] = [a + count * b for a, b in zip(total[column], times[column], strict=True)]
+    table.add_section()
+    row("all 22 of ResNet20v2", total)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

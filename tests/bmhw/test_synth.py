@@ -14,7 +14,7 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.flow.scripts import ABC_GATES, OBJECTIVES, abc_files, yosys_script
 from bmhw.flow.synthesis import instances, measure_netlist
-from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LAYOUTS
@@ -116,7 +116,7 @@ def test_a_library_adds_area_and_delay(capsys, tmp_path):
 @pytest.mark.parametrize("options", [
     *(["--branches", layout, "--form", form] for layout in LAYOUTS for form in FORMS),
     *(["--neuron", "mac", "--form", form] for form in FORMS),
-    *(["--maximum", maximum, "--branches", "signed"] for maximum in MAXIMA),
+    *(["--maximum", maximum, "--branches", "signed"] for maximum in BINARY_MAXIMA),
     *(["--neuron", "mac", "--multiplier", multiplier] for multiplier in MULTIPLIERS),
     ["--branches", "signed", "--signed-inputs"],
     ["--combine", "logarithmic"],
@@ -190,10 +190,10 @@ def test_a_broken_library_leaves_no_file(tmp_path):
     assert os.listdir(tmp_path) == ["broken.lib"]
 
 
-def test_help_shows_two_examples():
+def test_help_shows_three_examples():
     result = command("--help")
     assert result.returncode == 0
-    assert len(re.findall(r"^  python -m bmhw\.synth ", result.stdout, re.MULTILINE)) == 2
+    assert len(re.findall(r"^  python -m bmhw\.synth ", result.stdout, re.MULTILINE)) == 3
 
 
 def test_the_instances_of_a_top_module_are_its_parts():

@@ -16,7 +16,7 @@ from support.mutants import Mutant, Netlist, bench_with_mutants, mutate
 
 from bmhw.export import main
 from bmhw.hdl.arithmetic.adders import ADDERS
-from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
@@ -40,7 +40,7 @@ def logarithmic(**parameters) -> BmFormat:
     return BmFormat(combine="logarithmic", **parameters)
 
 
-GROUPS = {
+KINDS = {
     "mac": [
         Design(format=MacFormat(inputs=7, bits=5, boundary="layer")),
         Design(format=MacFormat(inputs=3, bits=4, boundary="layer", requantize="shift"), multiplier="array",
@@ -65,9 +65,29 @@ GROUPS = {
         Design(format=logarithmic(inputs=2, bits=5, layout="signed", boundary="layer", offset=-3), maximum="operator",
                adder="operator"),
     ],
+    "groups": [
+        Design(format=layer(inputs=12, bits=4, layout="signed", groups=3)),
+        Design(format=layer(inputs=12, bits=4, layout="wired", groups=2, sums="clamped", residual_bits=7),
+               end="select"),
+        Design(format=BmFormat(inputs=6, bits=4, layout="bipolar", groups=3), maximum="digits"),
+        Design(format=layer(inputs=8, bits=4, layout="relu", groups=2, offset=-5), maximum="elimination"),
+    ],
 }
 
 WIDE = [
+    *(Design(format=layer(inputs=12, bits=bits, layout=layout, groups=groups, sums=sums, offset=offset,
+                          residual_bits=residual), end=end)
+      for layout in ("relu", "bipolar", "signed", "wired")
+      for groups, bits, sums, offset, residual, end in (
+          (2, 5, "full", 0, 0, "subtract"), (3, 4, "clamped", -6, 6, "select"), (6, 3, "full", -3, 0, "subtract"))),
+    Design(format=layer(inputs=64, bits=4, layout="signed", groups=4), maximum="elimination", adder="ripple"),
+    Design(format=layer(inputs=32, bits=4, groups=32, offset=-10)),
+    Design(format=layer(inputs=8, bits=6, layout="signed", groups=2, signed_inputs=True), maximum="digits"),
+    Design(format=BmFormat(inputs=6, bits=6, groups=2, sums="clamped")),
+    Design(format=layer(inputs=4, bits=8, layout="signed", groups=2), maximum="digits"),
+    Design(format=layer(inputs=5, bits=4, zero="exact")),
+    Design(format=MacFormat(inputs=5, bits=4, boundary="layer", residual_bits=8)),
+    Design(format=MacFormat(inputs=5, bits=4, residual_bits=12)),
     *(Design(format=MacFormat(inputs=5, bits=4, boundary="layer", requantize=("scale", "shift")[i % 2]),
              multiplier=multiplier, adder=adder)
       for i, (multiplier, adder) in enumerate(zip([*MULTIPLIERS, *MULTIPLIERS], ADDERS, strict=False))),
@@ -77,9 +97,9 @@ WIDE = [
       for n, bits in ((1, 6), (2, 12), (9, 8), (64, 2))),
     *(Design(format=layer(inputs=9, bits=5, layout="signed", sums=("full", "clamped")[i % 2]), maximum=maximum,
              adder=adder)
-      for i, (maximum, adder) in enumerate(zip(MAXIMA, [*ADDERS, *ADDERS], strict=False))),
+      for i, (maximum, adder) in enumerate(zip(BINARY_MAXIMA, [*ADDERS, *ADDERS], strict=False))),
     *(Design(format=logarithmic(inputs=7, bits=5, layout="relu", boundary="layer", maximum_bits=5), maximum=maximum)
-      for maximum in MAXIMA),
+      for maximum in BINARY_MAXIMA),
     *(Design(format=layer(inputs=5, bits=5, layout=layout), maximum="digits")
       for layout in ("relu", "bipolar", "signed", "wired")),
     Design(format=BmFormat(inputs=1, bits=5), maximum="digits"),
@@ -127,9 +147,9 @@ def check(designs: list[Design], count: int) -> None:
     assert len(passed) <= MOST * wrong, f"of {wrong} wrong mutants these pass:\n" + "\n".join(map(str, passed))
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_vectors_find_mutants(group):
-    check(GROUPS[group], 60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_find_mutants(kind):
+    check(KINDS[kind], 60)
 
 
 @pytest.mark.long

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packing against plain Python integers, and what the vectors must reach."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LAYOUTS, SUMS
 from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.sim import corner_vectors, needed_vectors, random_vectors, vectors
+from bmhw.sim.bm_candidates import candidates_of, maxima_of
 from bmhw.sim.mac_stimulus import mac_vectors
+from bmhw.sim.table_entries import roundings_of
 from bmhw.sim.vectors import bit_strings, broadcast_inputs, integers, pack, port_values
 
 FORMATS = [
@@ -19,6 +24,9 @@ FORMATS = [
     BmFormat(inputs=20, bits=3, layout="bipolar"),
     BmFormat(inputs=2, bits=5, layout="signed", combine="logarithmic"),
     BmFormat(inputs=3, bits=5, layout="signed", signed_inputs=True, boundary="layer"),
+    BmFormat(inputs=6, bits=4, groups=3, layout="wired", boundary="layer", residual_bits=9),
+    BmFormat(inputs=8, bits=4, groups=2, layout="bipolar", sums="clamped"),
+    MacFormat(inputs=3, bits=4, residual_bits=5),
 ]
 
 
@@ -156,6 +164,55 @@ class TestCoverage:
             first, second = np.maximum(first, inputs["bias1"]), np.maximum(second, inputs["bias2"])
             nothing_taken = int(np.flatnonzero(number_format.log_subtract.phi)[-1]) + 1
             assert set(range(nothing_taken + 1)) <= set((first - second).tolist())
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("sums", SUMS)
+    def test_every_group_is_exercised_as_a_neuron_is(self, layout, sums):
+        """Its inputs win each of its maxima, its exp2 reads every entry, and the sum of all reaches every octave."""
+        fmt = BmFormat(inputs=12, bits=4, groups=3, layout=layout, sums=sums, boundary="layer", offset=-7)
+        inputs = vectors(fmt)
+        maxima, candidates = maxima_of(fmt, inputs), candidates_of(fmt, inputs)
+        sizes = [range(4)] * 4 if layout != "wired" else [range(2), range(2, 4)]
+        for branch, (maximum, size) in enumerate(zip(maxima, sizes, strict=False)):
+            sums_of = np.where(candidates[branch].enter, candidates[branch].sums, -1)
+            alone = (sums_of == maximum[..., np.newaxis]).sum(axis=2) == 1
+            for group in range(3):
+                assert set(sums_of[alone[:, group], group].argmax(axis=1)) == set(size)
+        for group in range(3):
+            # with full sums of two codes above 0 there is no 1
+            expected = set(range(fmt.full_scale + 1)) - ({1} if sums == "full" else set())
+            assert set(np.concatenate([maximum[:, group] for maximum in maxima])) == expected
+        y = dataclasses.replace(fmt, result="linear").compute(**inputs)
+        assert {0, 1, 2} <= set((y[y > 0] >> fmt.out_fraction).tolist())
+        # codes on both sides of each rounding, above 1 too
+        roundings = roundings_of(fmt)
+        assert len(roundings) == 15 and (roundings > 1 << fmt.out_fraction).any()
+        assert {*roundings.tolist(), *(roundings - 1).tolist()} <= set(y.tolist())
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_zeros_would_win_if_they_were_steps(self, layout):
+        """Most inputs are kept from winning over others by the 0 of their activation, and by that of their weight."""
+        fmt = BmFormat(inputs=32, bits=4, groups=2, layout=layout, boundary="layer")
+        inputs = vectors(fmt)
+        for branch, candidates in enumerate(candidates_of(fmt, inputs)):
+            left_out = np.where(candidates.left_out, candidates.sums, -1)
+            maxima = maxima_of(fmt, inputs)[branch][..., np.newaxis]
+            winners = ((maxima > 0) & (left_out > maxima)).reshape(-1, 32)
+            port = [port for port in inputs if port in ("k", "k1", "k2")][branch % (1 if "k" in inputs else 2)]
+            possible = np.arange(32) % 16 // 8 == branch if layout == "wired" else np.ones(32, dtype=bool)
+            for zero in (inputs["c"] == 0, inputs[port] == 0):
+                found = (winners & zero).any(axis=0)
+                assert not (found & ~possible).any() and found.sum() > 0.75 * possible.sum(), (branch, found)
+
+    @pytest.mark.parametrize("fmt", [BmFormat(inputs=4, bits=4, groups=2, boundary="layer", residual_bits=9),
+                                     MacFormat(inputs=4, bits=4, boundary="layer", residual_bits=9)], ids=["bm", "mac"])
+    def test_each_bit_of_a_residual_shows(self, fmt):
+        inputs = vectors(fmt)
+        expected = fmt.compute(**inputs)
+        for bit in range(9):
+            flipped = inputs["r"] ^ (1 << bit if bit < 8 else -256)
+            shown = fmt.compute(**inputs | {"r": flipped}) != expected
+            assert shown[inputs["r"] > flipped].any() and shown[inputs["r"] < flipped].any()
 
     def test_more_vectors_for_larger_tables_and_more_inputs(self):
         narrow = needed_vectors(BmFormat(inputs=5, bits=4))

@@ -125,6 +125,30 @@ def mutate(verilog: str, count: int, seed: int) -> tuple[str, list[Mutant]]:
     return _with_choices(verilog, changes, len(chosen)), list(chosen.values())
 
 
+def with_mutants(verilog: str, mutants: Sequence[Mapping[tuple[str, str], str]]) -> str:
+    """The text with a port ``mutant`` that chooses one of ``mutants``: each for an instance and a port of it, or a
+    module and a wire that it assigns, the expression that takes the place of what it is."""
+    changes: dict[_Expression, list[tuple[int, str]]] = defaultdict(list)
+    for number, mutant in enumerate(mutants):
+        for (place, name), expression in mutant.items():
+            changes[_place(verilog, place, name)].append((number, expression))
+    return _with_choices(verilog, changes, len(mutants))
+
+
+def _place(verilog: str, place: str, name: str) -> _Expression:
+    """What drives a port of an instance, or a wire of a module."""
+    for module in _MODULE.finditer(verilog):
+        if module[1] == place:
+            found = re.search(rf"^  assign {name} = (.*?);$", module[3], re.M)
+            return _Expression(module.start(3) + found.start(1), module.start(3) + found.end(1), ())
+        for instance in _INSTANCE.finditer(module[3]):
+            for found in _CONNECTION.finditer(instance[3]) if instance[2] == place else ():
+                if found[1] == name:
+                    start = module.start(3) + instance.start(3)
+                    return _Expression(start + found.start(2), start + found.end(2), ())
+    raise ValueError(f"Nothing drives {name} of {place}")
+
+
 def bench_with_mutants(bench: str, name: str, count: int) -> str:
     """The text of an exported bench for what :func:`mutate` gives; ``+mutant=N`` chooses one when it runs."""
     text, instances = re.subn(rf"^  {name} dut \(\n", lambda m: f"{m[0]}    .mutant(mutant),\n", bench, flags=re.M)

@@ -18,14 +18,14 @@ def norm_errors(powers, p):
     return 3 * u / p + 2.0**-18, 8 * u + 2.0**-18
 
 
-def random_network(architecture, layouts, seed=0):
+def random_network(architecture, layouts, seed=0, groups=1):
     """A network with random normalisations, of both signs of gamma."""
     import torch
 
     from bmhw.models.networks.network import Network, estimate_statistics
 
     torch.manual_seed(seed)
-    network = Network(architecture, layouts)
+    network = Network(architecture, layouts, groups)
     for step in network.steps.values():
         if isinstance(step, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(step.weight)

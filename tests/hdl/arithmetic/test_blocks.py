@@ -13,7 +13,7 @@ from bmhw.hdl.arithmetic.compressors import COMPRESSIONS, Compressor, MultiOpera
 from bmhw.hdl.arithmetic.exponential import Exp2Block
 from bmhw.hdl.arithmetic.logarithm import LeadingOne, Log2Block, Normalizer
 from bmhw.hdl.arithmetic.lookup import Lookup
-from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA, MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
 from bmhw.hdl.formats.codes import LogCode
 from bmhw.hdl.formats.conversions import EXP2_METHODS, LOG2_METHODS, Exp2, Log2
@@ -62,7 +62,7 @@ class TestMaxima:
     @pytest.mark.parametrize("masked", [False, True])
     @pytest.mark.parametrize("count", [1, 2, 5, 17])
     @pytest.mark.parametrize("width", [1, 3, 9])
-    @pytest.mark.parametrize("maximum", MAXIMA)
+    @pytest.mark.parametrize("maximum", BINARY_MAXIMA)
     def test_maximum(self, maximum, width, count, masked):
         rng = np.random.default_rng(SEED + width * count)
         values = rng.integers(0, 1 << width, size=(120, count))
@@ -73,7 +73,7 @@ class TestMaxima:
         expected = (values * enable).max(axis=1).tolist()
         assert simulate(MAXIMA[maximum](width=width, count=count, masked=masked), **ports)["m"] == expected
 
-    @pytest.mark.parametrize("maximum", MAXIMA)
+    @pytest.mark.parametrize("maximum", BINARY_MAXIMA)
     def test_all_small_inputs(self, maximum):
         values = np.array(list(itertools.product(range(8), repeat=3)))
         got = simulate(MAXIMA[maximum](width=3, count=3), a=pack(values, 3))["m"]

@@ -18,8 +18,8 @@ SEED = 20090719
 
 
 def grouped_formats(**fields):
-    """Every layout, result, kind of sums and zero, of 12 inputs in three groups."""
-    usual = {"inputs": 12, "bits": 4, "groups": 3}
+    """Every layout, result, kind of sums and zero, of 6 inputs in three groups."""
+    usual = {"inputs": 6, "bits": 3, "groups": 3}
     for layout, boundary, result, sums, zero in itertools.product(LAYOUTS, ("neuron", "layer"), RESULTS, SUMS, ZEROS):
         if (boundary == "neuron" and result == "code") or (sums == "clamped" and zero == "step"):
             continue

@@ -9,7 +9,7 @@ import pytest
 from support.simulation import packed_vectors, random_vectors, simulate
 
 from bmhw.hdl.arithmetic.adders import ADDERS
-from bmhw.hdl.arithmetic.maxima import MAXIMA
+from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import COMBINES, LAYOUTS, REQUANTIZATIONS, RESULTS, SUMS, TWO_MAXIMA
@@ -65,12 +65,12 @@ class TestNeuron:
     # Every pair of architectures meets one format, and every architecture every format: simulating all in all formats
     # takes as many times as long as there are formats, and what an adder hands to a maximum doesn't depend on its kind.
 
-    @pytest.mark.parametrize("maximum", MAXIMA)
+    @pytest.mark.parametrize("maximum", BINARY_MAXIMA)
     @pytest.mark.parametrize("adder", ADDERS)
     def test_bm_architectures(self, maximum, adder):
         every = list(bm_formats(5, inputs=6))
-        assert len(every) <= min(len(MAXIMA), len(ADDERS)), "an architecture would miss a format"
-        fmt = every[(list(MAXIMA).index(maximum) + list(ADDERS).index(adder)) % len(every)]
+        assert len(every) <= min(len(BINARY_MAXIMA), len(ADDERS)), "an architecture would miss a format"
+        fmt = every[(BINARY_MAXIMA.index(maximum) + list(ADDERS).index(adder)) % len(every)]
         check(Design(format=fmt, maximum=maximum, adder=adder),
               random_vectors(fmt, 40, np.random.default_rng(SEED)))
 
@@ -134,10 +134,10 @@ class TestLayerBoundary:
                 layer = dataclasses.replace(fmt, boundary="layer", result=result)
                 check(Design(format=layer, maximum="elimination4"), random_vectors(layer, 60, rng))
 
-    @pytest.mark.parametrize("maximum", MAXIMA)
+    @pytest.mark.parametrize("maximum", BINARY_MAXIMA)
     def test_clamped_sums(self, maximum):
         rng = np.random.default_rng(SEED)
-        for index, fmt in enumerate(bm_formats(5, inputs=6), start=list(MAXIMA).index(maximum)):
+        for index, fmt in enumerate(bm_formats(5, inputs=6), start=BINARY_MAXIMA.index(maximum)):
             adder = ("ripple", "carry_skip")[index % 2]  # every format meets both, with half the maxima each
             clamped = dataclasses.replace(fmt, boundary="layer", sums="clamped", result="code", maximum_bits=None,
                                           bias_bits=None)
@@ -202,7 +202,8 @@ class TestPipelined:
         check(Design(format=fmt, form="pipelined", registers=registers), vectors)
 
     @pytest.mark.parametrize("architecture", [
-        *({"maximum": maximum} for maximum in MAXIMA), *({"multiplier": multiplier} for multiplier in MULTIPLIERS)],
+        *({"maximum": maximum} for maximum in BINARY_MAXIMA),
+        *({"multiplier": multiplier} for multiplier in MULTIPLIERS)],
         ids=lambda architecture: "-".join(map("_".join, architecture.items())))
     def test_registers_everywhere_and_at_one_place(self, architecture):
         """Also inside the maxima and the compression, for every one of their architectures."""

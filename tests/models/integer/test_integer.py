@@ -35,6 +35,12 @@ QUANTISATIONS = {
     "wide codes": Quantisation(combine="logarithmic", log_bits=10),  # no table of all pairs of sums
     "coarse linear": Quantisation(combine="logarithmic", sums="clamped", maximum_bits=5, linear_maximum_bits=3),
     "codes5": Quantisation(combine="logarithmic", log_bits=5, maximum_bits=5),
+    "exact zero": Quantisation(log_bits=4, log_fraction=2, zero="exact"),
+    "groups": Quantisation(groups=2),
+    "groups4": Quantisation(groups=3, log_bits=4, log_fraction=2, edge_bits=8),
+    "groups clamped": Quantisation(groups=2, log_bits=4, log_fraction=2, edge_bits=8, sums="clamped"),
+    "groups step": Quantisation(groups=3, log_bits=5, zero="step", edge_bits=6),
+    "groups coarse": Quantisation(groups=2, log_bits=5, sums="clamped", maximum_bits=4, out_fraction=8),
 }
 
 
@@ -44,7 +50,7 @@ def images():
 
 
 def folded(architecture, layout, quantisation, images):
-    network = random_network(architecture, architecture.layouts(layout))
+    network = random_network(architecture, architecture.layouts(layout), groups=quantisation.groups)
     pixels = torch.tensor(images).float()
     return network, fold(network, pixels / 256, quantisation), pixels
 
@@ -61,9 +67,10 @@ def test_thresholds_are_parameters_of_one_size_at_any_width(tiny_architecture, l
     assert ((sizes[0] / sizes[1]).log2().abs() <= 4).all()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("layout", ["auto", "signed", "wired", "mac"])
-def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, images):
-    network, result, pixels = folded(tiny_architecture, layout, Quantisation(), images)
+def test_folding_changes_nothing_in_floating_point(tiny_architecture, layout, groups, images):
+    network, result, pixels = folded(tiny_architecture, layout, Quantisation(groups=groups), images)
     result.quantised = False
     with torch.no_grad():
         torch.testing.assert_close(result(pixels), network(pixels / 256), rtol=1e-4, atol=1e-5)
@@ -100,15 +107,15 @@ def test_every_neuron_is_its_format(tiny_architecture, layout, name, images):
     integer = result.to_integer("tiny", images)
     values = {node.name: value for node, value in integer.trace(images)}
     for name, layer in integer.layers.items():
-        x = layer.patches(layer.padded(layer.inputs(values[layer.node.inputs[0]]))).T
+        x = layer.patches(layer.padded(integer.layer_inputs(layer, values[layer.node.inputs[0]]))).T
         outputs = values[name].transpose(0, 2, 3, 1).reshape(-1, layer.channels)
         for channel in range(layer.channels):
             slots = layer.slots(channel)
             weights = {port: codes[channel, slots] for port, codes in layer.weights.items()
                        if port in layer.format.inputs_of}
             biases = {port: np.full(len(x), codes[channel]) for port, codes in layer.biases.items()}
-            inputs = {"c" if layer.takes_codes else "x": x[:, slots]}
-            expected = layer.format.compute(**inputs, **weights, **biases)
+            inputs = layer.ports(x[:, slots])
+            expected = layer.neuron(channel).compute(**inputs, **weights, **biases)
             assert np.array_equal(outputs[:, channel], expected), (name, channel)
 
 

@@ -21,11 +21,17 @@ def results():
     x = torch.randn(37, 5, 6, 7, generator=generator).relu().requires_grad_()
     w = torch.randn(2, 19, 5, 3, 3, generator=generator).requires_grad_()
     found = []
-    values = max_product(x, w[0], 1, 1, "native")
+    values = max_product(x, w[0], 1, 1, implementation="native")
     direction = torch.randn(values.shape, generator=generator)
     found += [values, *torch.autograd.grad(values, (x, w), direction)]
-    values = max_product_difference(x, w, 1, 1, "native")
-    found += [values, *torch.autograd.grad(values, (x, w), direction)]
+    for groups in (1, 5):
+        values = max_product_difference(x, w, 1, 1, groups, implementation="native")
+        found += [values, *torch.autograd.grad(values, (x, w), direction)]
+    wide = torch.randn(5, 6, 17, 19, generator=generator).requires_grad_()
+    pair = torch.randn(2, 7, 6, 1, 1, generator=generator).requires_grad_()
+    values = max_product_difference(wide, pair, 1, 0, 2, implementation="native")
+    gradient = torch.randn(values.shape, generator=generator)
+    found += [values, *torch.autograd.grad(values, (wide, pair), gradient)]
     for precision in ("float32", "bfloat16"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(VARIABLE, precision)
@@ -33,13 +39,25 @@ def results():
             dtype = smoothed.powers_dtype(x)
             x_scale, x_powers = smoothed._Compiled.powers(x.detach(), 15.0, dtype)
             w_scale, w_powers = smoothed._Compiled.powers(w.detach().abs().flatten(0, 1), 15.0, dtype)
-        sums = (torch.rand(37, 38, 6, 7, generator=generator) ** 15).to(dtype)
+        sums = torch.rand(37, 38, 6, 7, generator=generator)
+        for _ in range(4):  # to the 16th power, which PyTorch's own takes by other ways in other threads
+            sums = sums * sums
+        sums = sums.to(dtype)
         sums = sums.contiguous(memory_format=torch.channels_last)
-        values, quotients = smoothed._Compiled.difference(sums, 15.0, x_scale, w_scale)
-        came = direction.contiguous(memory_format=torch.channels_last)
-        gradient = smoothed._Compiled.sums_gradient(came, quotients, x_scale, w_scale)
+        for groups in (1, 2):  # of 19 outputs and of 9
+            part = sums[:, : 38 // (2 * groups) * 2 * groups].contiguous(memory_format=torch.channels_last)
+            scales = x_scale, w_scale[: part.shape[1]]
+            values, quotients = smoothed._Compiled.difference(part, groups, 15.0, *scales)
+            came = direction[:, : values.shape[1]].contiguous(memory_format=torch.channels_last)
+            gradient = smoothed._Compiled.sums_gradient(came, groups, quotients, *scales)
+            found += [values, quotients, gradient]
+        # four groups of three channels, and no whole number of registers of rows
+        few, rows = (torch.rand(3, 12, 5, 7, generator=generator), torch.rand(4 * 2 * 19, 3, 1, 1, generator=generator))
+        few, rows = (values.to(dtype).contiguous(memory_format=torch.channels_last) for values in (few, rows))
+        each = smoothed._Compiled.sums(few, rows, 1, 0, 4)
+        found += [each, *smoothed._Compiled.powers_gradients(each, few, rows, 1, 0, 4, (True, True))]
         assert smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()).abs().sum() > 0
-        found += [x_scale, x_powers, w_scale, w_powers, values, quotients, gradient]
+        found += [x_scale, x_powers, w_scale, w_powers]
         found.append(smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()))
     rng = np.random.default_rng(0)
     rows = maximum_of_sums.Rows(

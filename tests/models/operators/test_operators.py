@@ -10,33 +10,49 @@ from bmhw.models.networks.layers import BmConv2d, BmLinear
 from bmhw.models.operators import native
 from bmhw.models.operators.max_product import IMPLEMENTATIONS, max_product, max_product_difference
 
-# batch, channels, height, width, outputs, kernel, stride, padding
+# batch, channels, height, width, outputs, kernel, stride, padding, groups
 SHAPES = [
-    (2, 3, 7, 9, 5, 3, 1, 1),
-    (1, 1, 1, 1, 1, 1, 1, 0),
-    (3, 17, 6, 6, 9, 1, 1, 0),
-    (2, 4, 9, 8, 6, 3, 2, 1),
-    (2, 8, 8, 8, 33, 5, 1, 0),
-    (4, 5, 4, 4, 10, 4, 1, 0),
+    (2, 3, 7, 9, 5, 3, 1, 1, 1),
+    (1, 1, 1, 1, 1, 1, 1, 0, 1),
+    (3, 17, 6, 6, 9, 1, 1, 0, 1),
+    (2, 4, 9, 8, 6, 3, 2, 1, 1),
+    (2, 8, 8, 8, 33, 5, 1, 0, 1),
+    (4, 5, 4, 4, 10, 4, 1, 0, 1),
+    (2, 3, 7, 9, 5, 3, 1, 1, 3),
+    (3, 16, 6, 6, 9, 1, 1, 0, 4),
+    (2, 8, 9, 8, 6, 3, 2, 1, 2),
+    (2, 8, 8, 8, 33, 5, 1, 0, 8),
+    (2, 4, 9, 8, 6, 1, 2, 0, 1),
+    (2, 4, 9, 8, 6, 1, 2, 0, 2),
+    (2, 6, 17, 18, 5, 1, 1, 0, 3),  # as many positions as it takes to go tap by tap, and a rest
 ]
 
 
 def tensors(shape, dtype=torch.float32, seed=1):
     """x with zeros as behind a ReLU, w of both signs; distinct products almost surely."""
-    batch, channels, height, width, outputs, kernel, stride, padding = shape
+    batch, channels, height, width, outputs, kernel, *settings = shape
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, channels, height, width, generator=generator, dtype=dtype).relu()
     w = torch.randn(outputs, channels, kernel, kernel, generator=generator, dtype=dtype)
-    return x, w, stride, padding
+    return x, w, *settings
 
 
-def by_definition(x, w, stride, padding):
+def products(x, w, stride, padding, groups):
+    """(batch, outputs, groups, taps of a group, positions)"""
     patches = torch.nn.functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
-    products = patches[:, None] * w.flatten(1)[None, :, :, None]
-    values = products.amax(dim=2)
+    return (patches[:, None] * w.flatten(1)[None, :, :, None]).unflatten(2, (groups, -1))
+
+
+def by_definition(x, w, stride, padding, groups):
+    values = products(x, w, stride, padding, groups).amax(dim=3).flatten(1, 2)
     values = torch.where(values > 0, values, 0)
     height = (x.shape[2] + 2 * padding - w.shape[2]) // stride + 1
-    return values.view(x.shape[0], w.shape[0], height, -1)
+    return values.unflatten(2, (height, -1))
+
+
+def difference_by_definition(x, pair, *settings):
+    first, second = (by_definition(x, w, *settings).unflatten(1, (-1, settings[-1])) for w in pair)
+    return (first - second).sum(dim=2)
 
 
 # Triton's kernels are tested in test_triton_kernels.py
@@ -49,42 +65,41 @@ class TestImplementations:
             pytest.skip("no C++ compiler")
 
     def test_values(self, name, shape):
-        x, w, stride, padding = tensors(shape)
+        x, w, *settings = tensors(shape)
         self.check_available(name, x, w)
-        assert torch.equal(max_product(x, w, stride, padding, name), by_definition(x, w, stride, padding))
+        assert torch.equal(max_product(x, w, *settings, implementation=name), by_definition(x, w, *settings))
 
     def test_winners_name_the_first_of_the_largest_products(self, name, shape):
-        x, w, stride, padding = tensors(shape)
+        x, w, *settings = tensors(shape)
         self.check_available(name, x, w)
         x, w = (x * 2).round(), (w * 2).round()  # many ties
-        _values, winners = IMPLEMENTATIONS[name].forward(x, w, stride, padding, False)
-        patches = torch.nn.functional.unfold(x, w.shape[2:], padding=padding, stride=stride)
-        products = patches[:, None] * w.flatten(1)[None, :, :, None]
-        first = products.double().sub(torch.arange(products.shape[2]).view(1, 1, -1, 1) * 1e-9).argmax(dim=2)
-        expected = torch.where(products.amax(dim=2) > 0, first, -1)
-        assert torch.equal(winners.flatten(2).long(), expected)
+        _values, winners = IMPLEMENTATIONS[name].forward(x, w, *settings, False)
+        each = products(x, w, *settings).double()
+        taps = torch.arange(w[0].numel()).view(each.shape[2], -1)  # of each group
+        first = each.sub(taps[..., None] * 1e-9).argmax(dim=3) + taps[:, :1]
+        expected = torch.where(each.amax(dim=3) > 0, first, -1)
+        assert torch.equal(winners.flatten(2).long(), expected.flatten(1, 2))
 
     def test_gradients_equal_automatic_differentiation(self, name, shape):
-        x, w, stride, padding = tensors(shape)
+        x, w, *settings = tensors(shape)
         self.check_available(name, x, w)
         x, w = x.requires_grad_(), w.requires_grad_()
-        direction = torch.randn_like(by_definition(x, w, stride, padding))
-        expected = torch.autograd.grad(by_definition(x, w, stride, padding), (x, w), direction)
-        found = torch.autograd.grad(max_product(x, w, stride, padding, name), (x, w), direction)
+        direction = torch.randn_like(by_definition(x, w, *settings))
+        expected = torch.autograd.grad(by_definition(x, w, *settings), (x, w), direction)
+        found = torch.autograd.grad(max_product(x, w, *settings, implementation=name), (x, w), direction)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
     def test_differences_of_two_maxima(self, name, shape):
-        x, w, stride, padding = tensors(shape)
+        x, w, *settings = tensors(shape)
         self.check_available(name, x, w)
         pair = torch.stack([w, -w]).requires_grad_()
         x = (x - 0.3).requires_grad_()  # signed inputs
-
-        def difference(x, pair):
-            return by_definition(x, pair[0], stride, padding) - by_definition(x, pair[1], stride, padding)
-
-        found, expected = max_product_difference(x, pair, stride, padding, name), difference(x, pair)
+        found = max_product_difference(x, pair, *settings, implementation=name)
+        expected = difference_by_definition(x, pair, *settings)
         torch.testing.assert_close(found, expected)
+        # the groups' differences are added in one order everywhere
+        assert torch.equal(found, max_product_difference(x, pair, *settings, implementation="plain"))
         direction = torch.randn_like(expected)
         for one, other in zip(
             torch.autograd.grad(found, (x, pair), direction),
@@ -94,12 +109,18 @@ class TestImplementations:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", SHAPES[:4])
+@pytest.mark.parametrize("groups", [0, 2, 6])
+def test_groups_that_do_not_divide_the_channels_are_refused(groups):
+    with pytest.raises(ValueError, match=f"Groups must divide the 3 channels, which {groups} doesn't"):
+        max_product(torch.rand(1, 3, 2, 2), torch.rand(1, 3, 1, 1), groups=groups)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:4], SHAPES[6]])
 def test_gradcheck_away_from_ties(shape):
-    x, w, stride, padding = tensors(shape, torch.float64)
+    x, w, *settings = tensors(shape, torch.float64)
     x = x + 0.1  # away from products of 0
     assert torch.autograd.gradcheck(
-        lambda x, w: max_product(x, w, stride, padding, "plain"), (x.requires_grad_(), w.requires_grad_())
+        lambda x, w: max_product(x, w, *settings, implementation="plain"), (x.requires_grad_(), w.requires_grad_())
     )
 
 

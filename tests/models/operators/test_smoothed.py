@@ -37,9 +37,22 @@ def operands(signed, dtype=torch.float64, seed=0):
 @pytest.mark.parametrize("signed", SIGNS.values(), ids=SIGNS)
 @pytest.mark.parametrize("p", [1.0, 1.5, 4.0, 16.0])
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0)])
-def test_gradient(signed, p, stride, padding):
+@pytest.mark.parametrize("groups", [1, 3])
+def test_gradient(signed, p, stride, padding, groups):
     inputs = tuple(tensor.requires_grad_() for tensor in operands(signed))
-    assert torch.autograd.gradcheck(lambda x, w: norm_difference(x, w, stride, padding, p=p), inputs)
+    assert torch.autograd.gradcheck(lambda x, w: norm_difference(x, w, stride, padding, groups, p=p), inputs)
+
+
+@pytest.mark.parametrize("signed", SIGNS.values(), ids=SIGNS)
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 0), (1, 1, 0), (1, 2, 0)])
+def test_groups_are_sums_of_norms_of_their_channels(signed, kernel, stride, padding):
+    x, w = operands(signed)
+    w = w[..., :kernel, :kernel]
+    channels = [slice(group, group + 1) for group in range(3)]
+    expected = sum(norm_difference(x[:, part], w[:, :, part], stride, padding, p=4) for part in channels)
+    for known in (None, not signed):
+        found = norm_difference(x, w, stride, padding, 3, p=4, nonnegative=known)
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("signed", SIGNS.values(), ids=SIGNS)
@@ -86,7 +99,8 @@ def test_straight_through_is_exact_however_large_the_smooth_value():
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 @pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
-def test_each_precision_is_as_near_as_its_roundings(monkeypatch, p, powers, compiled, kernel):
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (2, 1), (2, 2)])
+def test_each_precision_is_as_near_as_its_roundings(monkeypatch, p, powers, compiled, kernel, groups, stride):
     """Against PyTorch's powers in float32; errors of sums relative to the sum of their terms' magnitudes."""
     assert _Compiled.available(), "needs a C++ compiler"
     generator = torch.Generator().manual_seed(2)
@@ -96,10 +110,11 @@ def test_each_precision_is_as_near_as_its_roundings(monkeypatch, p, powers, comp
     # 37 outputs: whole vector registers of every processor, and a rest
     w = 0.3 + 0.7 * torch.rand(2, 37, 4, kernel, kernel, generator=generator)
     w = torch.where(torch.rand(w.shape, generator=generator) < 0.5, -w, w).requires_grad_()
-    direction = torch.randn(3, 37, 9, 9, generator=generator)
+    size = 9 if stride == 1 else 5
+    direction = torch.randn(3, 37, size, size, generator=generator)
 
     def results(w, direction):
-        y = norm_difference(x, w, 1, kernel // 2, p=p)
+        y = norm_difference(x, w, stride, kernel // 2, groups, p=p)
         return y.detach(), *torch.autograd.grad(y, (x, w), direction)
 
     monkeypatch.setattr(_Compiled, "available", staticmethod(lambda: compiled))

@@ -27,33 +27,37 @@ def kernels():
         yield importlib.import_module("bmhw.models.operators.triton_kernels")
 
 
-# batch, channels, height, width, outputs, kernel, stride, padding: more pixels than a program has, more outputs,
-# windows that leave the image
-SHAPES = [(2, 3, 9, 11, 5, 3, 1, 1), (3, 2, 9, 8, 6, 3, 2, 1), (1, 1, 1, 1, 1, 1, 1, 0), (2, 5, 4, 4, 35, 2, 1, 0)]
+# batch, channels, height, width, outputs, kernel, stride, padding, groups: more pixels than a program has, more
+# outputs, windows that leave the image
+SHAPES = [
+    (2, 3, 9, 11, 5, 3, 1, 1, 1), (3, 2, 9, 8, 6, 3, 2, 1, 1), (1, 1, 1, 1, 1, 1, 1, 0, 1),
+    (2, 5, 4, 4, 35, 2, 1, 0, 1), (2, 4, 9, 8, 5, 3, 2, 1, 2), (1, 6, 4, 4, 35, 1, 1, 0, 3),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("pairs", [False, True], ids=["maxima", "differences"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_winners_are_those_of_the_plain_operator(kernels, shape, pairs):
-    batch, channels, height, width, outputs, kernel, stride, padding = shape
+    batch, channels, height, width, outputs, kernel, *settings = shape
     generator = torch.Generator().manual_seed(3)
     for tied in (False, True):
         x = torch.randn(batch, channels, height, width, generator=generator)
         w = torch.randn(outputs * (1 + pairs), channels, kernel, kernel, generator=generator)
         if tied:  # few values, many equal products
             x, w = (2 * x).round(), (2 * w).round()
-        values, winners = operators.plain_forward(x, w, stride, padding, pairs)
+        values, winners = operators.plain_forward(x, w, *settings, pairs)
         # in any order of memory
         x = x.contiguous(memory_format=torch.channels_last)
-        found, found_winners = kernels.forward(x, w, stride, padding, pairs)
+        found, found_winners = kernels.forward(x, w, *settings, pairs)
         assert torch.equal(found, values) and torch.equal(found_winners, winners)
-        found, none = kernels.forward(x, w, stride, padding, pairs, wanted=False)
+        found, none = kernels.forward(x, w, *settings, pairs, wanted=False)
         assert torch.equal(found, values) and none is None
 
 
 @pytest.mark.parametrize("p", [1.0, 1.01, 2.7, 16.0])
 @pytest.mark.parametrize("kernel", [3, 1], ids=["convolution", "product of matrices"])
-def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel, powers):
+@pytest.mark.parametrize("groups", [1, 4])
+def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, p, kernel, groups, powers):
     """Both in one precision: each is as far from the exact result as ``norm_errors`` says, so that they are twice as
     far from each other; errors of sums relative to the sum of their terms' magnitudes."""
     generator = torch.Generator().manual_seed(2)
@@ -68,7 +72,7 @@ def test_norms_and_gradients_are_those_of_the_plain_steps(kernels, monkeypatch, 
 
     def results(steps, w, direction):
         monkeypatch.setattr(smoothed, "_steps", lambda x, w: steps)
-        y = smoothed.norm_difference(x, w, 1, kernel // 2, p=p)
+        y = smoothed.norm_difference(x, w, 1, kernel // 2, groups, p=p)
         return y.detach(), *torch.autograd.grad(y, (x, w), direction)
 
     ours, expected = (results(steps, w, direction) for steps in (kernels.TritonNorm, smoothed._Plain))
