@@ -174,7 +174,8 @@ LONG_EXPORTS = {
     "serial groups": ["--form", "serial", "--groups", "2", "--branches", "signed", "--bits", "3", "--inputs", "6",
                       "--boundary", "layer", "--residual", "6"],
     "serial wired groups": ["--form", "serial", "--groups", "2", "--branches", "wired", "--bits", "3", "--inputs", "6"],
-    "pipelined groups": ["--form", "pipelined", "--groups", "3", "--branches", "bipolar", "--bits", "3", "--inputs", "6"],
+    "pipelined groups": ["--form", "pipelined", "--groups", "3", "--branches", "bipolar", "--bits", "3",
+                         "--inputs", "6"],
 }
 
 
