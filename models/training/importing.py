@@ -23,12 +23,14 @@ LEAST_FACTOR = 2
 
 
 def imported(
-    path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None
-) -> Initial:
-    """What a run with these settings starts from; errors of ``read_initial``."""
+    path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None, *,
+    groups: int | None = None, teacher: Path | None = None,
+) -> Initial:  # fmt: skip
+    """What a run with these settings starts from; ``groups``, ``teacher`` and errors: see ``read_initial``."""
     architecture = build(settings.architecture, *data.train_images.shape[1:3])
     layouts = architecture.layouts(settings.layout, settings.mac_layers)
-    return read_initial(path, architecture, layouts, conventions=conventions, order=order)
+    return read_initial(path, architecture, layouts, groups=groups, conventions=conventions, order=order,
+                        teacher=teacher)
 
 
 def check_import(
@@ -49,7 +51,7 @@ def check_import(
     figures = {}
     for phase, state in initial.states.items():
         layouts = architecture.layouts(*("mac",) if phase == "classical" else (settings.layout, settings.mac_layers))
-        network = Network(architecture, layouts)
+        network = Network(architecture, layouts, initial.groups if phase == "bm" else 1)
         network.load_state_dict({**network.state_dict(), **state})
         network = network.eval().to(device)
         with torch.no_grad():
