@@ -78,7 +78,7 @@ def test_moved_scales_give_the_same_integers(tiny_architecture, layout, sums, im
     integer = moved(result).to_integer("tiny", images)
     assert integer.layers["first"].format.offset != before.layers["first"].format.offset
     for name, encoder in integer.encoders.items():  # to whole steps, halves up
-        steps = float(result.encoders[name].end.octaves) * (1 << encoder.end.log.fraction)
+        steps = result.encoders[name].end.octaves.item() * (1 << encoder.end.log.fraction)
         assert encoder.end.offset == np.floor(steps + 0.5)
     same_integers(result, integer, images)
 
