@@ -117,3 +117,16 @@ def test_every_row_of_the_table_is_one_of_a_shape():
     named = [tuple(row[name] for name in (*shape(MEASURED), "sums", "script")) + tuple(row["architecture"].items())
              for row in selection.rows()]
     assert len(set(named)) == len(named)
+
+
+def test_a_serial_neuron_gets_an_architecture_that_it_can_have(monkeypatch):
+    """Ends in rows and unary maxima are for all groups at once."""
+    best = {"maximum": "unary", "adder": "ripple", "end": "anticipate"}
+    other = {"maximum": "tree", "adder": "ripple", "end": "subtract"}
+    rows = [{"neuron": "bm", "layout": "signed", "bits": 4, "maximum_bits": 4, "inputs": 64, "combine": "linear",
+             "result": "code", "script": "area", "architecture": architecture, "gates": gates, "depth": 9}
+            for architecture, gates in ((best, 100), (other, 200))]
+    monkeypatch.setattr(selection, "rows", lambda: tuple(rows))
+    fmt = BmFormat(inputs=64, bits=4, layout="signed", sums="clamped", boundary="layer")
+    assert selection.choose(fmt, "area") == best
+    assert selection.choose(fmt, "area", form="serial") == other
