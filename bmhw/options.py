@@ -191,7 +191,7 @@ def design_from(args: argparse.Namespace, neuron: str | None = None, bits: int |
         given = {name: getattr(args, name) for name in ("adder", *_ARCHITECTURES[neuron])
                  if getattr(args, name) not in (None, AUTO)}
         return Design(format=number_format, form=args.form, registers=registers_from(args.registers),
-                      **choose(number_format, args.objective, given))
+                      **choose(number_format, args.objective, given, args.form))
     except ValueError as error:
         raise UsageError(str(error)) from error
 

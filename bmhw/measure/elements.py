@@ -50,7 +50,7 @@ class Kind:
     flushed: bool = False
 
 
-KINDS = (Kind("BM signed", "signed"), Kind("MAC"), Kind("MAC, flushed", flushed=True), Kind("BM wired", "wired"),
+KINDS = (Kind("BM signed", "signed"), Kind("MAC, flushed", flushed=True), Kind("MAC"), Kind("BM wired", "wired"),
          Kind("BM relu", "relu"), Kind("BM signed, full sums", "signed", "full"))
 
 
@@ -180,7 +180,7 @@ class Elements:
                "gates": self.gates(case)}
         if placed:
             row["placed"] = {name: self.placed(case, chip) for name, chip in CHIPS.items()
-                             if case.neuron in chip.architectures}
+                             if case.neuron in chip.architectures and not (chip.dsp and case.kind.flushed)}
         return row
 
     # -- gates
