@@ -21,7 +21,14 @@ The classical network comes first; the BM network starts from its weights and le
 then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
 ends; --resume goes on from there. BMHW_POWERS=float32 or bfloat16 in the
 environment forces the precision of the p-norms that train maxima (default: bfloat16 where the processor has
-instructions for it, else float32)."""
+instructions for it, else float32).
+
+With a GPU, from nothing:
+  python -m bmhw.train --device cuda --dataset cifar10 --data DIR --classical-epochs 80 --bm-epochs 40 \\
+      --quantised-epochs 8 --log-bits 5 --log-fraction 2 --edge-bits 8
+Without one, some hours from a network that is there:
+  python -m bmhw.train --dataset cifar10 --data DIR --layout signed --init-from NAME-float.safetensors \\
+      --bm-epochs 1 --epoch-images 15000 --quantised-epochs 1 --log-bits 5 --log-fraction 2 --edge-bits 8"""
 
 PHASES = ("classical", "bm", "quantised")
 
@@ -59,6 +66,9 @@ def parser() -> Parser:
         metavar="N",
         help="images of an epoch, drawn anew each time (default: all)",
     )
+    result.add_argument("--validation-images", type=number, metavar="N",
+                        help="last training images, which no phase learns from: each epoch's accuracy is measured on "
+                             "them (default: the recipe's)")
     result.add_argument(
         "--method",
         help="of the bm phase: annealed, smoothed-gradient, smoothed-maximum, fine-tuning, at-once, "
@@ -271,6 +281,7 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
         ("--threads", args.threads, 1),
         ("--batch", batch, 1),
         ("--epoch-images", 1 if args.epoch_images is None else args.epoch_images, 1),
+        ("--validation-images", 1 if args.validation_images is None else args.validation_images, 1),
     ):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"{what} must be an integer of {least} or more, not {value!r}")
@@ -315,6 +326,7 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
         "batch": batch,
     }
     changes |= {"epoch_images": args.epoch_images, "norm": norm}
+    changes |= {} if args.validation_images is None else {"validation": args.validation_images}
     if initial is not None:
         changes |= {"initial": initial.checksum, "border": initial.border, "conventions": initial.conventions}
         changes |= {"teacher": None if initial.teacher is None else initial.teacher[1]}
@@ -353,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = TrainingReport()
     initial = None
     if args.init_from is not None:
-        initial = imported(args.init_from, recipe, data, conventions, args.order, groups=args.groups,
+        initial = imported(args.init_from, settings, data, conventions, args.order, groups=args.groups,
                            teacher=args.teacher)
     settings = settings_from(args, recipe, initial, files.folder)
     files.check(dataclasses.asdict(settings))

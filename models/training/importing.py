@@ -63,8 +63,9 @@ def check_import(
     tell(f"Validation accuracy as imported, {len(images)} images: {shown}")
     least = LEAST_FACTOR * 100 / architecture.classes
     if initial.conventions is not None and figures["classical"] < least and not accept:
+        source = initial.path if initial.teacher is None else initial.teacher[0]
         raise ModelError(
-            f"The network of {initial.path} is right in {figures['classical']:.2f} % of the validation images as "
+            f"The network of {source} is right in {figures['classical']:.2f} % of the validation images as "
             f"imported, near chance ({100 / architecture.classes:g} %): see --norm-epsilon, --mean, --std, "
             "--pixel-scale and --order, and whether its pooling is the architecture's; --accept-import goes on as it is"
         )
