@@ -5,7 +5,8 @@ For every convolution of ResNet20v2 on 28x28 images and for all of them together
 ``signed`` and a ``relu`` layer in units of ``torch.nn.functional.conv2d``, the unfold-and-broadcast
 formulation in units of the operator, and the memory that the operator takes in units of the convolution's.
 A second table: the operators with ``--groups`` groups of input channels in units of the same without, each layout's
-exact maxima, p-norms, and exact maxima with the gradient of p-norms. CPU time of this process, best of ``--repeat``, so
+exact maxima, p-norms, and exact maxima with the gradient of p-norms; of the convolutions alone, and of the network with
+all that lies between them. CPU time of this process, best of ``--repeat``, so
 that a busy machine distorts it less.
 """
 
@@ -21,7 +22,8 @@ from torch.nn.functional import conv2d, unfold
 
 from bmhw.models.networks.architecture import resnet_v2
 from bmhw.models.networks.groups import groups_of
-from bmhw.models.networks.layers import combine_layout
+from bmhw.models.networks.layers import BmConv2d, combine_layout
+from bmhw.models.networks.network import Network
 from bmhw.models.operators import native
 from bmhw.models.operators.max_product import max_product_difference
 from bmhw.models.operators.precision import powers_name
@@ -116,6 +118,27 @@ def measure_groups(shape, batch, groups, repeat):
     return result
 
 
+def measure_network(batch, groups, repeat):
+    """As :func:`measure_groups`, of the network with its normalisations and sums, on images."""
+    architecture = resnet_v2(1, 28)
+    torch.manual_seed(0)
+    images, result = torch.rand(batch, 1, 28, 28), {}
+    for layout, choice in (("signed", "signed"), ("relu", "auto")):
+        networks = [Network(architecture, architecture.layouts(choice), count).train() for count in (1, groups)]
+        for name, difference in DIFFERENCES.items():
+            best = [float("inf")] * 2
+            for _ in range(repeat + 1):
+                for i, network in enumerate(networks):
+                    for step in network.steps.values():
+                        if isinstance(step, BmConv2d):
+                            step.training_difference = difference
+                    started = time.process_time()
+                    network(images).sum().backward()
+                    best[i] = min(best[i], time.process_time() - started)
+            result[layout, name] = best
+    return result
+
+
 def conv2d_of(x, w, stride, padding):
     return conv2d(x, w, stride=stride, padding=padding)
 
@@ -185,6 +208,7 @@ def print_groups(shapes, args):
             total[column] = [a + count * b for a, b in zip(total[column], times[column], strict=True)]
     table.add_section()
     row("all 22 of ResNet20v2", total)
+    row("the whole network", measure_network(args.batch, args.groups, args.repeat))
     Console(width=120).print(table)
 
 
