@@ -57,7 +57,7 @@ class TrainedNeuron:
         from bmhw.hdl.neurons.design import Design
 
         given = {name: value for name, value in architecture.items() if value not in (None, AUTO)}
-        chosen: dict[str, Any] = choose(self.format, objective, given)
+        chosen: dict[str, Any] = choose(self.format, objective, given, form)
         try:
             design = Design(format=self.format, form=form, registers=registers, **chosen)
         except ValueError as error:

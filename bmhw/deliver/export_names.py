@@ -82,7 +82,7 @@ def default_name(design: Design, objective: str, neuron: "TrainedNeuron | None" 
             words.insert(0, design.neuron)
         words += [design.form] if design.form != "parallel" else []
         words += [place.replace(".", "") for place in design.registers or ()]
-    usual = choose(design.format, objective)
+    usual = choose(design.format, objective, form=design.form)
     words += [value for part, value in design.architecture.items() if value != usual.get(part)]
     return joined(words)
 

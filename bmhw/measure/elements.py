@@ -6,6 +6,7 @@ inputs serves K elements, what comes once a result of n inputs n elements: an el
 n-th. Sums that wait between groups and weights lie in memories, which are stated in bits.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -49,7 +50,7 @@ class Kind:
     flushed: bool = False
 
 
-KINDS = (Kind("BM signed", "signed"), Kind("MAC"), Kind("MAC, flushed", flushed=True), Kind("BM wired", "wired"),
+KINDS = (Kind("BM signed", "signed"), Kind("MAC, flushed", flushed=True), Kind("MAC"), Kind("BM wired", "wired"),
          Kind("BM relu", "relu"), Kind("BM signed, full sums", "signed", "full"))
 
 
@@ -57,7 +58,8 @@ KINDS = (Kind("BM signed", "signed"), Kind("MAC"), Kind("MAC, flushed", flushed=
 class Chip:
     """Where arrays are placed; ``target_mhz`` is above what is reached. ``architectures``: of a BM and a MAC element,
     what is tried: an enable costs nothing where a register has one beside a free table, but where a table and its
-    register are one cell it leaves the table empty; booth's recoding pays off in tables, not in carry cells."""
+    register are one cell it leaves the table empty; booth's recoding pays off in tables, not with carries in every
+    cell."""
 
     device: str
     target_mhz: float
@@ -73,10 +75,10 @@ def _macs(*multipliers: str) -> tuple[dict[str, str], ...]:
 CHIPS = {
     "ice40-hx8k": Chip("ice40-hx8k", 250, "ICESTORM_LC", {
         "bm": ({"adder": "operator", "selection": "behind"}, {"adder": "operator", "selection": "before"}),
-        "mac": _macs("operator", "booth")}),
+        "mac": _macs("operator")}),
     "ecp5-25k": Chip("ecp5-25k", 300, "TRELLIS_COMB", {
         "bm": ({"adder": "ripple", "selection": "enable"}, {"adder": "operator", "selection": "enable"}),
-        "mac": _macs("booth", "operator")}),
+        "mac": _macs("booth")}),
     "ecp5-85k with DSPs": Chip("ecp5-85k", 300, "TRELLIS_COMB", {"mac": _macs("operator")}, dsp=True),
 }
 """Name in the tables -> chip."""
@@ -165,6 +167,9 @@ class Elements:
     library: Library | None
     seeds: tuple[int, ...]
     nextpnr: dict[str, NextPnr]
+    """By device; none: nothing is placed."""
+    yosys: str = ""
+    """Version and commit, once something was mapped."""
 
     def row(self, case: Case, placed: bool) -> dict[str, Any]:
         """All figures of a case as JSON values."""
@@ -175,7 +180,7 @@ class Elements:
                "gates": self.gates(case)}
         if placed:
             row["placed"] = {name: self.placed(case, chip) for name, chip in CHIPS.items()
-                             if case.neuron in chip.architectures}
+                             if case.neuron in chip.architectures and not (chip.dsp and case.kind.flushed)}
         return row
 
     # -- gates
@@ -200,6 +205,7 @@ class Elements:
     def _mapped(self, block: Block, objective: str, library: Library | None = None) -> dict[str, Any]:
         found = map_design(block_to_verilog(block, "top", sliced=True), "top", by_parts=False, objective=objective,
                            engine=self.engine, cache=self.cache, library=library)
+        self.yosys = found.yosys
         if library is None:
             return {"gates": found.gates, "flip_flops": found.flip_flops, "depth": found.depth}
         assert found.area is not None
@@ -248,13 +254,14 @@ class Elements:
         return stored
 
 
-def measure(work: Sequence[Case], elements: Elements, jobs: int, place: bool,
-            report: Callable[[float], None] = lambda share: None) -> list[dict[str, Any]]:
-    """A row for each case, those that are placed first; ``report`` hears of each share of the work that is done."""
+def measure(work: Sequence[Case], elements: Elements, jobs: int,
+            report: Callable[[float], None] = lambda share: None) -> tuple[list[dict[str, Any]], str]:
+    """A row for each case, those that are placed first, and Yosys's version; ``report`` hears of each share of the work
+    that is done."""
     def placed(case: Case) -> bool:
         at = (case.inputs, case.group_inputs)
         plain = case.neuron == "mac" and not case.kind.flushed
-        return place and (at == PLACED or (plain and case.inputs == PLACED[0]))
+        return bool(elements.nextpnr) and (at == PLACED or (plain and case.inputs == PLACED[0]))
 
     weights = [40 if placed(case) else 1 for case in work]
 
@@ -265,9 +272,12 @@ def measure(work: Sequence[Case], elements: Elements, jobs: int, place: bool,
             report(weight / sum(weights))
 
     order = sorted(range(len(work)), key=lambda i: -weights[i])
-    found = in_parallel(elements.engine, [partial(one, work[i], weights[i]) for i in order], jobs)
+    with contextlib.ExitStack() as stack:
+        for nextpnr in elements.nextpnr.values():
+            stack.enter_context(nextpnr.stopping())
+        found = in_parallel(elements.engine, [partial(one, work[i], weights[i]) for i in order], jobs)
     rows = dict(zip(order, found, strict=True))
-    return [rows[i] for i in range(len(work))]
+    return [rows[i] for i in range(len(work))], elements.yosys
 
 
 def ratios(rows: Sequence[dict[str, Any]], bits: int = TARGETS[0]) -> list[dict[str, Any]]:

@@ -67,27 +67,29 @@ def rows() -> tuple[dict[str, Any], ...]:
 
 
 def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None,
-            scripts: Collection[str] = ()) -> list[dict[str, str]]:
+            scripts: Collection[str] = (), form: str = "parallel") -> list[dict[str, str]]:
     """Architectures (``adder`` and ``multiplier``, or ``maximum`` and ``end``), the best at the nearest measured
     shape first; of BM neurons those with one group or several as asked for, and with the same end, linear or
     logarithmic, if there is one.
 
     ``given``: what the user chose already; only those with it. ``scripts``: whose figures count (default: the
-    objective's own); an architecture stands where the best of them puts it.
+    objective's own); an architecture stands where the best of them puts it. ``form``: of the neuron, as not every
+    architecture has every one.
     """
     given = given or {}
-    chosen = [row["architecture"] | given for row in _nearest(fmt, objective, given, scripts)]
+    chosen = [row["architecture"] | given for row in _nearest(fmt, objective, given, scripts, form)]
     return list({tuple(architecture.items()): architecture for architecture in chosen}.values())
 
 
 def _nearest(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str],
-             scripts: Collection[str]) -> list[dict[str, Any]]:
+             scripts: Collection[str], form: str = "parallel") -> list[dict[str, Any]]:
     """The rows of the measured shape that is nearest to a format's, the best for the objective first."""
     wanted = shape(fmt)
     fitting = [row for row in rows()
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
                and all(row["architecture"].get(name, value) == value for name, value in given.items())
-               and (wanted["neuron"] == "mac" or not refusal(fmt, *map(row["architecture"].get, ("maximum", "end"))))]
+               and (wanted["neuron"] == "mac"
+                    or not refusal(fmt, *map(row["architecture"].get, ("maximum", "end")), form))]
     fitting = [row for row in fitting if (row["groups"] > 1) == (wanted["groups"] > 1)] or fitting
     # groups are measured with one script, whose figures count for the others too
     fitting = [row for row in fitting if row["script"] in (scripts or (SCRIPT_OF[objective],))] or fitting
@@ -130,6 +132,7 @@ def contenders(fmt: MacFormat | BmFormat, objective: str, scripts: Collection[st
     return Contenders(tuple({tuple(one.items()): one for one in kept}.values()), measured, exact)
 
 
-def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None) -> dict[str, str]:
+def choose(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None,
+           form: str = "parallel") -> dict[str, str]:
     """The best of :func:`ranking`; what is given alone if nothing was measured with it."""
-    return next(iter(ranking(fmt, objective, given)), given or {})
+    return next(iter(ranking(fmt, objective, given, form=form)), given or {})

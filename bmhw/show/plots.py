@@ -14,7 +14,7 @@ from bmhw.measure.selection import rows as architectures
 
 from .tables import widths
 
-__all__ = ["accuracy_cost", "accuracy_width", "by_shape", "gates_depth"]
+__all__ = ["accuracy_cost", "accuracy_width", "by_shape", "elements", "gates_depth"]
 
 # family -> color, marker
 _STYLES = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
@@ -204,4 +204,54 @@ def accuracy_width(rows: Sequence[Mapping[str, Any]]) -> bytes:
                 panel.legend()
     panels[0][0].set(ylabel="test images classified wrong, %")
     panels[1][0].set(ylabel="validation images classified wrong, %")
+    return _svg(figure, pyplot)
+
+
+# kind of element -> color, marker
+_ELEMENTS = {"BM signed": ("tab:green", "^"), "BM signed, full sums": ("tab:olive", "<"),
+             "BM relu": ("tab:blue", "o"), "BM wired": ("tab:purple", "v"), "MAC": ("tab:red", "s"),
+             "MAC, flushed": ("tab:orange", "D")}
+
+
+def elements(result: Mapping[str, Any]) -> bytes:
+    """A result of ``bmhw.elements``: cells against Fmax on each chip without DSP blocks, and gates against depth, of a
+    cell with its share of the ends; numbers are widths."""
+    pyplot = _pyplot()
+    rows = result["elements"]
+    chips = [chip for chip in dict.fromkeys(name for row in rows for name in row.get("placed", {}))
+             if not any(row["placed"][chip]["dsps"] for row in rows if chip in row.get("placed", {}))]
+    figure, panels = pyplot.subplots(1, len(chips) + 1, figsize=(6.2 * (len(chips) + 1), 5), squeeze=False)
+
+    def draw(panel: Any, points: Mapping[str, list[tuple[float, float, int]]]) -> None:
+        for kind, found in points.items():
+            color, marker = _ELEMENTS[kind]
+            panel.plot([x for x, _, _ in found], [y for _, y, _ in found], color=color, marker=marker, markersize=5,
+                       linewidth=1, label=kind)
+            for x, y, bits in found:
+                panel.annotate(str(bits), (x, y), textcoords="offset points", xytext=(5, 3), color=color)
+        panel.grid(alpha=0.3, which="both")
+        if points:
+            panel.set(xscale="log")
+            _plain_numbers(panel.xaxis)
+            panel.legend()
+
+    for chip, panel in zip(chips, panels[0], strict=False):
+        points: dict[str, list[tuple[float, float, int]]] = {}
+        for row in rows:
+            if chip in row.get("placed", {}):
+                found = row["placed"][chip]
+                point = found["with_share"], found["fmax_mhz"], row["bits"]
+                points.setdefault(row["kind"], []).append(point)
+        draw(panel, points)
+        panel.set(title=f"{chip}, placed: fan-in 576, groups of 36", ylabel="Fmax, MHz",
+                  xlabel="cells of an element with its share of the ends")
+    points = {}
+    for row in rows:
+        plain = row["neuron"] == "mac" and row["flush"] is None
+        if row["inputs"] == 576 and (plain or row["group_inputs"] == 36):
+            total = row["gates"]["with_share"]
+            points.setdefault(row["kind"], []).append((total["gates"], total["depth"], row["bits"]))
+    draw(panels[0][-1], points)
+    panels[0][-1].set(title="gates: fan-in 576, groups of 36", xlabel="gates of an element with its share of the ends",
+                      ylabel="depth (gates on the longest path)")
     return _svg(figure, pyplot)

@@ -20,7 +20,8 @@ from . import mac_parts
 __all__ = ["Accumulator", "CandidateSums", "MergedAccumulator", "Product", "RunningMaxima", "makers"]
 
 _BIT_BY_BIT = ("ripple", "operator")
-"""Adders beside which a comparison is bit by bit as well: for few gates or tables."""
+"""Adders beside which a comparison is bit by bit as well, for few gates or tables; not where two of them run beside
+each other for a short path."""
 
 
 def makers(format: MacFormat | BmFormat, multiplier: str, adder: str, selection: str,
@@ -29,7 +30,7 @@ def makers(format: MacFormat | BmFormat, multiplier: str, adder: str, selection:
     if isinstance(format, BmFormat):
         return {"sums": lambda: CandidateSums(format=format, adder=adder),
                 "maxima": lambda: RunningMaxima(format=format, selection=selection,
-                                                ripple=adder in _BIT_BY_BIT)}
+                                                ripple=adder in _BIT_BY_BIT and selection != "behind")}
     if registered or selection == "behind" or multiplier == "operator":
         return {"products": lambda: Product(format=format, multiplier=multiplier, adder=adder),
                 "accumulator": lambda: Accumulator(format=format, adder=adder, selection=selection)}

@@ -152,3 +152,17 @@ class TestGroups:
         assert "unary" not in {one["maximum"] for one in ranking(dataclasses.replace(three, bits=5, log_bits=5,
                                                                                      weight_bits=5, maximum_bits=5),
                                                                  "balanced")}
+
+
+def test_a_serial_neuron_gets_an_architecture_that_it_can_have(monkeypatch):
+    """Ends in rows and unary maxima are for all groups at once."""
+    best = {"maximum": "unary", "adder": "ripple", "end": "anticipate"}
+    other = {"maximum": "tree", "adder": "ripple", "end": "subtract"}
+    rows = [{"neuron": "bm", "layout": "signed", "bits": 4, "maximum_bits": 4, "inputs": 64, "combine": "linear",
+             "result": "code", "groups": 1, "zero": "step",
+              "script": "area", "architecture": architecture, "gates": gates, "depth": 9}
+            for architecture, gates in ((best, 100), (other, 200))]
+    monkeypatch.setattr(selection, "rows", lambda: tuple(rows))
+    fmt = BmFormat(inputs=64, bits=4, layout="signed", sums="clamped", boundary="layer")
+    assert selection.choose(fmt, "area") == best
+    assert selection.choose(fmt, "area", form="serial") == other

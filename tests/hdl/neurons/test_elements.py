@@ -45,7 +45,10 @@ def run(design, vectors):
             await ctx.tick()
             done = time - element.latency + 1  # the last input that the outputs count
             if done >= 0 and done % fmt.inputs in lasts and done < count * fmt.inputs:
-                seen.append([ctx.get(getattr(element, name)) for name in outputs])
+                values = [ctx.get(getattr(element, name)) for name in outputs]
+                if design.neuron == "mac" and fmt.y.signed:
+                    values = [value - (value >> (fmt.y.bits - 1) << fmt.y.bits) for value in values]
+                seen.append(values)
 
     simulator = Simulator(element)
     simulator.add_clock(1e-6)
@@ -56,9 +59,10 @@ def run(design, vectors):
 
 def check(fmt, count=12, **architecture):
     vectors = random_vectors(fmt, count, np.random.default_rng(SEED))
-    expected = fmt.compute(**vectors).reshape(count, -1)
     if isinstance(fmt, MacFormat):
-        expected = expected & ((1 << fmt.y.bits) - 1)
+        vectors["x"][2], vectors["w"][2] = fmt.x.maximum, fmt.w.minimum  # the furthest from 0
+        vectors["x"][3], vectors["w"][3] = fmt.x.minimum, fmt.w.minimum
+    expected = fmt.compute(**vectors).reshape(count, -1)
     parts = Design(format=fmt, form="serial", **architecture).parts
     for registers in (None, parts[:1]):
         got = run(Design(format=fmt, form="serial", registers=registers, **architecture), vectors)
