@@ -48,7 +48,7 @@ MOST_JOBS = 1024
 _BM_FIELDS = {
     "branches": "layout", "log_bits": "log_bits", "log_fraction": "log_fraction", "log": "log2",
     "exp": "exp2", "maximum_bits": "maximum_bits", "combine": "combine", "sums": "sums",
-    "groups": "groups", "zero": "zero",
+    "groups": "groups", "zero": "zero", "out_fraction": "out_fraction",
 }
 # neuron -> options that choose an architecture of its own, beside the adder
 _ARCHITECTURES = {"mac": ("multiplier",), "bm": ("maximum", "end")}
@@ -134,6 +134,9 @@ def design_options(parser: argparse.ArgumentParser) -> None:
     bm.add_argument("--zero", choices=ZEROS,
                     help="what code 0 stands for: the smallest step, or 0 exactly (default: step with one group, exact "
                          "with more)")
+    bm.add_argument("--out-fraction", type=number, metavar="F",
+                    help="fraction bits of the linear result, 0..40: fewer are a smaller and shorter end (default: 2 * "
+                         "--bits - 2)")
     bm.add_argument("--combine", choices=COMBINES,
                     help="linear output, or the logarithm of the difference (default: linear)")
     bm.add_argument("--end", choices=(AUTO, *ENDS),

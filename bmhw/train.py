@@ -21,7 +21,14 @@ The classical network comes first; the BM network starts from its weights and le
 then its number codes are trained (straight-through) and written as integers. Ctrl-C writes a checkpoint and
 ends; --resume goes on from there. BMHW_POWERS=float32 or bfloat16 in the
 environment forces the precision of the p-norms that train maxima (default: bfloat16 where the processor has
-instructions for it, else float32)."""
+instructions for it, else float32).
+
+With a GPU, from nothing:
+  python -m bmhw.train --device cuda --dataset cifar10 --data DIR --classical-epochs 80 --bm-epochs 40 \\
+      --quantised-epochs 8 --log-bits 5 --log-fraction 2 --edge-bits 8
+Without one, some hours from a network that is there:
+  python -m bmhw.train --dataset cifar10 --data DIR --layout signed --init-from NAME-float.safetensors \\
+      --bm-epochs 1 --epoch-images 15000 --quantised-epochs 1 --log-bits 5 --log-fraction 2 --edge-bits 8"""
 
 PHASES = ("classical", "bm", "quantised")
 
@@ -45,6 +52,10 @@ def parser() -> Parser:
     result.add_argument(
         "--mac-layers", metavar="NAME,...", help="layers that stay multiply-accumulate (default: none)"
     )
+    result.add_argument("--groups", type=number, metavar="G",
+                        help="groups of input channels of every bipolar morphological layer, each with its own maxima, "
+                             "or the largest number below that divides its channels (default: 4 where a bm phase "
+                             "begins and --combine is linear; else what the file or checkpoint has)")
     for phase in PHASES:
         result.add_argument(
             f"--{phase}-epochs", type=number, metavar="N", help=f"epochs of the {phase} phase"
@@ -55,11 +66,18 @@ def parser() -> Parser:
         metavar="N",
         help="images of an epoch, drawn anew each time (default: all)",
     )
+    result.add_argument("--validation-images", type=number, metavar="N",
+                        help="last training images, which no phase learns from: each epoch's accuracy is measured on "
+                             "them (default: the recipe's)")
     result.add_argument(
         "--method",
-        help="of the bm phase: annealed, smoothed-gradient, smoothed-maximum, at-once, layer-distillation, "
-        "layer-by-layer, scratch (default: the recipe's)",
+        help="of the bm phase: annealed, smoothed-gradient, smoothed-maximum, fine-tuning, at-once, "
+        "layer-distillation, layer-by-layer, scratch (default: the recipe's; fine-tuning where a file holds a network "
+        "with groups)",
     )
+    result.add_argument("--norm", type=float, metavar="P",
+                        help="largest p of the p-norms that stand for maxima while training (default: 8 with groups, "
+                             "16 without)")
     result.add_argument(
         "--bm-rate", type=float, metavar="R", help="largest step of the bm phase (default: the recipe's)"
     )
@@ -75,6 +93,9 @@ def parser() -> Parser:
         help="start from a classical state_dict (.safetensors, .pt) or NAME-float.safetensors; what it holds "
         "isn't trained again unless epochs are given; what became what and its validation accuracy are shown first",
     )
+    result.add_argument("--teacher", type=Path, metavar="FILE",
+                        help="the classical network, where --init-from is a bipolar morphological one by itself, with "
+                             "this program's names of layers (steps.NAME); such a file needs --groups")
     foreign = result.add_argument_group(
         "somebody else's network", "What --init-from can't read from a file, folded into the weights."
     )
@@ -126,6 +147,13 @@ def parser() -> Parser:
     )
     result.add_argument("--mac-weight-bits", type=number, metavar="B",
                         help="width of the weights of multiply-accumulate layers (default: --bits)")
+    result.add_argument("--edge-bits", type=number, metavar="B",
+                        help="width of the first and the last layer's inputs, codes and weights (default: as all)")
+    result.add_argument("--zero", choices=("step", "exact"),
+                        help="what code 0 of the log codes stands for: the smallest step, or 0 (default: exact with "
+                             "groups, else step)")
+    result.add_argument("--out-fraction", type=number, metavar="F",
+                        help="bits behind the point of linear results (default: 2 * width - 2)")
     result.add_argument("--log", help="logarithm: exact, mitchell, piecewise")
     result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
     result.add_argument("--seed", type=number, default=0, help="seed of everything random (default: 0)")
@@ -161,8 +189,10 @@ def conventions_from(args) -> Any:
                 raise UsageError(f"{option} must be a number, not {part!r}")
         if value is not None:
             given[name] = value
-    if args.init_from is None and (given or args.order is not None or args.accept_import):
-        option = next(iter(given), "order" if args.order is not None else "accept_import").replace("_", "-")
+    others = [name for name in ("order", "teacher") if getattr(args, name) is not None]
+    others += ["accept_import"] * args.accept_import
+    if args.init_from is None and (given or others):
+        option = next(iter([*given, *others])).replace("_", "-")
         raise UsageError(f"--{option} is about the network of --init-from, which is missing")
     return Conventions(**given)
 
@@ -197,16 +227,46 @@ def recipe_from(args) -> Any:
     return chosen
 
 
-def settings_from(args, recipe, initial=None) -> Any:
+USUAL_GROUPS = 4
+FINE_TUNING_RATE = 2e-3
+"""The largest step of a bm phase that goes on from a network with groups."""
+
+
+def groups_from(args, recipe, initial, folder: Path | None = None) -> int:
+    """The groups that a run has: those asked for, of its checkpoint in ``folder``, of the file's BM network or, where
+    there is none, the usual ones; UsageError for what is none."""
+    if args.groups is not None:
+        most = 1 << 16  # of a layer's channels
+        if not isinstance(args.groups, int) or not 1 <= args.groups <= most:
+            raise UsageError(f"--groups must be an integer from 1 to {most}, not {args.groups!r}")
+        if args.groups > 1 and recipe.layout == "mac":
+            raise UsageError(f"--groups {args.groups} is for bipolar morphological layers, not for --layout mac")
+        if args.groups > 1 and args.combine == "logarithmic":
+            raise UsageError(f"--groups {args.groups} adds linear numbers, which --combine logarithmic has none of")
+        return args.groups
+    saved = None
+    if args.resume and folder is not None:
+        from bmhw.models.training.trainer import saved_groups
+
+        saved = saved_groups(folder)
+    if saved is not None:
+        return saved
+    if initial is not None and "bm" in initial.states:
+        return initial.groups
+    return 1 if recipe.layout == "mac" or args.combine == "logarithmic" else USUAL_GROUPS
+
+
+def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any:
     """The recipe with what the options change; UsageError where they make no sense.
 
-    ``initial``: what the run starts from (``Initial``).
+    ``initial``: what the run starts from (``Initial``), ``folder``: where its checkpoint lies.
     """
     from bmhw.models.integer.quantise import Quantisation
+    from bmhw.models.training.methods import GROUPED_NORM
 
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
     usual_epochs = [
-        0 if initial is not None and phase in initial.states else epochs
+        0 if initial is not None and phase in initial.states and not (phase == "bm" and initial.merged) else epochs
         for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
     ]
     if recipe.layout == "mac":
@@ -221,11 +281,18 @@ def settings_from(args, recipe, initial=None) -> Any:
         ("--threads", args.threads, 1),
         ("--batch", batch, 1),
         ("--epoch-images", 1 if args.epoch_images is None else args.epoch_images, 1),
+        ("--validation-images", 1 if args.validation_images is None else args.validation_images, 1),
     ):
         if not isinstance(value, int) or value < least:
             raise UsageError(f"{what} must be an integer of {least} or more, not {value!r}")
     if args.threads > 1024:
         raise UsageError(f"--threads must be an integer from 1 to 1024, not {args.threads}")
+    groups = groups_from(args, recipe, initial, folder)
+    norm = args.norm
+    if norm is not None and not 1 <= norm <= 64:
+        raise UsageError(f"--norm must be from 1 to 64, not {norm:g}")
+    if norm is None:
+        norm = GROUPED_NORM if groups > 1 else recipe.norm
     quantisation = Quantisation(
         bits=args.bits,
         log_bits=args.log_bits,
@@ -237,13 +304,19 @@ def settings_from(args, recipe, initial=None) -> Any:
         linear_maximum_bits=args.linear_maximum_bits,
         mac_weight_bits=args.mac_weight_bits,
         combine=args.combine,
+        groups=groups,
+        zero=args.zero,
+        edge_bits=args.edge_bits,
+        out_fraction=args.out_fraction,
     )
     if args.mac_weight_bits is not None and recipe.layout != "mac" and not recipe.mac_layers:
         raise UsageError(f"--mac-weight-bits {args.mac_weight_bits} needs --layout mac or --mac-layers")
     try:
-        quantisation.format("mac", 1, False)
-        for gives_codes in {False, args.combine == "logarithmic"}:
-            quantisation.format("relu", 1, False, gives_codes=gives_codes)
+        for edge in {False, args.edge_bits is not None}:
+            quantisation.format("mac", 1, False, edge=edge)
+            for gives_codes in {False, args.combine == "logarithmic" or groups > 1}:
+                takes_codes = gives_codes and groups > 1
+                quantisation.format("relu", 1, False, edge=edge, takes_codes=takes_codes, gives_codes=gives_codes)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
     changes: dict[str, Any] = {
@@ -252,9 +325,15 @@ def settings_from(args, recipe, initial=None) -> Any:
         "quantisation": quantisation,
         "batch": batch,
     }
-    changes |= {"epoch_images": args.epoch_images}
+    changes |= {"epoch_images": args.epoch_images, "norm": norm}
+    changes |= {} if args.validation_images is None else {"validation": args.validation_images}
     if initial is not None:
         changes |= {"initial": initial.checksum, "border": initial.border, "conventions": initial.conventions}
+        changes |= {"teacher": None if initial.teacher is None else initial.teacher[1]}
+        if "bm" in initial.states and groups > 1 and args.method is None:
+            changes |= {"method": "fine-tuning"}
+            if args.bm_rate is None:
+                changes |= {"rates": (recipe.rates[0], FINE_TUNING_RATE, recipe.rates[2])}
     return dataclasses.replace(recipe, **changes)
 
 
@@ -286,8 +365,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = TrainingReport()
     initial = None
     if args.init_from is not None:
-        initial = imported(args.init_from, recipe, data, conventions, args.order)
-        settings = settings_from(args, recipe, initial)
+        initial = imported(args.init_from, settings, data, conventions, args.order, groups=args.groups,
+                           teacher=args.teacher)
+    settings = settings_from(args, recipe, initial, files.folder)
     files.check(dataclasses.asdict(settings))
     if initial is not None and not args.resume:  # before anything is written
         check_import(initial, settings, data, report.tell, accept=args.accept_import, device=args.device)

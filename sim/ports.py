@@ -128,7 +128,7 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
     if number_format.layout == "wired":
         magnitudes += f", the first {number_format.positive_inputs}{' of each group' if grouped else ''} positive, "
         magnitudes += "the others negative"
-    order = f", {input_order(number_format)}" if grouped else ""
+    order = f", {number_format.groups} groups of {number_format.group_inputs}" if grouped else ""
     return {
         "x": (f"inputs, linear{order}", f"integer / 2^{number_format.x.magnitude_bits}"),
         "c": (f"log codes of the inputs' magnitudes{order}", code),
@@ -147,12 +147,14 @@ def _bm_meanings(number_format: BmFormat) -> dict[str, tuple[str, str]]:
 
 
 def input_order(number_format: BmFormat) -> str:
-    """Which elements of the ports each group has, in words."""
+    """Which elements of the ports, or of a serial neuron's streams, each group has, in words."""
     groups, size = number_format.groups, number_format.group_inputs
-    if groups == 1:
-        return "one group"
-    return f"{groups} groups of {size} {'input' if size == 1 else 'inputs'}, group g has elements " + (
-        "g" if size == 1 else f"{size} * g to {size} * g + {size - 1}")
+    elements = "all elements" if groups == 1 else "element g" if size == 1 else (
+        f"elements {size} * g to {size} * g + {size - 1}")
+    words = f"{'one group' if groups == 1 else f'group g of {groups}'} has {elements}"
+    if number_format.layout == "wired":
+        words += f", the first {number_format.positive_inputs} of them with positive weights"
+    return words
 
 
 PORT_NAMES = frozenset(_CONTROL_MEANINGS) | _mac_meanings(MacFormat(inputs=1, bits=2)).keys() | _bm_meanings(

@@ -22,7 +22,7 @@ from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import converter, to_verilog
-from bmhw.sim.ports import ports_of
+from bmhw.sim.ports import input_order, ports_of
 from bmhw.sim.verilog_bench import verilog_bench
 
 __all__ = ["export_files", "recorded_command", "write_together"]
@@ -89,8 +89,9 @@ def describe(design: Design, name: str, latency: int) -> dict[str, Any]:
 
 def _formats(number_format: MacFormat | BmFormat) -> dict[str, Any]:
     """The number codes inside the neuron, which no port shows."""
+    residual = {"residual": {"bits": number_format.residual_bits}} if number_format.residual_bits else {}
     if isinstance(number_format, MacFormat):
-        return {}
+        return residual
     fraction = {"fraction_bits": number_format.log_fraction}
     formats = {
         "activation_log_code": {"bits": number_format.log_bits, **fraction, "log2": number_format.log2},
@@ -102,9 +103,17 @@ def _formats(number_format: MacFormat | BmFormat) -> dict[str, Any]:
             "full_scale": number_format.full_scale,
             "bits_in_maximum": number_format.maximum_bits,
         },
+        "groups": {
+            "number": number_format.groups,
+            "inputs_each": number_format.group_inputs,
+            "order": input_order(number_format),
+        },
+        "zero": number_format.zero,
     }
     if number_format.combine == "linear":
         formats["exponential"] = {"fraction_bits": number_format.out_fraction, "exp2": number_format.exp2}
+    if residual:
+        formats["residual"] = {**residual["residual"], "fraction_bits": number_format.out_fraction}
     return formats
 
 
@@ -116,13 +125,11 @@ def _header(description: dict[str, Any]) -> str:
         "",
         f"Written by: {description['command']}",
         "Versions:   " + ", ".join(f"{name} {version}" for name, version in description["versions"].items()),
-        *textwrap.wrap(
-            "Parameters: " + ", ".join(f"{name} {_plain(value)}" for name, value in design.items()),
-            width=107,
-            subsequent_indent=" " * 12,
-        ),
+        *_wrapped("Parameters: ", ", ".join(f"{name} {_plain(value)}" for name, value in design.items())),
         f"Latency:    {_latency(description)}",
         *([f"Reset:      {_RESET}"] if description["reset_cycles_before_use"] else []),
+        *(_wrapped("Groups:     ", f"{description['formats']['groups']['order']}; the results of all groups are added")
+          if design.get("groups", 1) > 1 else []),
         "",
         "Ports (element 0 in the lowest bits):",
     ]
@@ -137,6 +144,10 @@ def _header(description: dict[str, Any]) -> str:
             f"{port['meaning']}{value}"
         )
     return "".join(f"// {line}".rstrip() + "\n" for line in lines)
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    return textwrap.wrap(head + text, width=107, subsequent_indent=" " * len(head))
 
 
 # Registers have no value of their own at power-up; those of data get theirs with the first element.

@@ -19,18 +19,25 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION, SUMS
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.linear_ends import refusal
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 
 from .generation import generate
-from .selection import MAC_MULTIPLIERS, SCRIPT_OF, shape
+from .selection import MAC_MULTIPLIERS, ONE_GROUP, SCRIPT_OF, family_of, shape
 
 __all__ = ["FAMILIES", "SHAPES", "TABLE", "designs", "explore", "merged", "table_in", "table_text"]
 
-# MAC neurons and BM layouts; the bipolar one has the maxima of relu, twice.
-FAMILIES = ("mac", "relu", "signed", "wired")
+# BM layouts; the bipolar one has the maxima of relu, twice.
+LAYOUTS = ("relu", "signed", "wired")
+# MAC neurons, BM neurons by layout, and those whose linear end makes a code, of one group or several.
+FAMILIES = ("mac", *LAYOUTS, "groups")
 TABLE = Path(__file__).parent / "data" / "architectures.json"
 # Widths by fan-in: between them `ranking` takes the nearest.
-SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 5, 8)}
+SHAPES = {9: (4, 5, 6, 8, 12, 16), 64: (3, 4, 5, 8)}
+# (width, inputs) at which the family groups is measured -> the numbers of groups.
+GROUPS = {(3, 64): (4,), (4, 64): (1, 4), (5, 64): (1, 4)}
+# (width, inputs) at which no other family is.
+ONLY_GROUPS = ((4, 64),)
 # What the maxima see of clamped sums where it isn't three of four bits: trained networks show what that costs
 # (docs/results/training.md).
 MAXIMUM_BITS = {8: 5}
@@ -56,10 +63,40 @@ BM_PAIRS = (
 """(maximum, adder)"""
 # The end that waits for the maxima is for few gates: where the other one can be built, it is measured with small ones.
 SMALL_PAIRS = [pair for pair in BM_PAIRS if pair[0] != "online" and pair[1] == "ripple"]
+# Of the family groups: of few bits the maxima of 16 inputs need no digits.
+GROUP_PAIRS = (
+    ("elimination", "ripple"), ("elimination", "sklansky_late"), ("digits", "ripple"), ("digits", "sklansky_late"),
+    ("digits3", "sklansky_late"), ("unary", "ripple"), ("unary", "sklansky_late"),
+)
+# A result -> ends that are measured with all of these; the first pair has the plain end as well.
+GROUP_ENDS = {"code": ("anticipate", "select_anticipate"), "linear": ("select",)}
 
 
 def designs(width: int, inputs: int) -> Iterator[Design]:
-    """Every architecture at a width and fan-in, from activation code to activation code.
+    """Every architecture at a width and fan-in that is measured: of the neurons of one group, then of groups."""
+    if (width, inputs) not in ONLY_GROUPS:
+        yield from _plain(width, inputs)
+    yield from _groups(width, inputs)
+
+
+def _groups(width: int, inputs: int) -> Iterator[Design]:
+    """Where :data:`GROUPS` has them: all bits of clamped sums, from code to code and, of several groups, to a linear
+    result; from code to code of full sums as well."""
+    for groups, layout, (sums, result) in itertools.product(
+            GROUPS.get((width, inputs), ()), LAYOUTS, (("clamped", "code"), ("full", "code"), ("clamped", "linear"))):
+        if groups == 1 and (sums, result) != ("clamped", "code"):
+            continue
+        fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums, result=result,
+                       groups=groups)
+        first = {"maximum": GROUP_PAIRS[0][0], "adder": GROUP_PAIRS[0][1]}
+        yield Design(format=fmt, **first, end="subtract")
+        for (maximum, adder), end in itertools.product(GROUP_PAIRS, GROUP_ENDS[result]):
+            if not refusal(fmt, maximum, end) and (maximum != "unary" or end == GROUP_ENDS[result][0]):
+                yield Design(format=fmt, maximum=maximum, adder=adder, end=end)
+
+
+def _plain(width: int, inputs: int) -> Iterator[Design]:
+    """MAC neurons and BM neurons of one group, from activation code to activation code.
 
     BM neurons with full sums, and with clamped ones of which the maxima see three of four bits, or
     :data:`MAXIMUM_BITS`; with the logarithmic end where it can be built. Those of layout wired at :data:`WIRED` and
@@ -69,7 +106,7 @@ def designs(width: int, inputs: int) -> Iterator[Design]:
     for result, multiplier, adder in itertools.product(results, MAC_MULTIPLIERS, MAC_ADDERS):
         fmt = MacFormat(inputs=inputs, bits=width, boundary="layer", result=result)
         yield Design(format=fmt, multiplier=multiplier, adder=adder)
-    for layout, sums in itertools.product(FAMILIES[1:], SUMS):
+    for layout, sums in itertools.product(LAYOUTS, SUMS):
         if layout == "wired" and (sums == "full" or (width, inputs) not in WIRED):
             continue
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums)
@@ -98,7 +135,7 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
     """Measure the families' designs of the shapes (width, inputs) with the script for area, and some with that for
     delay too. Interrupted and called again, it goes on from the cache. ``report`` hears of each share of the work."""
     todo = [(design, script) for width, n in shapes for design in designs(width, n)
-            if (shape(design.format)["layout"] or "mac") in families
+            if family_of(shape(design.format)) in families
             for script in dict.fromkeys(SCRIPT_OF.values())
             if script == "area" or ((width, n) in BOTH_SCRIPTS and design.format.result == "code")]
     if not todo:
@@ -111,7 +148,8 @@ def explore(engine: Engine, cache: Cache, shapes: Sequence[tuple[int, int]], job
                              cache=cache, library=None)
         report(1 / len(todo))
         fmt = design.format
-        return {**shape(fmt), "sums": getattr(fmt, "sums", None), "architecture": design.architecture,
+        told = {name: value for name, value in shape(fmt).items() if (name, value) not in ONE_GROUP.items()}
+        return {**told, "sums": getattr(fmt, "sums", None), "architecture": design.architecture,
                 "script": script, "gates": figures.gates, "depth": figures.depth}, figures.yosys
 
     rows = in_parallel(engine, [partial(row, *item) for item in todo], jobs)
@@ -126,7 +164,7 @@ def merged(table: dict[str, Any], path: Path, shapes: Sequence[tuple[int, int]],
     if old is None:
         return table
     kept = [row for row in old["rows"]
-            if (row["bits"], row["inputs"]) not in set(shapes) or (row["layout"] or "mac") not in families]
+            if (row["bits"], row["inputs"]) not in set(shapes) or family_of(row) not in families]
     for tool in ("engine", "yosys"):
         if kept and old[tool] != table[tool]:
             raise RunError(f"{path} was measured by {old[tool]}, not {table[tool]}: measure all shapes, or take --out")
@@ -140,7 +178,7 @@ def table_in(path: Path) -> dict[str, Any] | None:
     with reading(path, "table of bmhw.explore"):
         table = json.loads(path.read_text())
         for row in table["rows"]:
-            hash((row["bits"], row["inputs"], row["layout"]))
+            hash((row["bits"], row["inputs"], family_of(row)))
         (table["engine"], table["yosys"])
     return table
 

@@ -18,8 +18,8 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.linear_ends import refusal
 
-__all__ = ["AUTO", "MAC_MULTIPLIERS", "MARGIN", "SCRIPT_OF", "Contenders", "choose", "contenders", "cost", "ranking",
-           "rows", "shape"]
+__all__ = ["AUTO", "MAC_MULTIPLIERS", "MARGIN", "ONE_GROUP", "SCRIPT_OF", "Contenders", "choose", "contenders", "cost",
+           "family_of", "ranking", "rows", "shape"]
 
 AUTO = "auto"
 # objective -> the objective whose mapping script gives its figures
@@ -33,8 +33,11 @@ MARGIN = 0.07
 largest move in the layers of ResNet20v2 is 6.8 % (Booth with a Brent-Kung adder against Sklansky's, requantised by a
 shift: 5.5 % behind at 64 inputs, 1.3 % ahead at 1,152), in ``docs/results/layers-*.json``."""
 
-# A MAC neuron with another end is as far from a measured one as one of 1.4 times the inputs.
+# A neuron with another end is as far from a measured one as one of 1.4 times the inputs.
 _OTHER_RESULT = 0.5
+
+ONE_GROUP = {"groups": 1, "zero": "step"}
+"""What a row of the table leaves out: groups and zero of the paper's neuron, and of MAC neurons."""
 
 
 def cost(objective: str, row: dict[str, Any]) -> tuple[float, float]:
@@ -44,27 +47,37 @@ def cost(objective: str, row: dict[str, Any]) -> tuple[float, float]:
 
 
 def shape(fmt: MacFormat | BmFormat) -> dict[str, Any]:
-    """What of a format decides which architecture is best: the codes' width, the maxima's, the fan-in, the end."""
+    """What of a format decides which architecture is best: the codes' width, the maxima's, the fan-in, the groups, the
+    end."""
     if isinstance(fmt, MacFormat):
         # a shift is no gates but the rounding: such a neuron is built like one that stops at the sum
         return {"neuron": "mac", "layout": None, "bits": fmt.bits, "maximum_bits": None, "inputs": fmt.inputs,
-                "combine": None, "result": "code" if fmt.has_scale else "linear"}
+                "combine": None, "result": "code" if fmt.has_scale else "linear", **ONE_GROUP}
     # the bipolar layout has the relu layout's maxima, twice
     return {"neuron": "bm", "layout": "relu" if fmt.layout == "bipolar" else fmt.layout,
             "bits": fmt.log_bits, "maximum_bits": fmt.maximum_bits, "inputs": fmt.inputs, "combine": fmt.combine,
-            "result": fmt.result}
+            "result": fmt.result, "groups": fmt.groups, "zero": fmt.zero}
+
+
+def family_of(row: dict[str, Any]) -> str:
+    """One of ``exploration.FAMILIES``: that of a row, or of a :func:`shape`."""
+    if row["combine"] == "linear" and (row["result"] == "code" or row.get("groups", 1) > 1):
+        return "groups"
+    return row["layout"] or "mac"
 
 
 @cache
 def rows() -> tuple[dict[str, Any], ...]:
     """The measurements: one row for each shape, architecture and script."""
-    return tuple(json.loads(resources.files("bmhw.measure").joinpath("data/architectures.json").read_text())["rows"])
+    table = json.loads(resources.files("bmhw.measure").joinpath("data/architectures.json").read_text())
+    return tuple({**ONE_GROUP, **row} for row in table["rows"])
 
 
 def ranking(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str] | None = None,
             scripts: Collection[str] = (), form: str = "parallel") -> list[dict[str, str]]:
     """Architectures (``adder`` and ``multiplier``, or ``maximum`` and ``end``), the best at the nearest measured
-    shape first; of BM neurons with the same end, linear or logarithmic, if there is one.
+    shape first; of BM neurons those with one group or several as asked for, and with the same end, linear or
+    logarithmic, if there is one.
 
     ``given``: what the user chose already; only those with it. ``scripts``: whose figures count (default: the
     objective's own); an architecture stands where the best of them puts it. ``form``: of the neuron, as not every
@@ -81,16 +94,20 @@ def _nearest(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str],
     wanted = shape(fmt)
     fitting = [row for row in rows()
                if row["neuron"] == wanted["neuron"] and row["layout"] == wanted["layout"]
-               and row["script"] in (scripts or (SCRIPT_OF[objective],))
                and all(row["architecture"].get(name, value) == value for name, value in given.items())
                and (wanted["neuron"] == "mac"
                     or not refusal(fmt, *map(row["architecture"].get, ("maximum", "end")), form))]
+    fitting = [row for row in fitting if (row["groups"] > 1) == (wanted["groups"] > 1)] or fitting
+    # groups are measured with one script, whose figures count for the others too
+    fitting = [row for row in fitting if row["script"] in (scripts or (SCRIPT_OF[objective],))] or fitting
     fitting = [row for row in fitting if row["combine"] == wanted["combine"]] or fitting
-    measures = [name for name in ("bits", "maximum_bits", "inputs") if wanted[name] is not None]
+    if wanted["neuron"] == "bm" and wanted["result"] == "linear":  # a log2 may come before the sum is known
+        fitting = [row for row in fitting if row["result"] == "linear"] or fitting
+    measures = [name for name in ("bits", "maximum_bits", "inputs", "groups") if wanted[name] is not None]
 
     def distance(row: dict[str, Any]) -> float:
         octaves = sum(abs(math.log2(row[name] / wanted[name])) for name in measures)
-        return octaves + (_OTHER_RESULT if wanted["neuron"] == "mac" and row["result"] != wanted["result"] else 0)
+        return octaves + (_OTHER_RESULT if row["result"] != wanted["result"] else 0)
 
     nearest = min(map(distance, fitting), default=0.0)
     return sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))

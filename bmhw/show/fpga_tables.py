@@ -100,6 +100,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         allowed += "" if device["block_rams_allowed"] else ", no block RAMs"
         pairs = [f"{mac[key]:,} / {bm[key]:,}" for key in ("luts", "flip_flops", "dsps", "block_rams")]
         name = f"{design['layout']} {design['bits']} bits, log codes {design['log_bits']}.{design['log_fraction']}"
+        name += f", {design['groups']} groups" if design.get("groups", 1) > 1 else ""
         name += ", layer boundary" if design["boundary"] == "layer" else ""
         name += ", logarithmic end" if design["combine"] == "logarithmic" else ""
         # rows of before ends had architectures don't name one

@@ -9,6 +9,7 @@ from typing import Any
 
 from bmhw.errors import RunError
 from bmhw.measure.frontier import frontier
+from bmhw.measure.selection import family_of
 from bmhw.measure.selection import rows as architectures
 
 from .tables import widths
@@ -26,6 +27,8 @@ def by_shape() -> dict[tuple[int, int], dict[str, list[dict[str, Any]]]]:
     for row in sorted(architectures(), key=lambda row: (row["inputs"], row["bits"])):
         label = "MAC" if row["neuron"] == "mac" else (
             f"BM {row['layout']}, {row['sums']} sums, {row['maximum_bits']} bits")
+        if family_of(row) == "groups":
+            label += f", {row['groups']} groups" if row["groups"] > 1 else ", linear end"
         label += ", linear result" if row["result"] == "linear" else ""
         found.setdefault((row["inputs"], row["bits"]), {}).setdefault(label, []).append(row)
     return found
@@ -73,8 +76,8 @@ def gates_depth() -> bytes:
                 continue
             for label, points in neurons.items():
                 family = label.split(",")[0]
-                if "full sums" in label or "linear result" in label:
-                    continue  # the plot shows codes, as the networks are trained for; the table shows all
+                if "full sums" in label or "linear result" in label or family_of(points[0]) == "groups":
+                    continue  # the plot shows codes and one group, as the networks are trained for; the table shows all
                 color, marker = _STYLES[family]
                 panel.plot([p["depth"] for p in points], [p["gates"] for p in points], marker, color=color, alpha=0.15,
                            markersize=3, linestyle="none")

@@ -153,7 +153,8 @@ def title(neuron: dict[str, Any]) -> str:
                 f"{design['log_fraction']}" + (f", {design['maximum']} maximum" if "maximum" in design else ""))
     layer = {"layer": ", as in a layer", "element": ", an element"}.get(design["boundary"], "")
     groups = f" in {design['groups']} groups" if design.get("groups", 1) > 1 else ""
-    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs{groups}{layer}, {design['form']}"
+    residual = f", residual of {design['residual_bits']} bits" if design.get("residual_bits") else ""
+    return f"{kind}, {design['adder']} adder, {design['inputs']} inputs{groups}{layer}{residual}, {design['form']}"
 
 
 def _count(value: float | None) -> str:

@@ -189,13 +189,12 @@ class BmFormat:
 
     def _check_groups(self):
         """Groups divide the inputs, and each has what its maxima need; so many numbers add up to an int64."""
-        each = "inputs" if self.layout != "wired" else "pairs of inputs"
         most = self.inputs if self.layout != "wired" else self.inputs // 2
         check_range("Number of groups", self.groups, 1, most)
         if self.inputs % self.groups:
             near = [str(d) for d in nearest_divisors(self.inputs, self.groups) if d <= most]
-            raise ValueError(f"Number of groups must divide the {self.inputs} inputs into as many {each}, not "
-                             f"{self.groups}; nearest: {', '.join(near)}")
+            raise ValueError(f"Number of groups must divide the {self.inputs} inputs, not {self.groups}; nearest: "
+                             f"{', '.join(near)}")
         if self.residual_bits:
             check_range("Residual width in bits", self.residual_bits, 1, LARGEST_BIAS_BITS)
 

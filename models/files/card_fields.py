@@ -38,6 +38,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training.epoch_images": COUNT_OR_NONE,
     "training.epochs": _three(COUNT), "training.rates": _three(NUMBER),
     "training.quantisation": OBJECT, "training.quantisation.log_fraction": COUNT_OR_NONE,
+    "training.quantisation.edge_bits": COUNT_OR_NONE, "training.quantisation.groups": COUNT,
     "training.history": LIST, "training.history.*": OBJECT,
     "weights": OBJECT, "weights.file": TEXT, "weights.sha256": TEXT, "weights.bytes": COUNT,
     "float_weights": OBJECT, "float_weights.files": LIST, "float_weights.files.*": OBJECT,

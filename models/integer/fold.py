@@ -6,6 +6,9 @@ For gamma g, mean mu, deviation s and beta: ``relu(g * (y - mu) / s + beta) = |g
 channel. The remaining scales are powers of two: per channel, of each layer's input (a shift that fills
 ``bits`` bits) and of each layer's output (so that its largest weight lies in (1/2, 1], where that scale isn't finer
 than ``SMALLEST_RANGE`` of what it stands beside: a pruned filter, of zeros, has no scale of its own).
+
+In a network with groups (see ``code_plan``) activations are codes whose scale, one a layer, lies in the offsets of
+log2; thresholds in front of codes become biases, the sign of gamma goes into the weights.
 """
 
 import dataclasses
@@ -27,8 +30,17 @@ from bmhw.models.networks.network import Network
 
 from .code_plan import CodePlan
 from .folded_end import FoldedEncoder
-from .limits import EXPONENT, FINE, SHIFT, SMALLEST_RANGE
+from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
 from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
+from .scales import (
+    SMALLEST_WEIGHT,
+    ceil_log2,
+    code_offsets,
+    full_scale_of,
+    largest_weights,
+    least_error,
+    stream_units,
+)
 
 __all__ = ["check_foldable", "fold"]
 
@@ -36,16 +48,9 @@ __all__ = ["check_foldable", "fold"]
 # its threshold stays a number of ordinary width.
 SMALLEST_GAMMA = 2.0**-9
 
-# Of layout wired: far below every code, but with a sign.
-SMALLEST_WEIGHT = 2.0**-100
 # A bias candidate starts this far from 0 at least, so that it can be trained.
 SMALLEST_BIAS = 2.0**-12
 
-# Activations that a scale is chosen by.
-MOST_VALUES = 1 << 20
-# It is looked for from where nothing saturates down so many octaves, in steps of a part of an octave.
-SATURATED_OCTAVES = 4
-FINEST = 8
 # Octaves by which training can enlarge the range of an encoder.
 ENCODER_REACH = 2
 
@@ -91,8 +96,8 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
     code_gains: dict[str, Tensor] = {}
     steps: dict[str, FoldedLayer | FoldedNorm] = {}
     encoders: dict[str, FoldedEncoder] = {}
-    full_scales = {name: _full_scale(values[name], plan.reader(name)) for name in plan.codes}
-    units = _stream_units(network, plan, full_scales)
+    full_scales = {name: full_scale_of(values[name], plan.reader(name)) for name in plan.codes}
+    units = stream_units(network, plan, full_scales)
     for node in architecture.nodes:
         if node.operation == "image":
             exponent, gain = torch.full((node.channels,), -8.0), torch.ones(node.channels)
@@ -159,12 +164,6 @@ def _beside(network: Network, layer: Node, values: Mapping[str, Tensor]) -> Tens
     return largest.amax().expand_as(largest) if network.architecture.nodes[-1].name in reached else largest
 
 
-def _ceil_log2(values: Tensor) -> Tensor:
-    """The smallest integer e with values <= 2^e, for values > 0; exact, which a logarithm isn't on every processor."""
-    mantissa, exponent = torch.frexp(values)
-    return exponent.to(values.dtype) - (mantissa == 0.5).to(values.dtype)
-
-
 def _fold_norm(
     norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor, quantisation: Quantisation
 ) -> tuple[FoldedNorm, Tensor]:
@@ -177,115 +176,17 @@ def _fold_norm(
     )
 
 
-def _least_error(values: Tensor, exponent: Tensor, low: int, high: int, axis: int) -> Tensor:
-    """The power of two, for each index of an axis, that rounds the values with the least square error.
-
-    ``exponent`` is the smallest that saturates none; finer ones saturate the largest values, which a sum of
-    products bears and a maximum doesn't.
-    """
-    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-    others = [i for i in range(values.ndim) if i != axis]
-    errors = []
-    for finer in range(3):
-        step = torch.exp2(exponent - finer).view(shape)
-        rounded = torch.floor(values / step + 0.5).clamp(low, high) * step
-        errors.append(((rounded - values) ** 2).sum(dim=others))
-    return exponent - torch.stack(errors).argmin(dim=0)
-
-
-def _square_error(values: Tensor, full_scale: float, fmt: BmFormat) -> float:
-    """Of values >= 0 in codes of this full scale."""
-    code = fmt.activation
-    codes = torch.floor(torch.log2(values / full_scale) * (1 << code.fraction) + 0.5) + code.maximum
-    table = torch.tensor(fmt.value(code, range(code.maximum + 1)) * full_scale, dtype=values.dtype)
-    return float(((table[codes.clamp(0, code.maximum).int()] - values) ** 2).sum())
-
-
-def _sampled(values: Tensor) -> Tensor:
-    """Magnitudes of enough of the values to choose a scale by."""
-    return values.detach().flatten()[:: max(1, values.numel() // MOST_VALUES)].abs()
-
-
-def _full_scale(values: Tensor, fmt: BmFormat) -> float:
-    """What the largest code of activations stands for: the scale with the least square error. values: (batch, channels,
-    height, width).
-
-    A maximum bears it when what is largest and rare saturates; when nothing does, a code of few bits has none left for
-    what is usual.
-    """
-    values = _sampled(values)
-    largest = max(float(values.max()), SMALLEST_RANGE)
-    scales = [largest * 2.0 ** (-step / FINEST) for step in range(SATURATED_OCTAVES * FINEST + 1)]
-    errors = [_square_error(values, scale, fmt) for scale in scales]
-    return scales[errors.index(min(errors))]
-
-
-def _offsets(unit: Tensor, full_scale: float, fmt: BmFormat) -> Tensor:
-    """The offsets (channels,), whole steps, with which the codes of numbers in units of ``unit`` (channels,) stand for
-    one scale, or nearly."""
-    steps = 1 << fmt.log_fraction
-    return torch.floor(torch.log2(unit / full_scale) * steps + 0.5).clamp(FINE.minimum, fmt.activation.maximum)
-
-
 def _fold_encoder(node: Node, full_scale: float, unit: Tensor, fmt: BmFormat) -> tuple[FoldedEncoder, Tensor]:
     """What encodes a node's integers, each of which stands for ``unit`` (channels,), for a layer of format ``fmt``; and
     the real numbers that its largest codes stand for, (channels,)."""
     out_fraction, steps = EXACT_LIMIT, 1 << fmt.log_fraction
-    offsets = _offsets(unit, full_scale, fmt)
+    offsets = code_offsets(unit, full_scale, fmt)
     # whole octaves are shifts, up to where the code's full scale has the bits of the end
     shift = torch.floor(0.5 - offsets / steps - out_fraction).clamp(*SHIFT)
     fine = offsets + (shift + out_fraction) * steps
     end = LinearEnd(out_fraction=out_fraction, log=fmt.activation, reach=ENCODER_REACH, method=fmt.log2)
     code_values = torch.tensor(fmt.value(fmt.activation, range(fmt.activation.maximum + 1)), dtype=torch.float32)
     return FoldedEncoder(end, code_values, node, shift, fine), unit * torch.exp2(-offsets / steps)
-
-
-def _stream_units(network: Network, plan: CodePlan, full_scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """The unit (channels,), in [1, 2), of each layer with a linear result that takes codes or reads the image: what an
-    integer stands for is a power of two of it, so that the largest weight can be the largest code.
-
-    Layers whose results are added have one unit in each channel: the one that is best for all of them. What the classes
-    are made of has none, since it is compared as it is.
-    """
-    streams: dict[str, list[Node]] = {}
-    for node in plan.architecture.nodes:
-        sources = [streams[name] for name in node.inputs if name in streams]
-        if node.is_layer:
-            streams[node.name] = [node]
-        elif node.operation in ("add", "relu", "pool") and sources:
-            merged = [layer for stream in sources for layer in stream]
-            for name in [name for name, stream in streams.items() if any(layer in merged for layer in stream)]:
-                streams[name] = merged
-            streams[node.name] = merged
-    last = streams.get(plan.architecture.nodes[-1].name, [])
-    units = {}
-    for layer in plan.architecture.layers:
-        stream = list(dict.fromkeys(node.name for node in streams[layer.name]))
-        scales = [_input_scale(plan, plan.architecture[name], full_scales) for name in stream]
-        if None in scales or layer in last or layer.name in plan.layers:
-            continue
-        largest = [_largest(network.steps[name].weight) * scale for name, scale in zip(stream, scales, strict=True)]
-        octaves = torch.log2(torch.stack(largest).clamp(min=SMALLEST_WEIGHT))
-        starts = octaves - torch.floor(octaves)
-        # how far below the largest code each layer's largest weight is, for each start: (starts, layers, channels)
-        below = (starts[:, None] - octaves[None]) % 1
-        best = below.sum(dim=1).argmin(dim=0)
-        units[layer.name] = torch.exp2(starts.gather(0, best[None])[0])
-    return units
-
-
-def _input_scale(plan: CodePlan, layer: Node, full_scales: Mapping[str, float]) -> float | None:
-    """What the largest input of a layer stands for, or a power of two of it; None if that isn't the same one in every
-    channel."""
-    source = layer.inputs[0]
-    if plan.quantisation.groups == 1 or plan.layouts[layer.name] == "mac":
-        return None
-    return 1.0 if plan.architecture[source].operation == "image" else full_scales.get(source)
-
-
-def _largest(weight: Tensor) -> Tensor:
-    """The largest magnitude of each output's weights, (outputs,)."""
-    return weight.detach().abs().amax(dim=tuple(axis for axis in range(weight.ndim) if axis != weight.ndim - 4))
 
 
 class _Scaled:
@@ -304,7 +205,7 @@ class _Scaled:
     ):
         """``gain``: (input channels,), what its inputs, times 2^exponent, stand for; of codes, what the largest does.
         ``beside``: (channels,), see :func:`_beside`; ``unit``: (channels,), what an output's integers stand for a power
-        of two of, as :func:`_stream_units` chose it; None: 1."""
+        of two of, as :func:`stream_units` chose it; None: 1."""
         self.node, self.layout, self.format = node, network.layouts[node.name], fmt
         step = network.steps[node.name]
         takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
@@ -314,24 +215,24 @@ class _Scaled:
         ranges = _channels(inputs) / gain * torch.exp2(-exponent)
         # what comes is integers: a range below 1 is that of nothing
         ranges = ranges.clamp(min=max(float(ranges.max()) * SMALLEST_RANGE, 1.0))
-        self.shift = _ceil_log2(ranges / fmt.x.maximum).clamp(*SHIFT)
+        self.shift = ceil_log2(ranges / fmt.x.maximum).clamp(*SHIFT)
         if takes_codes:
             self.shift = torch.zeros_like(self.shift)
         elif self.layout == "mac":
             real = inputs / gain.view(-1, 1, 1) * torch.exp2(-exponent).view(-1, 1, 1)
-            self.shift = _least_error(real, self.shift, fmt.x.minimum, fmt.x.maximum, 1)
+            self.shift = least_error(real, self.shift, fmt.x.minimum, fmt.x.maximum, 1)
         weight = step.weight.detach() if self.layout in (*ONE_SUM, "mac") else step.weight.detach().abs()
         weight = weight * (gain * torch.exp2(self.shift + exponent + fmt.x.magnitude_bits)).view(-1, 1, 1)
-        largest = _largest(weight)
+        largest = largest_weights(weight)
         largest = torch.maximum(largest, SMALLEST_RANGE * torch.maximum(largest.max(), beside))
         largest = torch.where(largest > 0, largest, 1.0)
         if unit is None:
-            unit, scale = torch.ones_like(largest), _ceil_log2(largest)
+            unit, scale = torch.ones_like(largest), ceil_log2(largest)
         else:  # which knew the inputs' scales but for half a step: what is above the largest code becomes that code
-            scale = _ceil_log2(largest / unit * 2.0 ** (-1 / (1 << fmt.log_fraction)))
+            scale = ceil_log2(largest / unit * 2.0 ** (-1 / (1 << fmt.log_fraction)))
         if self.layout == "mac":
             fraction = fmt.w.bits - 1
-            scale = _least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
+            scale = least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
         self.exponent = scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum)
         self.scale = torch.exp2(self.exponent) * unit
         if self.has_linear_codes and fmt.half_step == 0:
@@ -381,7 +282,7 @@ class _Scaled:
             weight = self._wired(weight)
         gain, steps = self.scale * factor.abs(), 1 << self.format.log_fraction
         if self.has_linear_codes:
-            offsets = _offsets(gain, full_scale, self.format)
+            offsets = code_offsets(gain, full_scale, self.format)
             offset = int(offsets.median())
             # a bit more, for what training makes of it
             largest = int(threshold.abs().max() * (2 << self.format.out_fraction)) + 1

@@ -16,8 +16,8 @@ from bmhw.models.operators.max_product import max_product_difference
 from .groups import groups_of
 
 __all__ = [
-    "EPSILON", "BmConv2d", "BmLinear", "BorderedConv2d", "combine_layout", "padded", "split_weight", "wired_signs",
-    "with_signs",
+    "EPSILON", "BmConv2d", "BmLinear", "BorderedConv2d", "combine_layout", "larger_of_pair", "padded", "split_weight",
+    "wired_signs", "with_signs",
 ]  # fmt: skip
 
 EPSILON = 1e-6
@@ -66,6 +66,13 @@ def split_weight(layout: str, weight: Tensor, epsilon: float = EPSILON, groups: 
     if layout == "wired":
         return with_signs(weight, wired_signs(weight, groups), epsilon)
     return torch.stack([weight.clamp(min=epsilon), (-weight).clamp(min=epsilon)])
+
+
+def larger_of_pair(weight: Tensor) -> Tensor:
+    """Weights (2, ...) of ``relu`` or ``bipolar``, magnitudes, as those of ``signed``: of each pair the larger one, the
+    second with a minus."""
+    first, second = weight.abs()
+    return torch.where(first >= second, first, -second)
 
 
 def wired_signs(weight: Tensor, groups: int = 1) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from .groups import groups_of
 from .layers import wired_signs, with_signs
 
 __all__ = ["Wiring"]
@@ -14,13 +15,14 @@ __all__ = ["Wiring"]
 class Wiring:
     """The signs that the weights of a network's ``wired`` layers have now; :meth:`apply` gives them back after a step.
 
-    ``layouts``: layer name -> layout. A weight that would change its sign gets the smallest magnitude of its own
+    ``layouts``: layer name -> layout, ``groups`` of the BM network, whose wiring its classical network has already. A
+    weight that would change its sign gets the smallest magnitude of its own
     (projected gradient), so that it can grow again.
     """
 
-    def __init__(self, network: nn.Module, layouts: Mapping[str, str]):
-        wired = [network.steps[name] for name, layout in layouts.items() if layout == "wired"]
-        self.signs = [(step.weight, wired_signs(step.weight, getattr(step, "groups", 1))) for step in wired]
+    def __init__(self, network: nn.Module, layouts: Mapping[str, str], groups: int = 1):
+        weights = [network.steps[name].weight for name, layout in layouts.items() if layout == "wired"]
+        self.signs = [(w, wired_signs(w, groups_of(w.shape[-3], groups))) for w in weights]
 
     @torch.no_grad()
     def apply(self) -> None:

@@ -236,25 +236,26 @@ void group_gradients(int64_t rows, int64_t step, int64_t gradient_step, const Re
     float values[kPixels][kMembers];
     for (int i = 0; i < kPixels; ++i)
         for (int m = 0; m < kMembers; ++m) values[i][m] = load(x + i * step + m, 1)[0];
-    for (int64_t first = 0; first < rows; first += kWide)
-        for (int v = 0; v < kVectors; ++v) {
-            const int64_t r = first + v * kLanes;
-            const auto add = [&](auto count) {
-                Floats came[kPixels];
-                for (int i = 0; i < kPixels; ++i) came[i] = load(gradient + i * gradient_step + r, count);
-                for (int m = 0; m < kMembers; ++m) {
-                    const Floats w = load(weight + m * rows + r, count);
-                    Floats total = load(sum + m * rows + r, count);
-                    for (int i = 0; i < kPixels; ++i) {
-                        total += values[i][m] * came[i];
-                        lanes[i][m][v] += came[i] * w;
-                    }
-                    store(total, sum + m * rows + r, count);
-                }
-            };
-            if (rows - r >= kLanes) add(std::integral_constant<int, kLanes>{});
-            else if (rows - r > 0) add(static_cast<int>(rows - r));
+    const auto add = [&](int64_t r, int v, auto count) __attribute__((always_inline)) {
+        Floats came[kPixels];
+        for (int i = 0; i < kPixels; ++i) came[i] = load(gradient + i * gradient_step + r, count);
+        for (int m = 0; m < kMembers; ++m) {
+            const Floats w = load(weight + m * rows + r, count);
+            Floats total = load(sum + m * rows + r, count);
+            for (int i = 0; i < kPixels; ++i) {
+                total += values[i][m] * came[i];
+                lanes[i][m][v] += came[i] * w;
+            }
+            store(total, sum + m * rows + r, count);
         }
+    };
+    int64_t first = 0;
+    for (; first + kWide <= rows; first += kWide)
+        for (int v = 0; v < kVectors; ++v) add(first + v * kLanes, v, std::integral_constant<int, kLanes>{});
+    for (int v = 0; v < kVectors; ++v) {
+        const int64_t r = first + v * kLanes;
+        if (r < rows) add(r, v, static_cast<int>(std::min<int64_t>(rows - r, kLanes)));
+    }
     for (int i = 0; i < kPixels; ++i)
         for (int m = 0; m < kMembers; ++m) store(Floats{} + sum_of(lanes[i][m]), x_gradient + i * step + m, 1);
 }

@@ -232,7 +232,8 @@ class _NormDifference(torch.autograd.Function):
             x_gradient = steps.values_gradient(channels_last(x_gradient), x_powers, x)
             if ctx.whole is not None:
                 seen = x_gradient
-                x_gradient = channels_last(seen.new_zeros(ctx.whole))
+                options = {"dtype": seen.dtype, "device": seen.device, "memory_format": torch.channels_last}
+                x_gradient = torch.empty(ctx.whole, **options).zero_()
                 x_gradient[:, :, :: ctx.stride, :: ctx.stride] = seen
         if w_gradient is not None:
             w_gradient = steps.values_gradient(channels_last(w_gradient), w_powers, w)

@@ -13,6 +13,7 @@ from bmhw.models.files.cards import HISTORY, card_paths, entry
 from bmhw.models.files.store import load, read_card
 
 from .datasets import load_dataset
+from .recipes import RECIPES
 
 __all__ = ["collect", "command", "equals", "measure", "repeats"]
 
@@ -37,6 +38,11 @@ OPTIONS = {
     "--maximum-bits": ("quantisation", "maximum_bits"),
     "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
+    "--groups": ("quantisation", "groups"),
+    "--zero": ("quantisation", "zero"),
+    "--edge-bits": ("quantisation", "edge_bits"),
+    "--out-fraction": ("quantisation", "out_fraction"),
+    "--norm": ("norm",),
     "--seed": ("seed",),
     "--norm-epsilon": ("conventions", "norm_epsilon"),
     "--mean": ("conventions", "mean"),
@@ -44,7 +50,9 @@ OPTIONS = {
     "--pixel-scale": ("conventions", "pixel_scale"),
 }
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--log-fraction", "--sums", "--maximum-bits", "--linear-maximum-bits",
-           "--combine")
+           "--combine", "--groups", "--zero", "--out-fraction", "--norm")
+# What cards have that don't say it, where a new run would take something else.
+BEFORE = {"--groups": 1}
 
 
 def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) -> str:
@@ -54,12 +62,16 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
         value: Any = training
         for key in path:
             value = value[key] if isinstance(key, int) else (value or {}).get(key)
+        value = BEFORE.get(option) if value is None else value
         value = ",".join(map(str, value)) if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")
-    initial = training["initial"]
-    if initial is not None:
-        words.append(f"--init-from {files.get(initial, f'SHA256-{initial[:16]}')}")
+    usual = {settings.validation for (dataset, _), settings in RECIPES.items() if dataset == training["dataset"]}
+    if training["validation"] not in usual:
+        words.append(f"--validation-images {training['validation']}")
+    for option, source in (("--init-from", training["initial"]), ("--teacher", training.get("teacher"))):
+        if source is not None:
+            words.append(f"{option} {files.get(source, f'SHA256-{source[:16]}')}")
     return " ".join(words)
 
 

@@ -23,12 +23,14 @@ LEAST_FACTOR = 2
 
 
 def imported(
-    path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None
-) -> Initial:
-    """What a run with these settings starts from; errors of ``read_initial``."""
+    path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None, *,
+    groups: int | None = None, teacher: Path | None = None,
+) -> Initial:  # fmt: skip
+    """What a run with these settings starts from; ``groups``, ``teacher`` and errors: see ``read_initial``."""
     architecture = build(settings.architecture, *data.train_images.shape[1:3])
     layouts = architecture.layouts(settings.layout, settings.mac_layers)
-    return read_initial(path, architecture, layouts, conventions=conventions, order=order)
+    return read_initial(path, architecture, layouts, groups=groups, conventions=conventions, order=order,
+                        teacher=teacher)
 
 
 def check_import(
@@ -49,7 +51,7 @@ def check_import(
     figures = {}
     for phase, state in initial.states.items():
         layouts = architecture.layouts(*("mac",) if phase == "classical" else (settings.layout, settings.mac_layers))
-        network = Network(architecture, layouts)
+        network = Network(architecture, layouts, initial.groups if phase == "bm" else 1)
         network.load_state_dict({**network.state_dict(), **state})
         network = network.eval().to(device)
         with torch.no_grad():
@@ -61,8 +63,9 @@ def check_import(
     tell(f"Validation accuracy as imported, {len(images)} images: {shown}")
     least = LEAST_FACTOR * 100 / architecture.classes
     if initial.conventions is not None and figures["classical"] < least and not accept:
+        source = initial.path if initial.teacher is None else initial.teacher[0]
         raise ModelError(
-            f"The network of {initial.path} is right in {figures['classical']:.2f} % of the validation images as "
+            f"The network of {source} is right in {figures['classical']:.2f} % of the validation images as "
             f"imported, near chance ({100 / architecture.classes:g} %): see --norm-epsilon, --mean, --std, "
             "--pixel-scale and --order, and whether its pooling is the architecture's; --accept-import goes on as it is"
         )

@@ -35,9 +35,9 @@ from bmhw.models.operators.precision import powers_name
 
 from .augmentation import mirrored, translated
 from .datasets import Dataset
-from .methods import METHODS, layer_distance
+from .methods import LARGEST_NORM, METHODS, layer_distance
 
-__all__ = ["PHASES", "Settings", "Stopped", "Trainer", "accuracy"]
+__all__ = ["PHASES", "Settings", "Stopped", "Trainer", "accuracy", "saved_groups"]
 
 PHASES = ("classical", "bm", "quantised")
 
@@ -55,7 +55,9 @@ class Settings:
     epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from; ``border``:
     the pixels that its first layer pads images with (see ``Node``), ``conventions``: what was folded into somebody
     else's weights (None: they are this package's own).
-    ``method``: of the bm phase, a key of ``methods.METHODS``.
+    ``teacher``: of the file with the classical network, where that is another one. ``method``: of the bm phase, a key
+    of ``methods.METHODS``; ``norm``: the largest p of its p-norms. The groups of the BM network are those of the
+    quantisation.
     """
 
     dataset: str
@@ -78,7 +80,9 @@ class Settings:
     initial: str | None = None
     border: tuple[float, ...] = ()
     conventions: Conventions | None = None
+    teacher: str | None = None
     method: str = "at-once"
+    norm: float = LARGEST_NORM
     quantisation: Quantisation = field(default_factory=Quantisation)
 
 
@@ -175,22 +179,23 @@ class Trainer:
             model = Network(architecture, architecture.layouts("mac"))
             model.load_state_dict({**model.state_dict(), **self.initial.get(phase, {})})
         elif phase == "bm" and phase in self.initial:
-            model = Network(architecture, self.layouts)
+            model = Network(architecture, self.layouts, settings.quantisation.groups)
             model.load_state_dict({**model.state_dict(), **self.initial[phase]})
         elif phase == "bm" and set(self.layouts.values()) == {"mac"}:
             model = copy.deepcopy(self.models["classical"])  # a classical network stays what it is
         elif phase == "bm":
             classical = self.models["classical"].cpu()
-            model = self.method.start(classical, self.layouts, self._calibration("cpu"))
+            groups = settings.quantisation.groups
+            model = self.method.start(classical, self.layouts, self._calibration("cpu"), groups)
             self.models["classical"].to(self.device)
         else:
             model = fold(self.models["bm"].cpu(), self._calibration("cpu"), settings.quantisation)
             self.models["bm"].to(self.device)
             for step in model.steps.values():
                 if isinstance(step, FoldedLayer):
-                    step.gradient_norm = self.method.code_gradient_norm
+                    step.gradient_norm = settings.norm if self.method.smooth_codes else None
         if phase == "bm":
-            Wiring(model, self.layouts).apply()
+            Wiring(model, self.layouts, settings.quantisation.groups).apply()
         return model.to(self.device)
 
     def _calibration(self, device: str | None = None) -> Tensor:
@@ -224,7 +229,7 @@ class Trainer:
         steps = math.ceil((settings.epoch_images or len(self.data.train_images)) / settings.batch)
         self._optimizer = optimizer
         # a classical network that is trained here has the wiring already that its successors take over
-        wiring = Wiring(model, self.layouts)
+        wiring = Wiring(model, self.layouts, settings.quantisation.groups)
         while self.epoch < epochs:
             if self.step == 0:
                 self._losses, self._started = [], time.monotonic()
@@ -233,7 +238,7 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * _schedule(share, settings.warmup)
                 if name == "bm":
-                    self.method.prepare(model, share)
+                    self.method.prepare(model, share, settings.norm)
                 self._losses.append(self._train_step(name, model, optimizer, images, labels))
                 wiring.apply()
                 self.step += 1
@@ -402,6 +407,17 @@ class Trainer:
         missing = isinstance(error, KeyError)
         reason = " ".join(f"it lacks {error}".split() if missing else str(error).splitlines()[:1])
         return ModelError(f"Checkpoint {self._checkpoint} can't be read: {reason or type(error).__name__}")
+
+
+def saved_groups(folder: Path) -> int | None:
+    """The groups of the run whose checkpoint lies in a folder; None where there is none that can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        return int(state["settings"]["quantisation"].get("groups", 1))
+    except Exception:  # what is wrong with it is said when it is restored
+        return None
 
 
 def _count(value: Any) -> int:

@@ -16,6 +16,7 @@ from bmhw.deliver.export_files import write_together
 from bmhw.errors import RunError, UsageError
 from bmhw.export import main
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.choices import LAYOUTS
 from bmhw.sim import find_simulator, needed_vectors, usable_simulators
 
 SMALL = ["--bits", "4", "--inputs", "3", "--vectors", "70"]
@@ -34,6 +35,17 @@ DESIGNS = {
     "bm_wired_4bit_3in_pipelined": ["--branches", "wired", "--form", "pipelined"],
     "bm_bipolar_4bit_3in_serial": ["--branches", "bipolar", "--form", "serial"],
     "mac_4bit_3in_serial": ["--neuron", "mac", "--form", "serial"],
+    "bm_relu_4bit_3in_groups3_residual9_pipelined": ["--groups", "3", "--residual", "9", "--form", "pipelined"],
+    "bm_signed_4bit_3in_groups3_clamped_serial": [
+        "--groups",
+        "3",
+        "--branches",
+        "signed",
+        "--sums",
+        "clamped",
+        "--form",
+        "serial",
+    ],
 }
 
 
@@ -222,6 +234,29 @@ class TestFiles:
         assert str(tmp_path) not in verilog + json.dumps(description)
         core = (tmp_path / "mine.core").read_text()
         assert core.startswith("CAPI=2:\n") and "toplevel: mine_tb" in core
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_groups_zero_and_residual_are_described(self, layout, tmp_path):
+        options = ["--inputs", "8", "--groups", "2", "--residual", "9", "--branches", layout, "--bits", "4"]
+        main([*options, "--name", "mine", "--vectors", "9", "--out", str(tmp_path)])
+        description = json.loads((tmp_path / "mine.json").read_text())
+        order = "group g of 2 has elements 4 * g to 4 * g + 3"
+        order += ", the first 2 of them with positive weights" if layout == "wired" else ""
+        formats, ports = description["formats"], {port["name"]: port for port in description["ports"]}
+        assert formats["groups"] == {"number": 2, "inputs_each": 4, "order": order}
+        assert (formats["zero"], formats["residual"]) == ("exact", {"bits": 9, "fraction_bits": 6})
+        assert ports["x"]["meaning"] == "inputs, linear, 2 groups of 4"
+        assert (ports["r"]["bits"], ports["r"]["signed"], ports["r"]["value"]) == (9, True, "integer / 2^6")
+        weights = [port for name, port in ports.items() if name in ("k", "k1", "k2")]
+        assert all(port["value"] == "2^((code - 15) / 2^2), code 0 stands for 0" for port in weights)
+        head = (tmp_path / "mine.v").read_text().split("module")[0].replace("\n//             ", " ")
+        assert f"// Groups:     {order}; the results of all groups are added\n" in head
+
+    def test_one_group_says_nothing_of_groups(self, tmp_path):
+        main([*SMALL, "--name", "mine", "--out", str(tmp_path)])
+        assert "Groups" not in (tmp_path / "mine.v").read_text().split("module")[0]
+        groups = json.loads((tmp_path / "mine.json").read_text())["formats"]["groups"]
+        assert groups == {"number": 1, "inputs_each": 3, "order": "one group has all elements"}
 
     @pytest.mark.parametrize("gone", ["", "mine.v", "mine.json"])
     def test_what_another_command_exported_is_overwritten_by_force_only(self, gone, tmp_path):

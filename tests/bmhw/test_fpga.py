@@ -214,6 +214,8 @@ def test_rows_are_added_to_a_file_and_shown(tmp_path):
     assert os.listdir(tmp_path) == ["rows.json"]
     for row in rows:
         assert row["bm"]["design"].pop("end") in shown.stdout  # rows of before ends had architectures
+    rows[0]["bm"]["design"]["groups"] = 4
+    assert ["4 groups" in line for line in markdown(rows).splitlines()] == [False, False, True, False]
     older = markdown(rows).splitlines()
     assert older[2].split(" | ")[2] == "operator / operator" and len(older) == 4
 

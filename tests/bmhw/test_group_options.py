@@ -7,6 +7,7 @@ from bmhw import export, fpga, synth
 from bmhw.command_line import Parser
 from bmhw.errors import UsageError
 from bmhw.options import comparison_options, design_options, designs_from
+from bmhw.show.tables import title
 
 PARSER = Parser()
 design_options(PARSER)
@@ -23,6 +24,8 @@ class TestFormats:
         assert (fmt.groups, fmt.zero) == (3, "exact")
         (fmt,) = formats("--inputs", 12, "--groups", 3, "--zero", "step")
         assert (fmt.groups, fmt.zero) == (3, "step")
+        (fmt,) = formats("--inputs", 12, "--out-fraction", 5)
+        assert fmt.out_fraction == 5
         (fmt,) = formats("--inputs", 12)
         assert (fmt.groups, fmt.zero, fmt.residual_bits) == (1, "step", 0)
 
@@ -39,17 +42,27 @@ class TestFormats:
         assert mac.residual_bits == 7 and mac == formats("--neuron", "mac", "--inputs", 12, "--residual", 7)[0]
 
 
+def test_a_title_tells_groups_and_residual():
+    for options, words in (("--inputs 12 --groups 3 --residual 7", "12 inputs in 3 groups, residual of 7 bits, par"),
+                           ("--inputs 12", "12 inputs, parallel"),
+                           ("--neuron mac --boundary layer --residual 5", "inputs, as in a layer, residual of 5 bits")):
+        (design,) = designs_from(PARSER.parse_args(options.split()))
+        assert words in title({"design": design.to_dict()})
+
+
 REFUSED = {
     "--groups 0": "Number of groups must be an integer from 1 to 64, not 0",
     "--groups -4": "not -4",
     "--groups 65": "Number of groups must be an integer from 1 to 64, not 65",
-    "--groups 5": "must divide the 64 inputs into as many inputs, not 5; nearest: 4, 8",
+    "--groups 5": "must divide the 64 inputs, not 5; nearest: 4, 8",
     "--groups four": "Number of groups must be an integer from 1 to 64, not 'four'",
     "--groups 2.5": "not '2.5'",
     "--groups 33 --branches wired": "Number of groups must be an integer from 1 to 32, not 33",
-    "--groups 5 --branches wired": "into as many pairs of inputs, not 5; nearest: 4, 8",
+    "--groups 5 --branches wired": "must divide the 64 inputs, not 5; nearest: 4, 8",
     "--groups 4 --neuron mac": "--groups 4 needs --neuron bm, not mac",
     "--groups 1 --neuron mac": "--groups 1 needs --neuron bm, not mac",
+    "--out-fraction 5 --neuron mac": "--out-fraction 5 needs --neuron bm, not mac",
+    "--out-fraction 41": "from 0 to 40, not 41",
     "--zero exact --neuron mac": "--zero exact needs --neuron bm, not mac",
     "--groups 4 --combine logarithmic": "it has one group",
     "--groups 4 --sums clamped --zero step": "need zero exact, not step",

@@ -112,6 +112,27 @@ def test_linear_results_are_measured_where_asked_for(monkeypatch):
     assert {(design.format.result, design.format.combine) for design in added} == {("linear", "linear")}
 
 
+def test_groups_are_measured_where_asked_for(monkeypatch):
+    few(monkeypatch)
+    without = list(exploration.designs(3, 4))
+    assert {exploration.family_of(exploration.shape(design.format)) for design in without} == {"mac", "relu", "signed"}
+    monkeypatch.setattr(exploration, "GROUPS", {(3, 4): (1, 2)})
+    added = [design for design in exploration.designs(3, 4) if design not in without]
+    assert {exploration.family_of(exploration.shape(design.format)) for design in added} == {"groups"}
+    of_two = set(itertools.product(("relu", "signed", "wired"), (2,), (("clamped", "code"), ("full", "code"),
+                                                                       ("clamped", "linear"))))
+    of_one = set(itertools.product(("relu", "signed", "wired"), (1,), [("clamped", "code")]))
+    formats = {design.format for design in added}
+    assert {(fmt.layout, fmt.groups, (fmt.sums, fmt.result)) for fmt in formats} == of_one | of_two
+    assert len(set(added)) == len(added)
+    for fmt in formats:
+        own = [design for design in added if design.format == fmt]
+        assert {design.end for design in own} == {"subtract", *exploration.GROUP_ENDS[fmt.result]}
+        assert {(design.maximum, design.adder) for design in own} == set(exploration.GROUP_PAIRS)
+    monkeypatch.setattr(exploration, "ONLY_GROUPS", ((3, 4),))
+    assert list(exploration.designs(3, 4)) == added
+
+
 def test_a_row_says_what_synthesis_finds(monkeypatch):
     few(monkeypatch)
     table = exploration.explore(Engine(), Cache(None), [(2, 2)], 1, ["mac"])

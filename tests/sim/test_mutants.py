@@ -171,6 +171,11 @@ LONG_EXPORTS = {
     "pipelined logarithmic": ["--form", "pipelined", "--combine", "logarithmic", "--branches", "wired", "--bits", "4",
                               "--boundary", "layer", "--inputs", "5"],
     "serial logarithmic": ["--form", "serial", "--combine", "logarithmic", "--bits", "4", "--inputs", "3"],
+    "serial groups": ["--form", "serial", "--groups", "2", "--branches", "signed", "--bits", "3", "--inputs", "6",
+                      "--boundary", "layer", "--residual", "6"],
+    "serial wired groups": ["--form", "serial", "--groups", "2", "--branches", "wired", "--bits", "3", "--inputs", "6"],
+    "pipelined groups": ["--form", "pipelined", "--groups", "3", "--branches", "bipolar", "--bits", "3",
+                         "--inputs", "6"],
 }
 
 

@@ -22,6 +22,10 @@ FORMATS = {
     "bipolar": BmFormat(inputs=3, bits=4, layout="bipolar"),
     "signed": BmFormat(inputs=4, bits=4, layout="signed", signed_inputs=True, combine="logarithmic"),
     "one input": BmFormat(inputs=1, bits=2, layout="signed"),
+    "groups": BmFormat(inputs=12, bits=4, layout="signed", groups=3, boundary="layer", residual_bits=9, offset=-5),
+    "bipolar groups": BmFormat(inputs=6, bits=4, layout="bipolar", groups=2, sums="clamped"),
+    "wired groups": BmFormat(inputs=8, bits=4, layout="wired", groups=2, zero="step", boundary="layer"),
+    "mac with residual": MacFormat(inputs=4, bits=4, boundary="layer", residual_bits=7),
 }
 FORMS = ("parallel", "pipelined", "serial")
 COUNT = 120
@@ -51,7 +55,8 @@ class TestGreen:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["mac", "bipolar", "one input"])
+@pytest.mark.parametrize("name", ["mac", "bipolar", "one input", "groups", "bipolar groups", "wired groups",
+                                  "mac with residual"])
 def test_other_neurons(name, form):
     design = design_of(name, form)
     inputs = vectors(design.format, COUNT, seed=2)

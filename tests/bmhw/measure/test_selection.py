@@ -119,12 +119,47 @@ def test_every_row_of_the_table_is_one_of_a_shape():
     assert len(set(named)) == len(named)
 
 
+class TestGroups:
+    GROUPED = BmFormat(inputs=64, bits=4, layout="signed", boundary="layer", sums="clamped", groups=4)
+
+    @pytest.mark.parametrize("change", [{}, {"inputs": 144}, {"sums": "full"}, {"layout": "wired"}, {"groups": 16},
+                                        {"log_fraction": 1}], ids=str)
+    @pytest.mark.parametrize("objective", ["area", "balanced", "delay"])
+    def test_groups_are_chosen_among_groups(self, objective, change):
+        """Delay has no measurements of its own there."""
+        fmt = dataclasses.replace(self.GROUPED, **change, maximum_bits=None)
+        found = contenders(fmt, objective)
+        assert found.measured["groups"] == 4 and found.measured["result"] == "code"
+        assert found.measured["zero"] == "exact" and found.measured["layout"] == fmt.layout
+        same = [row for row in selection.rows() if {name: row[name] for name in found.measured} == found.measured]
+        assert found.architectures[0] == min(same, key=lambda row: cost(objective, row))["architecture"]
+
+    def test_one_group_is_chosen_among_its_own(self):
+        for result in ("code", "linear"):
+            fmt = dataclasses.replace(self.GROUPED, groups=1, zero=None, result=result)
+            assert contenders(fmt, "balanced").measured["groups"] == 1
+            assert contenders(fmt, "balanced").measured["result"] == result
+
+    def test_no_end_is_chosen_that_the_neuron_cannot_have(self):
+        """The log2 of two rows needs a code behind it, and few fraction bits."""
+        for change in ({"result": "linear"}, {"out_fraction": 13}):
+            fmt = dataclasses.replace(self.GROUPED, **change)
+            ends = {architecture["end"] for architecture in ranking(fmt, "balanced")}
+            assert ends and not ends & {"anticipate", "select_anticipate"}
+        three = BmFormat(inputs=64, bits=3, layout="signed", boundary="layer", sums="clamped", groups=4)
+        assert ranking(three, "balanced")[0]["maximum"] == "unary"
+        assert "unary" not in {one["maximum"] for one in ranking(dataclasses.replace(three, bits=5, log_bits=5,
+                                                                                     weight_bits=5, maximum_bits=5),
+                                                                 "balanced")}
+
+
 def test_a_serial_neuron_gets_an_architecture_that_it_can_have(monkeypatch):
     """Ends in rows and unary maxima are for all groups at once."""
     best = {"maximum": "unary", "adder": "ripple", "end": "anticipate"}
     other = {"maximum": "tree", "adder": "ripple", "end": "subtract"}
     rows = [{"neuron": "bm", "layout": "signed", "bits": 4, "maximum_bits": 4, "inputs": 64, "combine": "linear",
-             "result": "code", "script": "area", "architecture": architecture, "gates": gates, "depth": 9}
+             "result": "code", "groups": 1, "zero": "step",
+              "script": "area", "architecture": architecture, "gates": gates, "depth": 9}
             for architecture, gates in ((best, 100), (other, 200))]
     monkeypatch.setattr(selection, "rows", lambda: tuple(rows))
     fmt = BmFormat(inputs=64, bits=4, layout="signed", sums="clamped", boundary="layer")

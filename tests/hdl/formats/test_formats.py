@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bmhw.hdl.formats.codes import LinearCode, LogCode, default_fraction, exp2_rounded, log2_rounded
-from bmhw.hdl.formats.conversions import Exp2, Log2, LogSubtract
+from bmhw.hdl.formats.conversions import Exp2, LinearEnd, Log2, LogSubtract
 from bmhw.hdl.formats.mac import MacFormat
 
 
@@ -125,6 +125,28 @@ class TestLogSubtract:
         inside = above & (real > 0.5) & (real < log.maximum - 0.5)
         assert np.abs(z - real)[inside].max() <= 0.5 + 1e-9
         assert (z[above & (real < -0.5)] == 0).all() and z.max() == log.maximum
+
+
+class TestLinearEnd:
+    @pytest.mark.parametrize("reach", [0, 1, 3])
+    @pytest.mark.parametrize("offset", [-9, -4, 0, 3])
+    def test_definition(self, reach, offset):
+        """In floating point: log2 of whole numbers is no tie; what saturates does so where the object says."""
+        end = LinearEnd(out_fraction=8, log=LogCode(bits=4, fraction=2), offset=offset, reach=reach)
+        y = np.arange(-5, 5 << 8)
+        seen = np.clip(y, 1, 1 << 8 + min(max(0, -(offset // 4)), reach))
+        code = np.floor(4 * (np.log2(seen) - 8) + 0.5) + 15
+        if not reach:
+            code = np.maximum(code, 0)  # a code of as many bits as z, before the offset
+        assert (end.compute(y) == np.where(y > 0, np.clip(code + offset, 0, 15), 0)).all()
+
+    @pytest.mark.parametrize(("fields", "message"), [
+        ({"out_fraction": 0}, "Fraction bits of a linear end must be an integer from 1 to 40, not 0"),
+        ({"reach": 57}, "from 0 to 56, not 57"), ({"method": "root"}, "log2 method must be one of .*not 'root'"),
+        ({"offset": 1 << 18}, "Offset must be an integer from -131072 to 131072, not 262144")])
+    def test_ranges(self, fields, message):
+        with pytest.raises(ValueError, match=message):
+            LinearEnd(**{"out_fraction": 8, "log": LogCode(bits=4, fraction=2)} | fields)
 
 
 class TestCodes:

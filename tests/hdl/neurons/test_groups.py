@@ -59,7 +59,7 @@ class TestFormat:
             assert (linear.compute(**vectors) == total).all(), fmt
 
     def test_groups_must_divide_inputs(self):
-        with pytest.raises(ValueError, match="must divide the 64 inputs into as many inputs, not 5; nearest: 4, 8"):
+        with pytest.raises(ValueError, match="must divide the 64 inputs, not 5; nearest: 4, 8"):
             BmFormat(inputs=64, bits=4, groups=5)
         with pytest.raises(ValueError, match="from 1 to 64, not 65"):
             BmFormat(inputs=64, bits=4, groups=65)

@@ -54,6 +54,12 @@ def test_the_larger_half_is_positive():
         [3.0, -1.0, 2.0, pytest.approx(-EPSILON)], [pytest.approx(EPSILON), -2.0, 4.0, -3.0]]
 
 
+def test_each_group_has_halves_of_its_own():
+    weight = torch.tensor([[3.0, 2.0, 1.0, -1.0, -2.0, -3.0]])[..., None, None]
+    assert wired_signs(weight, 2).flatten().tolist() == [1, 1, -1, 1, 1, -1]  # of an odd number one more is positive
+    assert wired_signs(weight, 3).flatten().tolist() == [1, -1, 1, -1, 1, -1]
+
+
 def test_signs_that_are_half_and_half_stay():
     weight = torch.randn(40, 6, 3, 3, generator=torch.Generator().manual_seed(1))
     chosen = with_signs(weight, wired_signs(weight))
