@@ -99,7 +99,7 @@ def _measured(args: Any, argv: Sequence[str]) -> dict[str, Any]:
         "command": stated_command("bmhw.elements", argv),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "seeds": args.seeds, "elements": rows, "ratios": ratios(rows),
-        "liberty": library.describe() if library else None,
+        "liberty": library.describe() | {"file": [Path(file).name for file in args.liberty]} if library else None,
         "tools": tools(engine, yosys) | {f"nextpnr {nextpnr.device.family}": nextpnr.version
                                          for nextpnr in chips.values()},
     }

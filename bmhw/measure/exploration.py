@@ -23,7 +23,7 @@ from bmhw.hdl.neurons.linear_ends import refusal
 from bmhw.hdl.neurons.log_ends import LOG_ENDS
 
 from .generation import generate
-from .selection import MAC_MULTIPLIERS, ONE_GROUP, SCRIPT_OF, family_of, shape
+from .selection import MAC_MULTIPLIERS, ONE_GROUP, SCRIPT_OF, shape
 
 __all__ = ["FAMILIES", "SHAPES", "TABLE", "designs", "explore", "merged", "table_in", "table_text"]
 
@@ -68,8 +68,14 @@ GROUP_PAIRS = (
     ("elimination", "ripple"), ("elimination", "sklansky_late"), ("digits", "ripple"), ("digits", "sklansky_late"),
     ("digits3", "sklansky_late"), ("unary", "ripple"), ("unary", "sklansky_late"),
 )
-# A result -> ends that are measured with all of these; the first pair has the plain end as well.
+# A result -> ends that are measured with all of these; of several groups the first pair has the plain end as well.
 GROUP_ENDS = {"code": ("anticipate", "select_anticipate"), "linear": ("select",)}
+
+
+def family_of(row: dict[str, Any]) -> str:
+    """One of :data:`FAMILIES`: that of a row, or of a shape."""
+    of_groups = (row["bits"], row["inputs"]) in GROUPS and row["combine"] == "linear" and row["result"] == "code"
+    return "groups" if of_groups or row.get("groups", 1) > 1 else row["layout"] or "mac"
 
 
 def designs(width: int, inputs: int) -> Iterator[Design]:
@@ -89,7 +95,8 @@ def _groups(width: int, inputs: int) -> Iterator[Design]:
         fmt = BmFormat(inputs=inputs, bits=width, layout=layout, boundary="layer", sums=sums, result=result,
                        groups=groups)
         first = {"maximum": GROUP_PAIRS[0][0], "adder": GROUP_PAIRS[0][1]}
-        yield Design(format=fmt, **first, end="subtract")
+        if groups > 1:
+            yield Design(format=fmt, **first, end="subtract")
         for (maximum, adder), end in itertools.product(GROUP_PAIRS, GROUP_ENDS[result]):
             if not refusal(fmt, maximum, end) and (maximum != "unary" or end == GROUP_ENDS[result][0]):
                 yield Design(format=fmt, maximum=maximum, adder=adder, end=end)

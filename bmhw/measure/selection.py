@@ -19,7 +19,7 @@ from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.linear_ends import refusal
 
 __all__ = ["AUTO", "MAC_MULTIPLIERS", "MARGIN", "ONE_GROUP", "SCRIPT_OF", "Contenders", "choose", "contenders", "cost",
-           "family_of", "ranking", "rows", "shape"]
+           "ranking", "rows", "shape"]
 
 AUTO = "auto"
 # objective -> the objective whose mapping script gives its figures
@@ -33,7 +33,7 @@ MARGIN = 0.07
 largest move in the layers of ResNet20v2 is 6.8 % (Booth with a Brent-Kung adder against Sklansky's, requantised by a
 shift: 5.5 % behind at 64 inputs, 1.3 % ahead at 1,152), in ``docs/results/layers-*.json``."""
 
-# A neuron with another end is as far from a measured one as one of 1.4 times the inputs.
+# A MAC neuron with another end is as far from a measured one as one of 1.4 times the inputs.
 _OTHER_RESULT = 0.5
 
 ONE_GROUP = {"groups": 1, "zero": "step"}
@@ -57,13 +57,6 @@ def shape(fmt: MacFormat | BmFormat) -> dict[str, Any]:
     return {"neuron": "bm", "layout": "relu" if fmt.layout == "bipolar" else fmt.layout,
             "bits": fmt.log_bits, "maximum_bits": fmt.maximum_bits, "inputs": fmt.inputs, "combine": fmt.combine,
             "result": fmt.result, "groups": fmt.groups, "zero": fmt.zero}
-
-
-def family_of(row: dict[str, Any]) -> str:
-    """One of ``exploration.FAMILIES``: that of a row, or of a :func:`shape`."""
-    if row["combine"] == "linear" and (row["result"] == "code" or row.get("groups", 1) > 1):
-        return "groups"
-    return row["layout"] or "mac"
 
 
 @cache
@@ -101,13 +94,13 @@ def _nearest(fmt: MacFormat | BmFormat, objective: str, given: dict[str, str],
     # groups are measured with one script, whose figures count for the others too
     fitting = [row for row in fitting if row["script"] in (scripts or (SCRIPT_OF[objective],))] or fitting
     fitting = [row for row in fitting if row["combine"] == wanted["combine"]] or fitting
-    if wanted["neuron"] == "bm" and wanted["result"] == "linear":  # a log2 may come before the sum is known
-        fitting = [row for row in fitting if row["result"] == "linear"] or fitting
+    if wanted["groups"] > 1:
+        fitting = [row for row in fitting if row["result"] == wanted["result"]] or fitting
     measures = [name for name in ("bits", "maximum_bits", "inputs", "groups") if wanted[name] is not None]
 
     def distance(row: dict[str, Any]) -> float:
         octaves = sum(abs(math.log2(row[name] / wanted[name])) for name in measures)
-        return octaves + (_OTHER_RESULT if row["result"] != wanted["result"] else 0)
+        return octaves + (_OTHER_RESULT if wanted["neuron"] == "mac" and row["result"] != wanted["result"] else 0)
 
     nearest = min(map(distance, fitting), default=0.0)
     return sorted((row for row in fitting if distance(row) == nearest), key=lambda row: cost(objective, row))

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bmhw.errors import RunError
+from bmhw.measure.exploration import family_of
 from bmhw.measure.frontier import frontier
-from bmhw.measure.selection import family_of
 from bmhw.measure.selection import rows as architectures
 
 from .tables import widths

@@ -2,6 +2,7 @@
 """``python -m bmhw.elements``: rows, shares of ends, page and plot; the committed ones."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,8 @@ from bmhw import elements
 from bmhw.measure.elements import KINDS, Case, cases, ratios
 from bmhw.show.element_tables import markdown
 from bmhw.show.plots import elements as plot
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +78,8 @@ def test_refusals(options, message, tmp_path):
     with pytest.raises(elements.UsageError, match=message):
         elements.main([*options, "--folder", str(tmp_path)])
     assert not list(tmp_path.iterdir())
+
+def test_committed_page_shows_the_committed_figures():
+    found = json.loads((RESULTS / "elements.json").read_text())
+    assert (RESULTS / "elements.md").read_text() == markdown(found)
+    assert found["ratios"] == ratios(found["elements"])
