@@ -211,7 +211,7 @@ class SerialBmNeuron(SerialNeuron):
         if fmt.result == "linear" or fmt.combine == "logarithmic":
             return output
         # exponentials and sum in one cycle, the code behind them in the next one
-        held = Signal(fmt.y.bits, name="sum_held", reset_less=True)
+        held = Signal(fmt.y.bits, name="sum_held")  # shown, so it is defined by a reset
         values: dict[str, Value] = {"y": held}
         connect(m, platform, "relu_log2", bm_parts.ReluLog2(format=fmt), values)
         m.d.comb += output.eq(values["z"])

@@ -256,7 +256,7 @@ class TestArguments:
 
     @pytest.mark.parametrize(("parameters", "message"), [
         ({"maximum": "binary"}, "Maximum must be one of tree, .* not 'binary'"),
-        ({"end": "table"}, "End must be one of subtract, select, not 'table'"),
+        ({"end": "table"}, "End must be one of subtract, select, anticipate, select_anticipate, not 'table'"),
         ({"form": "systolic"}, "Form must be one of parallel, pipelined, serial, not 'systolic'"),
         ({"registers": ("maxima",)}, "need form pipelined, not 'parallel'"),
         ({"form": "pipelined", "registers": ()}, "not after none"),
