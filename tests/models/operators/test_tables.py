@@ -26,6 +26,7 @@ def test_every_sum_of_two_codes_is_found(fraction):
         products = (values[0] * values[1] * (1 + off)).view(1, -1, 1, 1)
         pairs = torch.cat([products, torch.full_like(products, 1.0)], dim=1)
         assert torch.equal(table_differences(pairs, table).flatten(), s.float())
+    assert product_table(lambda products: products == 0).sum() == product_table(lambda products: products == 0)[0] == 1
     zeros = torch.zeros(1, 2, 1, 1)
     zeros[0, 1] = 1.0
     assert float(table_differences(zeros, table)) == -1e6
