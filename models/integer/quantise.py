@@ -26,6 +26,7 @@ from bmhw.models.networks.groups import groups_of
 from bmhw.models.networks.layers import combine_layout, padded
 from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
+from bmhw.models.operators.tables import LARGEST_FRACTION, product_table, table_differences
 
 from .folded_end import FoldedEncoder, FoldedEnd
 from .limits import BIAS, EXPONENT, FINE, SHIFT, THRESHOLD
@@ -161,6 +162,10 @@ class FoldedLayer(nn.Module):
                 every = np.arange(states)
                 ends = self.code_values[torch.from_numpy(fmt.log_subtract.compute(every[:, None], every).ravel())]
             self.register_buffer("end_values", ends, persistent=False)
+            # the linear result of each product
+            known = fmt.log_fraction <= LARGEST_FRACTION and not self.logarithmic
+            products = product_table(lambda products: self.exp2_table[self._sums(products)]) if known else None
+            self.register_buffer("product_values", products, persistent=False)
         self.end = None if fine is None else FoldedEnd(fmt.end, self.code_values, node, fine)
 
     @property
@@ -241,8 +246,7 @@ class FoldedLayer(nn.Module):
         """
         if self._smooth:
             with torch.no_grad():
-                sums = self._sums(max_product(x, w.flatten(0, 1), stride, padding, groups))
-                exact = self._total(self.exp2_table[sums], groups)
+                exact = self._exact(max_product(x, w.flatten(0, 1), stride, padding, groups), groups)
             # the halves of bipolar inputs, and what a ReLU gives, have nothing below 0
             nonnegative = self.layout == "bipolar" or not self.format.signed_inputs
             smooth = norm_difference(x, w, stride, padding, groups, p=self.gradient_norm, nonnegative=nonnegative)
@@ -250,6 +254,12 @@ class FoldedLayer(nn.Module):
         products = max_product(x, w.flatten(0, 1), stride, padding, groups)
         values = straight_through(products * 2.0**self.output_bits, self.exp2_table[self._sums(products)])
         return self._total(values, groups)
+
+    def _exact(self, products: Tensor, groups: int) -> Tensor:
+        """What the hardware makes of the maxima, without a gradient."""
+        if self.product_values is None:
+            return self._total(self.exp2_table[self._sums(products)], groups)
+        return table_differences(products, self.product_values, groups)
 
     @staticmethod
     def _total(values: Tensor, groups: int) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bmhw.models.operators import maximum_of_sums, native, native_build, smoothed
+from bmhw.models.operators import maximum_of_sums, native, native_build, smoothed, tables
 from bmhw.models.operators.max_product import max_product, max_product_difference
 from bmhw.models.operators.precision import VARIABLE
 
@@ -59,6 +59,8 @@ def results():
         assert smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()).abs().sum() > 0
         found += [x_scale, x_powers, w_scale, w_powers]
         found.append(smoothed._Compiled.values_gradient(x_powers, x_powers, x.detach()))
+    table = torch.randint(0, 1000, (1 << 16,), generator=generator).float()
+    found.append(tables.table_differences(torch.rand(5, 12, 7, 9, generator=generator), table, 3))
     rng = np.random.default_rng(0)
     rows = maximum_of_sums.Rows(
         np.array([0, 20, 27]), rng.integers(0, 20, 27).astype(np.int32), rng.integers(0, 256, 27).astype(np.int16)
@@ -94,7 +96,7 @@ def test_any_number_of_threads_gives_the_same_bits(compiled):
 def test_any_instruction_set_gives_the_same_bits(compiled, monkeypatch):
     expected, usual = results(), native_build.library
     baseline = BASELINES[platform.machine()]
-    for module in (native, smoothed, maximum_of_sums):
+    for module in (native, smoothed, maximum_of_sums, tables):
         monkeypatch.setattr(module, "library", lambda name: usual(name, baseline))
     assert usual("p_norm", baseline) is not usual("p_norm")
     assert_same(results(), expected)
