@@ -46,20 +46,11 @@ class Comparator(Block):
         return m
 
 
-class RippleComparator(Block):
+class RippleComparator(Comparator):
     """``greater = a > b`` of unsigned numbers, bit by bit from the lowest one: the fewest gates.
 
-    Latency: combinational.
-
-    Members
-    -------
-    a, b : In(width)
-    greater : Out(1)
+    Of four-input tables it takes one for each bit but the first two.
     """
-
-    def __init__(self, *, width: int):
-        self.width = check_range("Comparator width", width, 1)
-        super().__init__({"a": In(width), "b": In(width), "greater": Out(1)})
 
     def elaborate(self, platform):
         m = Module()

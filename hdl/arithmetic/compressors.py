@@ -14,7 +14,7 @@ from bmhw.hdl.checks import check_choice
 
 from .adders import ADDERS
 
-__all__ = ["COMPRESSIONS", "Columns", "Compressor", "MultiOperandAdder"]
+__all__ = ["COMPRESSIONS", "Columns", "Compressor", "MultiOperandAdder", "Operand", "compressed"]
 
 COMPRESSIONS = ("dadda", "wallace", "linear", "operator")
 
@@ -213,6 +213,21 @@ def _add_bits(bits: Sequence[Value]) -> tuple[Value, Value]:
     return half ^ c, (a & b) | (half & c)
 
 
+Operand = tuple[int, bool, bool]
+"""Of a number that is added: (width, signed, negative)."""
+
+
+def compressed(m: Module, platform, operands: Sequence[tuple[Operand, Value]], width: int) -> Compressor:
+    """Place a compressor of several numbers, some of them subtracted, as ``compressor``; its rows are their sum modulo
+    ``2^width``."""
+    columns = Columns(width=width)
+    for (_, signed, negative), value in operands:
+        columns.add(value, signed=signed, negative=negative)
+    compressor = place(m, platform, "compressor", Compressor(heights=columns.heights, constant=columns.constant))
+    m.d.comb += compressor.bits.eq(columns.packed())
+    return compressor
+
+
 class MultiOperandAdder(Block):
     """The sum of several numbers, some of them subtracted: a compressor and one adder.
 
@@ -230,22 +245,17 @@ class MultiOperandAdder(Block):
     sum : Out(width)
     """
 
-    def __init__(self, *, operands: tuple[tuple[int, bool, bool], ...], width: int, adder: str = "sklansky"):
+    def __init__(self, *, operands: tuple[Operand, ...], width: int, adder: str = "sklansky"):
         self.operands, self.width, self.adder = operands, width, adder
         ports = {f"a{i}": In(bits) for i, (bits, _, _) in enumerate(operands)}
         super().__init__({**ports, "sum": Out(width)})
 
     def elaborate(self, platform):
         m = Module()
-        columns = Columns(width=self.width)
-        for i, (_, signed, negative) in enumerate(self.operands):
-            operand = getattr(self, f"a{i}")
-            columns.add(operand, signed=signed, negative=negative)
-        compressor = place(m, platform, "compressor",
-                           Compressor(heights=columns.heights, constant=columns.constant))
+        operands = [(operand, getattr(self, f"a{i}")) for i, operand in enumerate(self.operands)]
+        compressor = compressed(m, platform, operands, self.width)
         adder = place(m, platform, "adder", ADDERS[self.adder](width=self.width))
         m.d.comb += [
-            compressor.bits.eq(columns.packed()),
             adder.a.eq(compressor.row0),
             adder.b.eq(compressor.row1),
             self.sum.eq(adder.sum),

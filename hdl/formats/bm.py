@@ -5,7 +5,7 @@ The one definition that hardware, integer model and benches share. ``compute`` t
 neuron's inputs; leading axes broadcast.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -242,6 +242,11 @@ class BmFormat:
     def group_inputs(self) -> int:
         """How many inputs a group has."""
         return self.inputs // self.groups
+
+    def one_group(self, **fields: Any) -> "BmFormat":
+        """A group as a neuron of its own with a linear result, the sum of the groups before it its bias."""
+        return replace(self, inputs=self.group_inputs, groups=1, residual_bits=0, result="linear",
+                       **{"bias_bits": self.y.bits} | fields)
 
     @property
     def positive_inputs(self) -> int:

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Member, Out
 
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import CompareSelect
-from bmhw.hdl.arithmetic.compressors import MultiOperandAdder
+from bmhw.hdl.arithmetic.compressors import MultiOperandAdder, Operand
 from bmhw.hdl.arithmetic.exponential import Exp2Block
 from bmhw.hdl.arithmetic.logarithm import Log2Block
 from bmhw.hdl.arithmetic.maxima import MAXIMA
@@ -361,8 +361,8 @@ class SummingPart(Block):
         super().__init__({**{f"e{b}": In(format.groups * format.exp2_unit.out_bits) for b in self.branches},
                           **{name: In(code.bits) for name, code in self.scalars.items()}, **outputs})
 
-    def operands(self) -> list[tuple[tuple[int, bool, bool], Value]]:
-        """Of each number that is added: (width, signed, negative), and its value."""
+    def operands(self) -> list[tuple[Operand, Value]]:
+        """The numbers that are added."""
         bits = self.format.exp2_unit.out_bits
         operands = [((bits, False, sign < 0), getattr(self, f"e{b}").word_select(group, bits))
                     for b, sign in zip(self.branches, self.format.branches, strict=True)

@@ -71,7 +71,7 @@ class GroupEnd(Block):
             m.d.comb += addend.eq(self.a.as_signed())
             total = self._added(m, platform, so_far, addend)
         elif fmt.layout == "wired":
-            one = self._one_group(layout="relu")
+            one = fmt.one_group(layout="relu")
             values = self._exponentials(m, platform, one, {"m1": self.m, "m2": 0})
             minus = Signal(name="minus_held", reset_less=True)
             m.d.sync += minus.eq(self.minus)
@@ -79,7 +79,7 @@ class GroupEnd(Block):
             m.d.comb += addend.eq(values["e1"] ^ minus.replicate(width))
             total = self._added(m, platform, so_far, addend, carry_in=minus)
         else:
-            one = self._one_group()
+            one = fmt.one_group()
             values = self._exponentials(m, platform, one, {name: getattr(self, name) for name in self.ports
                                                            if name.startswith("m")})
             values["bias"] = so_far
@@ -89,12 +89,6 @@ class GroupEnd(Block):
         m.d.sync += register.eq(total)
         m.d.comb += self.y.eq(register)
         return m
-
-    def _one_group(self, **fields) -> BmFormat:
-        """A group as a neuron of its own, the sum so far its bias."""
-        fmt = self.format
-        return dataclasses.replace(fmt, inputs=fmt.group_inputs, groups=1, result="linear", bias_bits=fmt.y.bits,
-                                   **fields)
 
     def _exponentials(self, m: Module, platform, one: BmFormat, values: dict[str, Value]) -> dict[str, Value]:
         """The exponentials of maxima, in registers."""

@@ -91,6 +91,7 @@ class CandidateSums(Block):
             weight = self.k if fmt.layout in ONE_SUM else (self.k1, self.k2)[number % 2]
             unit = place(m, platform, f"add_{name}", ADDERS[self.adder](width=width, carry_in=clamped))
             m.d.comb += [unit.a.eq(code), unit.b.eq(weight)]
+            # not a CodeSum: its highest bit, which is 0 without a carry at no gate more, is a table more
             candidate = unit.sum[fmt.dropped_bits:fmt.sum_bits]
             if clamped:
                 # c + k - (2^B - 1) = c + k + 1 - 2^B: not negative if there is a carry

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from amaranth.hdl import Module
 from amaranth.lib.wiring import In, Out
 
-from bmhw.hdl.arithmetic.compressors import Columns, Compressor
+from bmhw.hdl.arithmetic.compressors import compressed
 from bmhw.hdl.arithmetic.maxima import MAXIMA
 from bmhw.hdl.arithmetic.sum_lookup import SumLookup
 from bmhw.hdl.block import Block, place
@@ -34,15 +34,8 @@ class CombineRows(SummingPart):
 
     def elaborate(self, platform):
         m = Module()
-        columns = Columns(width=self.format.y.bits)
-        for (_, signed, negative), value in self.operands():
-            columns.add(value, signed=signed, negative=negative)
-        compressor = place(m, platform, "compressor", Compressor(heights=columns.heights, constant=columns.constant))
-        m.d.comb += [
-            compressor.bits.eq(columns.packed()),
-            self.row0.eq(compressor.row0),
-            self.row1.eq(compressor.row1),
-        ]
+        compressor = compressed(m, platform, self.operands(), self.format.y.bits)
+        m.d.comb += [self.row0.eq(compressor.row0), self.row1.eq(compressor.row1)]
         return m
 
 

@@ -189,8 +189,7 @@ class SerialBmNeuron(SerialNeuron):
         # every sum on the way is a possible result: all fit y
         running = Signal(fmt.y.bits, name="running_sum", reset_less=True)
         values["bias"] = running
-        self._exponentials(m, platform, dataclasses.replace(
-            fmt, inputs=fmt.group_inputs, groups=1, residual_bits=0, result="linear", bias_bits=fmt.y.bits), values)
+        self._exponentials(m, platform, fmt.one_group(), values)
         y = values["y"][:fmt.y.bits]
         with m.If(position.accept & position.first):
             m.d.sync += running.eq(self.bias.as_signed() + (self.r.as_signed() if fmt.residual_bits else 0))

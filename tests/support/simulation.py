@@ -6,6 +6,7 @@ from amaranth.lib.wiring import Flow
 from amaranth.sim import Simulator
 
 from bmhw.hdl.formats.choices import SCALARS
+from bmhw.hdl.neurons.neuron import create_neuron
 
 
 def pack(values, bits):
@@ -49,6 +50,18 @@ def random_vectors(fmt, count, rng):
         values[0], values[1] = code.minimum, top
         vectors[name] = values
     return vectors
+
+
+def check_neuron(design, vectors, told=""):
+    """A neuron with all inputs at once against its format's ``compute``, each bit of each result."""
+    fmt = design.format
+    neuron = create_neuron(design)
+    name, code = fmt.output
+    expected = fmt.compute(**vectors) & ((1 << code.bits) - 1)
+    latency = None if design.form == "parallel" else neuron.latency
+    got = np.array(simulate(neuron, latency, **packed_vectors(fmt, vectors))[name])
+    wrong = np.nonzero(got != expected)[0]
+    assert not len(wrong), f"{design}: vector {wrong[0]} {told}: {got[wrong[0]]} != {expected[wrong[0]]}"
 
 
 def packed_vectors(fmt, vectors):

@@ -6,13 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from support.simulation import packed_vectors, random_vectors, simulate
+from support.simulation import check_neuron, random_vectors
 
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LAYOUTS, RESULTS, SUMS, ZEROS
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
-from bmhw.hdl.neurons.neuron import create_neuron
 
 SEED = 20090719
 
@@ -39,14 +38,7 @@ def of_groups(fmt, vectors):
 
 
 def check(design, vectors):
-    fmt = design.format
-    neuron = create_neuron(design)
-    name, code = fmt.output
-    expected = fmt.compute(**vectors) & ((1 << code.bits) - 1)
-    latency = None if design.form == "parallel" else neuron.latency
-    got = np.array(simulate(neuron, latency, **packed_vectors(fmt, vectors))[name])
-    wrong = np.nonzero(got != expected)[0]
-    assert not len(wrong), f"{design}: vector {wrong[0]} (seed {SEED}): {got[wrong[0]]} != {expected[wrong[0]]}"
+    check_neuron(design, vectors, f"(seed {SEED})")
 
 
 class TestFormat:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support.simulation import packed_vectors, random_vectors, simulate
+from support.simulation import check_neuron, packed_vectors, random_vectors, simulate
 
 from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA
@@ -36,14 +36,7 @@ def formats(bits, inputs):
 
 
 def check(design, vectors):
-    fmt = design.format
-    neuron = create_neuron(design)
-    name, code = fmt.output
-    expected = fmt.compute(**vectors) & ((1 << code.bits) - 1)
-    latency = None if design.form == "parallel" else neuron.latency
-    got = simulate(neuron, latency, **packed_vectors(fmt, vectors))[name]
-    wrong = np.nonzero(np.array(got) != expected)[0]
-    assert not len(wrong), f"{design}: vector {wrong[0]} (seed {SEED}): {got[wrong[0]]} != {expected[wrong[0]]}"
+    check_neuron(design, vectors, f"(seed {SEED})")
 
 
 class TestNeuron:
