@@ -39,8 +39,8 @@ def parser() -> Parser:
                         help="widths of codes, of inputs and weights, 2..16 (default: 2 to 8)")
     result.add_argument("--inputs", type=number, nargs="+", default=list(FAN_INS), metavar="N",
                         help=f"fan-ins, of {', '.join(map(str, FAN_INS))} (default: all)")
-    result.add_argument("--kinds", type=number, default=len(KINDS), metavar="N",
-                        help=f"the first N of {'; '.join(kind.name for kind in KINDS)} (default: all)")
+    result.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND",
+                        help=f"of {', '.join(KINDS)} (default: all)")
     result.add_argument("--no-place", action="store_true", help="gates alone, no FPGA")
     result.add_argument("--seeds", type=number, default=3, metavar="N",
                         help=f"placements of each array, 1..{_MOST_SEEDS}: Fmax is their median (default: 3)")
@@ -80,9 +80,8 @@ def _measured(args: Any, argv: Sequence[str]) -> dict[str, Any]:
         for fan_in in args.inputs:
             if fan_in not in FAN_INS:
                 raise ValueError(f"Fan-in must be one of {', '.join(map(str, FAN_INS))}, not {fan_in!r}")
-        check_range("Number of kinds", args.kinds, 1, len(KINDS))
         check_range("Number of seeds", args.seeds, 1, _MOST_SEEDS)
-        work = list(cases(args.bits, args.inputs, KINDS[:args.kinds]))
+        work = list(cases(args.bits, args.inputs, [KINDS[name] for name in args.kinds]))
         for case in work:
             _ = case.format
     except ValueError as error:

@@ -5,7 +5,8 @@
 """
 
 from bmhw.models.files.store import list_models, load
-from bmhw.models.integer.network import IntegerLayer, IntegerNetwork, NeuronVectors
+from bmhw.models.integer.layer import IntegerLayer, NeuronVectors
+from bmhw.models.integer.network import IntegerNetwork
 
 from .errors import ModelError
 

@@ -50,16 +50,19 @@ class Kind:
     flushed: bool = False
 
 
-KINDS = (Kind("BM signed", "signed"), Kind("MAC, flushed", flushed=True), Kind("MAC"), Kind("BM wired", "wired"),
-         Kind("BM relu", "relu"), Kind("BM signed, full sums", "signed", "full"))
+KINDS = {
+    "signed": Kind("BM signed", "signed"), "flushed": Kind("MAC, flushed", flushed=True), "mac": Kind("MAC"),
+    "wired": Kind("BM wired", "wired"), "relu": Kind("BM relu", "relu"),
+    "signed-full": Kind("BM signed, full sums", "signed", "full"),
+}
+"""Word on the command line -> kind."""
 
 
 @dataclass(frozen=True)
 class Chip:
     """Where arrays are placed; ``target_mhz`` is above what is reached. ``architectures``: of a BM and a MAC element,
     what is tried: an enable costs nothing where a register has one beside a free table, but where a table and its
-    register are one cell it leaves the table empty; booth's recoding pays off in tables, not with carries in every
-    cell."""
+    register are one cell it leaves the table empty."""
 
     device: str
     target_mhz: float
@@ -75,10 +78,10 @@ def _macs(*multipliers: str) -> tuple[dict[str, str], ...]:
 CHIPS = {
     "ice40-hx8k": Chip("ice40-hx8k", 250, "ICESTORM_LC", {
         "bm": ({"adder": "operator", "selection": "behind"}, {"adder": "operator", "selection": "before"}),
-        "mac": _macs("operator")}),
+        "mac": _macs("operator", "booth")}),
     "ecp5-25k": Chip("ecp5-25k", 300, "TRELLIS_COMB", {
         "bm": ({"adder": "ripple", "selection": "enable"}, {"adder": "operator", "selection": "enable"}),
-        "mac": _macs("booth")}),
+        "mac": _macs("operator", "booth")}),
     "ecp5-85k with DSPs": Chip("ecp5-85k", 300, "TRELLIS_COMB", {"mac": _macs("operator")}, dsp=True),
 }
 """Name in the tables -> chip."""
@@ -147,7 +150,8 @@ class Case:
         return {"weight_bits": weight, "waiting_bits": self.format.y.bits if waits else 0}
 
 
-def cases(widths: Sequence[int], fan_ins: Sequence[int], kinds: Sequence[Kind] = KINDS) -> Iterator[Case]:
+def cases(widths: Sequence[int], fan_ins: Sequence[int],
+          kinds: Sequence[Kind] = tuple(KINDS.values())) -> Iterator[Case]:
     """The rows; a MAC that holds a whole sum has no groups and stands once for each fan-in, with the largest one."""
     for kind in kinds:
         for bits in widths:

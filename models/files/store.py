@@ -21,8 +21,9 @@ from bmhw.hdl.formats.codes import LogCode
 from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.limits import EXPONENT, FINE, SHIFT, THRESHOLD
-from bmhw.models.integer.network import Encoder, IntegerLayer, IntegerNetwork, Threshold
+from bmhw.models.integer.network import Encoder, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
 from .card_fields import check_fields

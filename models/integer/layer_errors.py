@@ -14,7 +14,8 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.models.networks.layers import combine_layout
 from bmhw.models.networks.network import Network
 
-from .network import IntegerLayer, IntegerNetwork, per_channel, round_shift
+from .layer import IntegerLayer, per_channel, round_shift
+from .network import IntegerNetwork
 
 __all__ = ["layer_errors"]
 

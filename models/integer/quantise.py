@@ -29,8 +29,9 @@ from bmhw.models.operators.smoothed import norm_difference
 from bmhw.models.operators.tables import LARGEST_FRACTION, product_table, table_differences
 
 from .folded_end import FoldedEncoder, FoldedEnd
+from .layer import IntegerLayer
 from .limits import BIAS, EXPONENT, FINE, SHIFT, THRESHOLD
-from .network import IntegerLayer, IntegerNetwork, Threshold
+from .network import IntegerNetwork, Threshold
 from .rounding import integers, round_half_up
 
 __all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
@@ -116,7 +117,7 @@ class FoldedLayer(nn.Module):
     code is a little less than 1: what is above is clamped, which costs less than an octave of range for all others.
 
     ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
-    full scale 2^out_fraction; ``shift``, ``exponent`` and ``fine``: see :class:`.integer.IntegerLayer`. A layer that
+    full scale 2^out_fraction; ``shift``, ``exponent`` and ``fine``: see :class:`.layer.IntegerLayer`. A layer that
     gives codes has outputs that are the codes' values, 0..1, and a layer that takes codes takes such values (with the
     sign of signed inputs); with a logarithmic end it has two biases instead, the candidates of its maxima in the unit
     of the weights. ``gradient_norm``: the p of the p-norms whose gradient it trains with; None: that of the maxima.
@@ -375,7 +376,7 @@ def out_fraction(fmt: BmFormat | MacFormat) -> int:
 
 
 class FoldedNorm(nn.Module):
-    """A threshold and a ReLU; see :class:`.integer.Threshold`.
+    """A threshold and a ReLU; see :class:`.network.Threshold`.
 
     threshold: in units of ``unit`` integers, so that this parameter is of the order of 1 as all others are.
     """

@@ -35,3 +35,18 @@ def random_network(architecture, layouts, seed=0, groups=1):
     images = np.random.default_rng(seed).integers(0, 256, (64, *architecture.image.shape)) / 256
     estimate_statistics(network, [torch.tensor(images, dtype=torch.float32)])
     return network.eval()
+
+
+def reached_by_a_step(folded, pixels, gradient_norm):
+    """Names of a folded network's parameters that a step of training moves; its values don't depend on the gradient's
+    norm."""
+    import torch
+
+    with torch.no_grad():
+        expected = folded(pixels)
+    for step in folded.steps.values():
+        step.gradient_norm = gradient_norm
+    torch.testing.assert_close(folded.train()(pixels), expected)
+    torch.nn.functional.cross_entropy(folded(pixels), torch.arange(len(pixels)) % expected.shape[1]).backward()
+    return {name for name, parameter in folded.named_parameters()
+            if parameter.grad is not None and parameter.grad.abs().sum() > 0}
