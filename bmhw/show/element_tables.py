@@ -44,7 +44,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         _one_line(_ELEMENTS), "",
         *(_ratios(result["ratios"]) if result["ratios"] else []),
         *(_placed(placed, result["seeds"]) if placed else []),
-        *_gates(rows), "",
+        *_gates(rows),
         f"Measured {result['date']} by `{result['command']}`: "
         + ", ".join(f"{name} {version}" for name, version in result["tools"].items()) + ".",
         ""])
