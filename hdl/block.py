@@ -67,8 +67,10 @@ class Block(wiring.Component):
 
     @property
     def ports(self) -> dict[str, tuple[Flow, Signal]]:
-        """Port name -> (direction, signal)."""
-        return {path[0]: (member.flow, value) for path, member, value in self.signature.flatten(self)}
+        """Port name -> (direction, signal); what lies in an interface, such as a stream, is named as Amaranth names it,
+        ``i__valid``."""
+        return {"__".join(map(str, path)): (member.flow, value)
+                for path, member, value in self.signature.flatten(self)}
 
 
 class Hierarchy:
