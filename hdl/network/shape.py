@@ -94,8 +94,9 @@ class LayerShape:
 
     @cached_property
     def pointwise(self) -> bool:
-        """Whether each output reads one pixel only: what is not on the grid of its stride needn't be stored."""
-        return self.kernel == (1, 1) and self.padding == 0
+        """Whether each output reads one pixel only, and each pixel is read. (Of a wider stride the pixels between are
+        dropped first: :class:`~bmhw.hdl.network.pixels.Grid`.)"""
+        return self.kernel == (1, 1) and self.padding == 0 and self.stride == 1
 
     @property
     def stored(self) -> tuple[int, int]:

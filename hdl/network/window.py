@@ -74,34 +74,24 @@ class Window(Block):
         channel = Signal(range(max(shape.channels, 2)), name="write_channel")
         last_channel = channel == shape.channels - 1
         column = Signal(range(max(shape.width, 2)), name="write_column")
-        takes, kept, ends_row = Signal(name="takes"), Signal(name="kept"), Signal(name="ends_row")
+        takes = Signal(name="takes")
         m.d.comb += [
             self.i.ready.eq(ready), takes.eq(self.i.valid & ready),
-            write.addr.eq(address), write.data.eq(self.i.payload), write.en.eq(takes & kept),
-            row_written.eq(takes & kept & ends_row),
+            write.addr.eq(address), write.data.eq(self.i.payload), write.en.eq(takes),
         ]
         with m.If(takes):
             m.d.sync += channel.eq(stepped(channel, shape.channels))
-            with m.If(kept):
-                m.d.sync += address.eq(stepped(address, self.words))
+            m.d.sync += address.eq(stepped(address, self.words))
             with m.If(last_channel):
                 m.d.sync += column.eq(stepped(column, shape.width))
-        if not shape.pointwise:
-            m.d.comb += [kept.eq(1), ends_row.eq(last_channel & (column == shape.width - 1))]
-            return
-        m.d.comb += [kept.eq(1), ends_row.eq(last_channel)]
-        if shape.stride > 1:
-            row = Signal(range(max(shape.height, 2)), name="write_row")
-            with m.If(takes & last_channel & (column == shape.width - 1)):
-                m.d.sync += row.eq(stepped(row, shape.height))
-            m.d.comb += kept.eq(_on_grid(column, shape.stride, shape.out_width)
-                                & _on_grid(row, shape.stride, shape.out_height))
+        row_end = last_channel if shape.pointwise else last_channel & (column == shape.width - 1)
+        m.d.comb += row_written.eq(takes & row_end)
 
     def _reader(self, m: Module, read, used: Signal, row_freed: Signal) -> None:
         shape = self.shape
         stored_rows, row_pixels = shape.stored
         pitch = row_pixels * shape.channels
-        stride, padding = (1, 0) if shape.pointwise else (shape.stride, shape.padding)
+        stride, padding = shape.stride, shape.padding
         out_columns = 1 if shape.pointwise else shape.out_width
         kernel_rows, kernel_columns = shape.kernel
         issued, open_row = Signal(name="issuing"), Signal(name="row_open")
@@ -197,15 +187,6 @@ class Window(Block):
             self.first.eq(pipe.delayed("first", group_first, self.latency)[-1]),
             self.last.eq(pipe.flags("last", ends["tap_row"], self.latency)),
         ]
-
-
-def _on_grid(position: Signal, stride: int, count: int):
-    """Whether a position is a multiple of the stride, of the first ``count`` ones."""
-    numbers = [n * stride for n in range(count)]
-    result = position == numbers[0]
-    for number in numbers[1:]:
-        result = result | (position == number)
-    return result
 
 
 def _of_rows(row: Signal, values: list[int]):
