@@ -263,8 +263,10 @@ def _shortcuts(assembly: Assembly) -> None:
         kept = _pixels_needed(assembly, [step for step in path if path.index(step) >= path.index((reader, wire))][1:])
         arrived = np.searchsorted(kept, needed, side="right") if len(kept) else needed
         waits = int((arrived - np.arange(len(needed))).max())
+        # while a layer computes a row, the one before it computes the next one
+        ahead = sum(_row_pixels(assembly, part) for (part, _), _ in paths[1 - short])
         channels = _channels(assembly, reader[0])
-        depth = (waits + SLACK) * channels
+        depth = (waits + ahead + SLACK) * channels
         fifo = assembly.add(f"{name}_shortcut_fifo", Fifo, {"i": wire}, width=wire.bits, depth=depth)
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
         assembly.fifos[fifo] = depth
@@ -301,6 +303,15 @@ def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]])
             continue
         needed = own if not len(needed) else own[needed - 1]
     return needed
+
+
+def _row_pixels(assembly: Assembly, part: str) -> int:
+    """Pixels that a layer gives between two of its steps in its input's memory; 0 of what is no layer."""
+    kind, parameters = assembly.blocks[part]
+    if kind is not FoldedLayer:
+        return 0
+    shape = parameters["folded"].shape
+    return shape.out_pixels // shape.output_rows
 
 
 def _channels(assembly: Assembly, part: str) -> int:

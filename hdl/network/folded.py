@@ -127,7 +127,7 @@ class Unloading(Block):
         # which element, group and output leaves its queue
         element, group = Signal(range(max(parallel, 2)), name="element"), Signal(range(max(shape.groups, 2)),
                                                                                 name="group")
-        base, output = (Signal(range(max(shape.folds * parallel, 2)), name=name) for name in ("fold_base", "output"))
+        base, output = (Signal(range(max(shape.folds * parallel, 2)), name=name) for name in ("fold_base", "result"))
         busy = Signal(name="busy")
         last = element == parallel - 1
         m.d.comb += output.eq(base + element)
@@ -140,7 +140,7 @@ class Unloading(Block):
         m.d.sync += busy.eq(self.load | (busy & ~last))
 
         pipe = Pipeline(m)
-        end = place(m, platform, "end", GroupEnd(format=fmt, adder="ripple"))
+        end = place(m, platform, "group_end", GroupEnd(format=fmt, adder="ripple"))
         m.submodules.sums = sums = Memory(shape=fmt.y.bits, depth=max(parallel, 2), init=[])
         write, read = sums.write_port(), sums.read_port()
         elements = pipe.delayed("element", element, 2)

@@ -4,8 +4,7 @@
 from dataclasses import dataclass
 
 from amaranth.hdl import Module
-from amaranth.lib import stream
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out, connect
 
 from bmhw.hdl.block import Block, place
 
@@ -41,7 +40,8 @@ class Network(Block):
 
     Members
     -------
-    i : In(stream of pixels, 8 bits), o : Out(stream)
+    in_data : In(8), in_valid : In(1), in_ready : Out(1): a stream of pixels
+    out_data : Out, out_valid : Out(1), out_ready : In(1): the stream of what the last part gives
     NAME : Out of each tap's payload, and NAME_moves : Out(1): it is transferred
     """
 
@@ -54,8 +54,9 @@ class Network(Block):
         members = {}
         for name, port in taps:
             members |= {f"{name}_payload": Out(len(getattr(blocks[name], port).payload)), f"{name}_moves": Out(1)}
-        super().__init__({"i": In(stream.Signature(8)),
-                          "o": Out(stream.Signature(len(blocks[parts[-1].name].o.payload))), **members})
+        super().__init__({"in_data": In(8), "in_valid": In(1), "in_ready": Out(1),
+                          "out_data": Out(len(blocks[parts[-1].name].o.payload)), "out_valid": Out(1),
+                          "out_ready": In(1), **members})
 
     def elaborate(self, platform):
         m = Module()
@@ -66,10 +67,11 @@ class Network(Block):
                 if source:
                     connect(m, getattr(blocks[source], output), getattr(block, port))
                 else:
-                    m.d.comb += [getattr(block, port).payload.eq(self.i.payload),  # unsigned: a bit more
-                                 getattr(block, port).valid.eq(self.i.valid),
-                                 self.i.ready.eq(getattr(block, port).ready)]
-        connect(m, blocks[self.parts[-1].name].o, flipped(self.o))
+                    first = getattr(block, port)
+                    m.d.comb += [first.payload.eq(self.in_data), first.valid.eq(self.in_valid),
+                                 self.in_ready.eq(first.ready)]
+        last = blocks[self.parts[-1].name].o
+        m.d.comb += [self.out_data.eq(last.payload), self.out_valid.eq(last.valid), last.ready.eq(self.out_ready)]
         for name, port in self.taps:
             tapped = getattr(blocks[name], port)
             m.d.comb += [getattr(self, f"{name}_payload").eq(tapped.payload),
