@@ -36,6 +36,9 @@ class Block(wiring.Component):
     registers: tuple[int, ...] = ()
     """Levels with registers behind them, counted from 1, each a cycle of latency; never the last one."""
 
+    memory_style = "auto"
+    """What of a device the block's memory is to be made of: ``auto``, ``block`` (RAM) or ``logic``."""
+
     _parameters: dict[str, Any]
 
     def check_registers(self, registers: tuple[int, ...]) -> tuple[int, ...]:
@@ -89,6 +92,8 @@ class Hierarchy:
         """Module name -> the first sentence of the block's docstring."""
         self.ports: dict[str, list[tuple[str, str]]] = {}
         """Module name -> (``input`` or ``output``, port name), in order."""
+        self.memory_styles: dict[str, str] = {}
+        """Module name -> :attr:`Block.memory_style`."""
         self._names: dict[tuple, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -108,6 +113,7 @@ class Hierarchy:
         clock = [("input", "clk"), ("input", "rst")] if block.clocked else []
         self.ports[name] = clock + [("input" if flow is Flow.In else "output", port)
                                     for port, (flow, _) in block.ports.items()]
+        self.memory_styles[name] = block.memory_style
         self.descriptions[name] = _plain(" ".join(_docstring(type(block)).split("\n\n")[0].split()))
         return name
 

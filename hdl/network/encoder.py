@@ -66,7 +66,7 @@ class Encoder(Block):
     def elaborate(self, platform):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=len(self.o.payload)))
-        moves, pipe = skid.i.ready, Pipeline(m, enable=skid.i.ready)
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
         channel = Signal(range(max(len(self.channels), 2)), name="channel")
         m.d.comb += self.i.ready.eq(moves)
         with m.If(self.i.valid & moves):

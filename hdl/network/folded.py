@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.block import Block, place
@@ -15,6 +14,7 @@ from bmhw.hdl.neurons.element_ends import GroupEnd, element_format
 from bmhw.hdl.neurons.elements import Element
 
 from .encoder import ChannelCode, Encoder
+from .memories import Ram, Rom
 from .pipeline import Pipeline
 from .shape import LayerShape
 from .streams import Fifo, stepped
@@ -35,6 +35,7 @@ class Folded:
     biases: of each output.
     codes: what becomes of each output's sum; none: it stays the linear number.
     rows, results: of the window's ring and of the queue of results.
+    styles: of the memories: of the window, the weights, the sums of a fold and the results.
     """
 
     shape: LayerShape
@@ -44,6 +45,7 @@ class Folded:
     codes: tuple[ChannelCode, ...] = ()
     rows: int
     results: int
+    styles: tuple[str, str, str, str] = ("auto",) * 4
 
     @property
     def weight_bits(self) -> int:
@@ -78,18 +80,19 @@ class Weights(Block):
 
     clocked = True
 
-    def __init__(self, *, width: int, words: tuple[int, ...]):
-        self.width, self.words = width, words
+    def __init__(self, *, width: int, words: tuple[int, ...], style: str = "auto"):
+        self.width, self.words, self.style = width, words, style
         super().__init__({"step": In(1), "word": Out(width)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.width, depth=max(len(self.words), 2), init=self.words)
-        port, address = memory.read_port(), Signal(range(max(len(self.words), 2)), name="address")
-        pipe = Pipeline(m)
+        memory = place(m, platform, "memory", Rom(width=self.width, words=self.words, style=self.style))
+        address = Signal(range(max(len(self.words), 2)), name="address")
+        pipe = Pipeline(m, platform)
         with m.If(self.step):
             m.d.sync += address.eq(stepped(address, len(self.words)))
-        m.d.comb += [port.addr.eq(pipe.register("address", address)), self.word.eq(pipe.register("word", port.data))]
+        m.d.comb += [memory.addr.eq(pipe.register("address", address)), memory.en.eq(1),
+                     self.word.eq(pipe.register("word", memory.data))]
         return m
 
 
@@ -139,16 +142,15 @@ class Unloading(Block):
                     m.d.sync += base.eq(Mux(base == (shape.folds - 1) * parallel, 0, base + parallel))
         m.d.sync += busy.eq(self.load | (busy & ~last))
 
-        pipe = Pipeline(m)
+        pipe = Pipeline(m, platform)
         end = place(m, platform, "group_end", GroupEnd(format=fmt, adder="ripple"))
-        m.submodules.sums = sums = Memory(shape=fmt.y.bits, depth=max(parallel, 2), init=[])
-        write, read = sums.write_port(), sums.read_port()
+        sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=parallel, style=self.folded.styles[2]))
         elements = pipe.delayed("element", element, 2)
         m.d.comb += [
-            end.m1.eq(queues[0]), end.m2.eq(queues[1]), read.addr.eq(element), end.waiting.eq(read.data),
+            end.m1.eq(queues[0]), end.m2.eq(queues[1]), sums.addr.eq(element), sums.en.eq(1), end.waiting.eq(sums.data),
             end.first.eq(pipe.register("first", group == 0)),
             end.bias.eq(pipe.table("biases", self.folded.biases, output)),
-            write.addr.eq(elements[2]), write.data.eq(end.y), write.en.eq(pipe.flags("sum", busy, 2)),
+            sums.write_addr.eq(elements[2]), sums.write_data.eq(end.y), sums.write_en.eq(pipe.flags("sum", busy, 2)),
             self.y.eq(end.y),
             self.valid.eq(pipe.flags("whole", busy & (group == shape.groups - 1) & (output < shape.outputs), 2)),
         ]
@@ -177,13 +179,15 @@ class FoldedLayer(Block):
         m = Module()
         folded = self.folded
         shape, fmt, width = folded.shape, folded.format, folded.weight_bits
-        window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows))
-        weights = place(m, platform, "weights", Weights(width=shape.parallel * width, words=folded.weights))
+        window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows,
+                                                     style=folded.styles[0]))
+        weights = place(m, platform, "weights", Weights(width=shape.parallel * width, words=folded.weights,
+                                                        style=folded.styles[1]))
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
         m.d.comb += weights.step.eq(window.issued)
         # elements, which take `first` and signs with the register between sums and maxima
-        pipe = Pipeline(m)
+        pipe = Pipeline(m, platform)
         first = pipe.register("first", window.first)
         maxima: dict[str, list[Value]] = {"m1": [], "m2": []}
         for n in range(shape.parallel):
@@ -198,7 +202,8 @@ class FoldedLayer(Block):
         m.d.comb += [unloading.load.eq(pipe.flags("loads", window.valid & window.last, element.latency)),
                      *(getattr(unloading, name).eq(Cat(values)) for name, values in maxima.items())]
         # what a fold gives has its place before the fold begins, so that nothing behind it ever waits
-        queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results))
+        queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results,
+                                                     style=folded.styles[3]))
         if folded.codes:
             encoder = place(m, platform, "encoder", Encoder(width=fmt.y.bits, channels=folded.codes, relu=True))
             m.d.comb += [encoder.i.payload.eq(unloading.y), encoder.i.valid.eq(unloading.valid)]

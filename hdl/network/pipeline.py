@@ -4,16 +4,22 @@
 from collections.abc import Callable, Sequence
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
-from amaranth.lib.memory import Memory
+
+from bmhw.hdl.block import place
+
+from .memories import Rom
 
 __all__ = ["Pipeline"]
+
+MOST_IN_LOGIC = 64
+"""Entries up to which a table is of look-up tables: four of them a bit."""
 
 
 class Pipeline:
     """Places registers in a module that are loaded where ``enable`` is 1; those of data have no reset."""
 
-    def __init__(self, m: Module, *, enable: Value | int = 1):
-        self.m, self.enable = m, Value.cast(enable)
+    def __init__(self, m: Module, platform, *, enable: Value | int = 1):
+        self.m, self.platform, self.enable = m, platform, Value.cast(enable)
 
     def register(self, name: str, value: Value, *, reset: bool = False) -> Signal:
         """The value a step later; ``reset``: 0 behind a reset."""
@@ -42,11 +48,11 @@ class Pipeline:
         if low == high:
             return Const(low)
         bits = max((low if low >= 0 else ~low).bit_length(), high.bit_length()) + (low < 0)
-        memory = Memory(shape=bits, depth=len(entries), init=[entry & ((1 << bits) - 1) for entry in entries])
-        self.m.submodules[name] = memory
-        port = memory.read_port()
-        self.m.d.comb += [port.addr.eq(index), port.en.eq(self.enable)]
-        return port.data.as_signed() if low < 0 else port.data
+        words = tuple(int(entry) & ((1 << bits) - 1) for entry in entries)
+        memory = place(self.m, self.platform, name, Rom(
+            width=bits, words=words, style="logic" if len(entries) <= MOST_IN_LOGIC else "auto"))
+        self.m.d.comb += [memory.addr.eq(index), memory.en.eq(self.enable)]
+        return memory.data.as_signed() if low < 0 else memory.data
 
     def chosen(self, name: str, options: Sequence[int], index: Value, value: Callable[[int], Value]) -> Value:
         """``value`` of the option that an index had a step before."""

@@ -3,12 +3,12 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 
+from .memories import Ram
 from .pipeline import Pipeline
 from .streams import Skid, by_index, stepped
 
@@ -41,7 +41,7 @@ class Rectifier(Block):
     def elaborate(self, platform):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=self.out_width))
-        moves, pipe = skid.i.ready, Pipeline(m, enable=skid.i.ready)
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
         channel = Signal(range(max(len(self.channels), 2)), name="channel")
         m.d.comb += self.i.ready.eq(moves)
         with m.If(self.i.valid & moves):
@@ -110,7 +110,7 @@ class Pool(Block):
     ----------
     height, width, channels: of the map; two channels or more.
     kernel: (height, width) of a window.
-    bits, out_bits: of the numbers, signed; wide enough.
+    bits, out_bits: of the numbers, signed; wide enough. style: of its memory.
 
     Members
     -------
@@ -119,8 +119,10 @@ class Pool(Block):
 
     clocked = True
 
-    def __init__(self, *, height: int, width: int, channels: int, kernel: tuple[int, int], bits: int, out_bits: int):
+    def __init__(self, *, height: int, width: int, channels: int, kernel: tuple[int, int], bits: int, out_bits: int,
+                 style: str = "auto"):
         self.height, self.width, self.kernel, self.bits, self.out_bits = height, width, kernel, bits, out_bits
+        self.style = style
         # a sum is back in its memory two cycles after it was read
         self.channels = check_range("Channels of a pool", channels, 2)
         super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(out_bits))})
@@ -128,7 +130,7 @@ class Pool(Block):
     def elaborate(self, platform):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=self.out_bits))
-        moves, pipe = skid.i.ready, Pipeline(m, enable=skid.i.ready)
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
         takes = Signal(name="takes")
         m.d.comb += [self.i.ready.eq(moves), takes.eq(self.i.valid & moves)]
         windows = self.height // self.kernel[0], self.width // self.kernel[1]
@@ -151,18 +153,17 @@ class Pool(Block):
             with m.If(counters["column"] >= n * self.kernel[1]):
                 m.d.comb += window.eq(n)
         cells = windows[1] * self.channels
-        m.submodules.sums = sums = Memory(shape=self.out_bits, depth=max(cells, 2), init=[])
-        write, read = sums.write_port(), sums.read_port()
+        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, style=self.style))
         address = Signal(range(max(cells, 2)), name="address")
-        m.d.comb += [address.eq(window * self.channels + counters["channel"]), read.addr.eq(address),
-                     read.en.eq(moves)]
+        m.d.comb += [address.eq(window * self.channels + counters["channel"]), sums.addr.eq(address),
+                     sums.en.eq(moves)]
         number = pipe.register("number", self.i.payload.as_signed())
         first = pipe.register("first", begins[0] & begins[1])
         total = Signal(self.out_bits, name="total")
         m.d.comb += [
-            total.eq(number + Mux(first, 0, read.data.as_signed())),
-            write.addr.eq(pipe.register("address", address)), write.data.eq(total),
-            write.en.eq(pipe.register("kept", takes & inside[0] & inside[1], reset=True) & moves),
+            total.eq(number + Mux(first, 0, sums.data.as_signed())),
+            sums.write_addr.eq(pipe.register("address", address)), sums.write_data.eq(total),
+            sums.write_en.eq(pipe.register("kept", takes & inside[0] & inside[1], reset=True) & moves),
             skid.i.payload.eq(pipe.register("total", total)),
             skid.i.valid.eq(pipe.flags("whole", takes & ends[0] & ends[1], 2)),
         ]

@@ -116,11 +116,12 @@ class LayerShape:
         return row if self.pointwise else max(row * self.stride - self.padding, 0)
 
     def needed_rows(self, row: int) -> int:
-        """How many rows, from the oldest one, the outputs of a row need."""
+        """How many rows, from the oldest one, must be stored before the outputs of a row begin: those that they read,
+        and those that are dropped behind them."""
         if self.pointwise:
             return 1
         end = min(row * self.stride - self.padding + self.kernel[0], self.height)
-        return max(end - self.oldest_row(row), 0)
+        return max(end - self.oldest_row(row), self.freed_rows(row))
 
     def freed_rows(self, row: int) -> int:
         """How many rows nobody needs any more behind the outputs of a row."""

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
+
+from .memories import Ram
 
 __all__ = ["Add", "Fifo", "Fork", "Skid", "stepped"]
 
@@ -77,7 +78,7 @@ class Fifo(Block):
     Parameters
     ----------
     width: of the payload.
-    depth: numbers that it holds, two or more.
+    depth: numbers that it holds, two or more. style: of its memory.
 
     Members
     -------
@@ -87,27 +88,26 @@ class Fifo(Block):
 
     clocked = True
 
-    def __init__(self, *, width: int, depth: int):
-        self.width = check_range("Width of a stream", width, 1)
+    def __init__(self, *, width: int, depth: int, style: str = "auto"):
+        self.width, self.style = check_range("Width of a stream", width, 1), style
         self.depth = check_range("Depth of a FIFO", depth, 2)
         super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width)),
                           "level": Out(range(depth + 1))})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.width, depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port()
+        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.depth, style=self.style))
         level, ready = Signal(range(self.depth + 1), name="count"), Signal(init=0, name="room")
         stored = Signal(range(self.depth + 1), name="stored")  # numbers that no read has begun for
         written, taken = (Signal(range(self.depth), name=name) for name in ("written", "taken"))
         valid = Signal(name="valid")
         enters, leaves, fetch = Signal(name="enters"), Signal(name="leaves"), Signal(name="fetch")
         m.d.comb += [
-            self.i.ready.eq(ready), self.level.eq(level), self.o.valid.eq(valid), self.o.payload.eq(read.data),
+            self.i.ready.eq(ready), self.level.eq(level), self.o.valid.eq(valid), self.o.payload.eq(memory.data),
             enters.eq(self.i.valid & ready), leaves.eq(valid & self.o.ready),
             fetch.eq((stored != 0) & (leaves | ~valid)),
-            write.addr.eq(written), write.data.eq(self.i.payload), write.en.eq(enters),
-            read.addr.eq(taken), read.en.eq(fetch),
+            memory.write_addr.eq(written), memory.write_data.eq(self.i.payload), memory.write_en.eq(enters),
+            memory.addr.eq(taken), memory.en.eq(fetch),
         ]
         after = Signal(range(self.depth + 1), name="after")
         m.d.comb += after.eq(level + enters - leaves)

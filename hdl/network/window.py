@@ -3,12 +3,12 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from bmhw.hdl.block import Block
+from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 
+from .memories import Ram
 from .pipeline import Pipeline
 from .shape import LayerShape
 from .streams import stepped
@@ -30,6 +30,7 @@ class Window(Block):
     shape: of the layer.
     width: of a code, with its sign.
     rows: of the ring, ``shape.fewest_rows`` or more; with ``shape.overlapping_rows`` storing and reading overlap.
+    style: of its memory.
 
     Members
     -------
@@ -43,8 +44,8 @@ class Window(Block):
     clocked = True
     latency = 3
 
-    def __init__(self, *, shape: LayerShape, width: int, rows: int):
-        self.shape, self.width = shape, width
+    def __init__(self, *, shape: LayerShape, width: int, rows: int, style: str = "auto"):
+        self.shape, self.width, self.style = shape, width, style
         self.rows = check_range("Rows of a window", rows, shape.fewest_rows)
         super().__init__({"i": In(stream.Signature(width)), "room": In(1), "begins": Out(1), "issued": Out(1),
                           "code": Out(width), "valid": Out(1), "first": Out(1), "last": Out(1)})
@@ -56,19 +57,19 @@ class Window(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self.width, depth=max(self.words, 2), init=[])
-        write, read = memory.write_port(), memory.read_port()
+        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.words, style=self.style))
+        m.d.comb += memory.en.eq(1)
         used = Signal(range(self.rows + 1), name="rows_used")  # whole rows that are stored
         ready = Signal(name="row_free")
         row_written, row_freed = Signal(name="row_written"), Signal(range(self.rows + 1), name="rows_freed")
         after = Signal(range(self.rows + 1), name="rows_used_after")
         m.d.comb += after.eq(used + row_written - row_freed)
         m.d.sync += [used.eq(after), ready.eq(after < self.rows)]
-        self._writer(m, write, ready, row_written)
-        self._reader(m, read, used, row_freed)
+        self._writer(m, memory, ready, row_written)
+        self._reader(m, platform, memory, used, row_freed)
         return m
 
-    def _writer(self, m: Module, write, ready: Signal, row_written: Signal) -> None:
+    def _writer(self, m: Module, memory: Block, ready: Signal, row_written: Signal) -> None:
         shape = self.shape
         address = Signal(range(max(self.words, 2)), name="write_address")
         channel = Signal(range(max(shape.channels, 2)), name="write_channel")
@@ -77,7 +78,7 @@ class Window(Block):
         takes = Signal(name="takes")
         m.d.comb += [
             self.i.ready.eq(ready), takes.eq(self.i.valid & ready),
-            write.addr.eq(address), write.data.eq(self.i.payload), write.en.eq(takes),
+            memory.write_addr.eq(address), memory.write_data.eq(self.i.payload), memory.write_en.eq(takes),
         ]
         with m.If(takes):
             m.d.sync += channel.eq(stepped(channel, shape.channels))
@@ -87,7 +88,7 @@ class Window(Block):
         row_end = last_channel if shape.pointwise else last_channel & (column == shape.width - 1)
         m.d.comb += row_written.eq(takes & row_end)
 
-    def _reader(self, m: Module, read, used: Signal, row_freed: Signal) -> None:
+    def _reader(self, m: Module, platform, memory: Block, used: Signal, row_freed: Signal) -> None:
         shape = self.shape
         stored_rows, row_pixels = shape.stored
         pitch = row_pixels * shape.channels
@@ -137,7 +138,7 @@ class Window(Block):
         ]
 
         # addresses: of the row, of the column, of the channel; where they lie outside the map they don't matter
-        bits = len(read.addr)
+        bits = len(memory.addr)
         lane, lane_base = Signal(bits, name="lane"), Signal(bits, name="lane_base")
         with m.If(issued):
             m.d.sync += lane.eq(lane + 1)
@@ -176,13 +177,13 @@ class Window(Block):
             following_y = Mux(ends["row"], -padding, y_top + stride)
             m.d.sync += [y.eq(following_y), y_top.eq(following_y)]
 
-        pipe = Pipeline(m)
+        pipe = Pipeline(m, platform)
         address = pipe.register("address", (down + across + lane)[:bits])
-        m.d.comb += read.addr.eq(address)
+        m.d.comb += memory.addr.eq(address)
         outside = (x < 0) | (x >= row_pixels) | (y < 0) | (y >= stored_rows) if padding else Signal(name="outside")
         outside = pipe.delayed("outside", outside, 2)[2]
         m.d.comb += [
-            self.code.eq(pipe.register("code", Mux(outside, 0, read.data))),
+            self.code.eq(pipe.register("code", Mux(outside, 0, memory.data))),
             self.valid.eq(pipe.flags("valid", issued, self.latency)),
             self.first.eq(pipe.delayed("first", group_first, self.latency)[-1]),
             self.last.eq(pipe.flags("last", ends["tap_row"], self.latency)),

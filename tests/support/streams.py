@@ -21,7 +21,8 @@ def collected(block, numbers, count, *, seed=None, cycles=None):
                 await ctx.tick()
             ctx.set(block.i.valid, 1)
             ctx.set(block.i.payload, int(number))
-            await ctx.tick().until(block.i.ready)
+            while not (await ctx.tick().sample(block.i.ready))[2]:
+                pass
             ctx.set(block.i.valid, 0)
 
     async def take(ctx):

@@ -11,8 +11,6 @@ from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.models.integer.layer import round_shift
 
 
-
-
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("reach", [0, 2])
 @pytest.mark.parametrize("out_fraction", [6, 12, 14])
