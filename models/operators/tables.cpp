@@ -17,7 +17,7 @@ extern "C" void table_differences(int64_t batch, int64_t half, int64_t groups, i
         const auto found = [&](const float *from) {
             uint32_t bits;
             std::memcpy(&bits, from, sizeof bits);
-            return table[bits >> shift];
+            return table[(bits & 0x7fffffff) >> shift];  // 0 may have a sign
         };
         for (int64_t j = 0; j < positions; ++j) value[j] = found(first + j) - found(second + j);
         for (int64_t g = 1; g < groups; ++g)

@@ -57,6 +57,7 @@ def table_differences(products: Tensor, table: Tensor, groups: int = 1) -> Tenso
 
 
 def plain_table_differences(products: Tensor, table: Tensor, groups: int) -> Tensor:
+    # -0 has the index -2^16: the table's first entry too
     found = table[products.float().contiguous().view(torch.int32) >> SHIFT]
     first, second = found.unflatten(1, (2, -1, groups)).unbind(1)
     return sum((first - second).unbind(2))
