@@ -426,6 +426,7 @@ class FoldedNetwork(nn.Module):
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
+        encoded: dict[str, Tensor] = {}
         exponents: dict[str, Tensor] = {}
         for node in self.architecture.nodes:
             inputs = [values[name] for name in node.inputs]
@@ -438,7 +439,9 @@ class FoldedNetwork(nn.Module):
                     if node.is_layer:
                         source = node.inputs[0]
                         if step.takes_codes and source in self.encoders:
-                            inputs = [self.encoders[source](*inputs, quantised=self.quantised)]
+                            if source not in encoded:  # one may have several readers
+                                encoded[source] = self.encoders[source](*inputs, quantised=self.quantised)
+                            inputs = [encoded[source]]
                         value = step(*inputs, quantised=self.quantised, moved=self._moved(node))
                     else:
                         value = step(*inputs, quantised=self.quantised)
