@@ -112,16 +112,16 @@ class GraphStep(Step):
     starts all kernels.
 
     The first :data:`EAGER_STEPS` steps, and as many after each :meth:`changed`, are steps like all others but run
-    kernel by kernel on a stream of their own, before the next one is captured. A batch of another size than the first
-    one's (the last of an epoch) is run kernel by kernel too. Where the capture fails, all go on so, and ``tell`` gets
-    one line about it.
+    kernel by kernel on a stream of their own, before the next one is captured. A batch of another size than ``batch``
+    (the last of an epoch) is run kernel by kernel too. Where the capture fails, all go on so, and ``tell`` gets one
+    line about it.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, wiring: Wiring, *, clip: float, tell: Callable[[str], object]
+        self, model: nn.Module, loss: Loss, wiring: Wiring, *, clip: float, batch: int, tell: Callable[[str], object]
     ):
         super().__init__(model, loss, wiring, clip=clip)
-        self.tell, self.failed = tell, False
+        self.batch, self.tell, self.failed = batch, tell, False
         self._images: Tensor | None = None
         self._labels: Tensor | None = None
         self._replay: Callable[[], None] | None = None
@@ -130,14 +130,16 @@ class GraphStep(Step):
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def changed(self) -> None:
-        # the graph's memory is free before the next one takes its own
+        if self._replay is not None and self._stream is not None:
+            torch.cuda.synchronize(self.device)  # it may still run
+        # its memory is free before the next one takes its own
         self._replay, self._output, self._eager = None, None, 0
 
     def __call__(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        if self._images is None:
-            self._images, self._labels = images.clone(), labels.clone()
-        if self.failed or images.shape != self._images.shape:
+        if self.failed or len(images) != self.batch:
             return super().__call__(images, labels, rate)
+        if self._images is None:
+            self._images, self._labels = torch.empty_like(images), torch.empty_like(labels)
         self._set_rate(rate)
         self._images.copy_(images)
         self._labels.copy_(labels)
@@ -178,11 +180,12 @@ class GraphStep(Step):
 
 
 def step_for(
-    model: nn.Module, loss: Loss, wiring: Wiring, *, clip: float, tell: Callable[[str], object]
+    model: nn.Module, loss: Loss, wiring: Wiring, *, clip: float, batch: int, tell: Callable[[str], object]
 ) -> Step:
-    """The fastest way on the model's device: one graph on a GPU of CUDA. ``tell`` gets a line where that fails."""
+    """The fastest way on the model's device: one graph on a GPU of CUDA, of ``batch`` images. ``tell`` gets a line
+    where that fails."""
     if next(model.parameters()).device.type == "cuda":
-        return GraphStep(model, loss, wiring, clip=clip, tell=tell)
+        return GraphStep(model, loss, wiring, clip=clip, batch=batch, tell=tell)
     return Step(model, loss, wiring, clip=clip)
 
 

@@ -267,7 +267,7 @@ class Trainer:
             loss = Loss(teacher=self.models["classical"], layers=layers, **soft)
         # a classical network that is trained here has the wiring already that its successors take over
         wiring = Wiring(model, self.layouts, settings.quantisation.groups)
-        return step_for(model, loss, wiring, clip=settings.clip, tell=tell)
+        return step_for(model, loss, wiring, clip=settings.clip, batch=settings.batch, tell=tell)
 
     def _new_losses(self, values: list[float] | None = None) -> Losses:
         hint = f"take a smaller rate than {self.settings.rates}"

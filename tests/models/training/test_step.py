@@ -15,7 +15,7 @@ from bmhw.models.integer.quantise import FoldedLayer, Quantisation
 from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.networks.network import Network
 from bmhw.models.networks.wiring import Wiring
-from bmhw.models.operators import max_product, smoothed
+from bmhw.models.operators import encoding, max_product, smoothed, tables
 from bmhw.models.training import methods
 from bmhw.models.training import step as steps
 from bmhw.models.training import trainer as trainers
@@ -57,7 +57,7 @@ class Recorded(GraphStep):
         return replay
 
 
-def eager(model, loss, wiring, *, clip, tell):
+def eager(model, loss, wiring, *, clip, batch, tell):
     return Step(model, loss, wiring, clip=clip)
 
 
@@ -122,6 +122,16 @@ def test_rates_as_tensors_are_rates(monkeypatch):
     as_on_a_gpu(monkeypatch)
     # the rate and its quotients are rounded to float32
     torch.testing.assert_close(weights(), numbers, rtol=1e-6, atol=1e-6)
+
+
+def test_a_run_may_go_on_with_the_last_batch_of_an_epoch(tiny_architecture):
+    """Whose size isn't that of the graph."""
+    Recorded.captures = Recorded.replays = 0
+    network = Network(tiny_architecture, tiny_architecture.layouts("mac"))
+    one = Recorded(network, Loss(), Wiring(network, {}), clip=1.0, batch=4, tell=print)
+    one(*batch(tiny_architecture, 2), 0.01)
+    after_steps(one, *batch(tiny_architecture), count=EAGER_STEPS + 2)
+    assert (Recorded.captures, Recorded.replays) == (1, 2)
 
 
 def test_where_no_graph_can_be_captured_training_goes_on(digits, tmp_path, monkeypatch):
@@ -193,6 +203,8 @@ def no_looks(monkeypatch, tensors):
     """As on a GPU: nothing that is compiled for a CPU, and no way to NumPy."""
     plain = max_product.IMPLEMENTATIONS["plain"]
     monkeypatch.setattr(smoothed, "_steps", lambda x, w: smoothed._Plain)
+    monkeypatch.setattr(encoding, "_compiles", lambda y, found: False)
+    monkeypatch.setattr(tables, "library", lambda name: "not on a GPU")
     monkeypatch.setattr(max_product, "IMPLEMENTATIONS", dict.fromkeys(max_product.IMPLEMENTATIONS, plain))
 
     def refuse(*_):
