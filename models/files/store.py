@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer networks as files: ``NAME.safetensors`` (codes and constants) and its card ``NAME.json``.
+"""Integer networks as files: ``NAME.safetensors`` (codes and constants, packed) and its card ``NAME.json``.
 
 The card holds the architecture, each layer's format, the checksum of the weights, and how they were trained
-and how well they do. Needs no PyTorch.
+and how well they do. It may lie without weights, for what it says. Needs no PyTorch.
 """
 
 import dataclasses
@@ -27,9 +27,12 @@ from bmhw.models.integer.network import Encoder, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
 from .card_fields import check_fields
+from .packing import packed, unpacked
 from .writing import sha256, staged
 
-__all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "read_formats", "save"]
+__all__ = [
+    "WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "read_formats", "repack", "save",
+]  # fmt: skip
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """The folder of the networks that come with the package."""
@@ -70,7 +73,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
-    """The tensors of a safetensors file whose SHA-256 must be ``checksum``."""
+    """The tensors of a safetensors file, unpacked, whose SHA-256 must be ``checksum``."""
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load as parse
@@ -89,7 +92,12 @@ def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
             f"Weights file {path.name} has SHA-256 {sha256(data)[:16]}..., its card says "
             f"{str(checksum)[:16]}...: it was altered or belongs to another card"
         )
-    return tensors
+    return unpacked(path.name, tensors, _metadata(data))
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a whole safetensors file says beside its tensors: in the header, whose length its first 8 bytes are."""
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
 def read_formats(name: str | Path) -> tuple[Path, Architecture, dict[str, BmFormat | MacFormat]]:
@@ -285,14 +293,14 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
             ("exponent", layer.exponent),
             *((("fine", layer.fine),) if layer.fine is not None else ()),
         ):
-            tensors[f"{name}.{part}"] = _narrowest(values)
+            tensors[f"{name}.{part}"] = values
     for name, threshold in network.thresholds.items():
-        tensors[f"{name}.threshold"] = _narrowest(threshold.threshold)
+        tensors[f"{name}.threshold"] = threshold.threshold
         tensors[f"{name}.negative"] = threshold.negative.astype(np.uint8)
     for name, encoder in network.encoders.items():
-        tensors[f"{name}.code_shift"] = _narrowest(encoder.shift)
-        tensors[f"{name}.code_fine"] = _narrowest(encoder.fine)
-    data = serialise(tensors)
+        tensors[f"{name}.code_shift"] = encoder.shift
+        tensors[f"{name}.code_fine"] = encoder.fine
+    data = serialise(*packed(tensors))
     layers = {
         name: {
             "neuron": "bm" if isinstance(layer.format, BmFormat) else "mac",
@@ -321,10 +329,8 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
     return folder / card_file
 
 
-def _narrowest(values: NDArray) -> NDArray:
-    """The same integers in the smallest type that holds them."""
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    for dtype in (np.uint8, np.int8, np.int16, np.int32):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return np.ascontiguousarray(values, dtype=dtype)
-    return np.ascontiguousarray(values, dtype=np.int64)
+def repack(path: Path) -> Path:
+    """Write a network's files anew where they are: the same integers in as few bytes as :func:`save` takes for them,
+    and its card with their checksum; returns the card's path. ModelError as of :func:`load`."""
+    network = load(path)
+    return save(network, path.parent, network.card)
