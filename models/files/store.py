@@ -7,6 +7,7 @@ and how well they do. It may lie without weights, for what it says. Needs no PyT
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from .packing import packed, unpacked
 from .writing import sha256, staged
 
 __all__ = [
-    "WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "read_formats", "repack", "save",
+    "WEIGHTS", "card_path", "list_models", "list_widths", "load", "read_card", "read_checked", "read_formats", "repack",
+    "save",
 ]  # fmt: skip
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -46,17 +48,31 @@ def list_models(folder: Path = WEIGHTS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
+def list_widths(name: str | Path) -> list[int]:
+    """The widths B of the networks NAME-Bbit beside a network ``name``, a name of the package or a path, sorted;
+    whether that one is there or not."""
+    path = Path(name) if _is_path(name) else WEIGHTS / f"{name}.json"
+    found = (re.fullmatch(re.escape(path.stem) + "-([0-9]+)bit", other) for other in list_models(path.parent))
+    return sorted(int(match[1]) for match in found if match)
+
+
 def card_path(name: str | Path) -> Path:
-    """The card of a model of the package, or of a .json or .safetensors path; ModelError if absent."""
-    text = str(name)
-    if text.endswith((".json", ".safetensors")):
-        path = Path(text).with_suffix(".json")
-        if not path.is_file():
-            raise ModelError(f"Model card {path} doesn't exist")
+    """The card of a model of the package, or of a .json or .safetensors path; ModelError if absent, with the widths
+    that a network of other names has."""
+    path = Path(name).with_suffix(".json") if _is_path(name) else WEIGHTS / f"{name}.json"
+    if path.is_file() if _is_path(name) else str(name) in list_models(WEIGHTS):
         return path
-    if text not in list_models():
-        raise ModelUsageError(not_one_of("Model, if not a path ending in .json,", list_models(), text))
-    return WEIGHTS / f"{text}.json"
+    widths = list_widths(name)
+    if widths:
+        raise ModelUsageError(f"Network {name} must be asked for in a width of its codes, --bits "
+                              f"{' or '.join(map(str, widths))}; it is there as {path.stem}-{widths[0]}bit")
+    if _is_path(name):
+        raise ModelError(f"Model card {path} doesn't exist")
+    raise ModelUsageError(not_one_of("Model, if not a path ending in .json,", list_models(WEIGHTS), str(name)))
+
+
+def _is_path(name: str | Path) -> bool:
+    return str(name).endswith((".json", ".safetensors"))
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -81,6 +97,8 @@ def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
         raise ModelError("Weights files need safetensors: pip install 'bmhw[models]'") from None
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"Weights file {path.name} isn't in {path.parent}, only its card is") from None
     except OSError as error:
         raise ModelError(f"Weights file {path.name} can't be read: {error.strerror}") from None
     try:
