@@ -42,7 +42,8 @@ def parser() -> Parser:
         "--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files (IDX, binary or npz)"
     )
     result.add_argument(
-        "--bits", type=number, metavar="B", help="width of the log codes, but for a first and last layer of their own (default: as trained)"
+        "--bits", type=number, metavar="B", help="width of the log codes, but for those of the first and last layer "
+        "where these have others (default: as trained)"
     )
     result.add_argument(
         "--rounded", action="store_true", help="round to --bits even if a network was trained at that width"

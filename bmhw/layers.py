@@ -56,8 +56,8 @@ def parser() -> Parser:
                         help="try every architecture in each layer: several times as long (default: those that the "
                              "shipped measurements choose)")
     result.add_argument("--bits", type=number, metavar="B",
-                        help="width of both neurons, 2..16 (default: 8); with a trained network, of the MAC neurons and "
-                             "of the log codes: NAME or NAME-Bbit, whichever was trained in them")
+                        help="width of both neurons, 2..16 (default: 8); with a trained network, of the MAC neurons "
+                             "and of the log codes: NAME or NAME-Bbit, whichever was trained in them")
     for neuron in ("mac", "bm"):
         result.add_argument(f"--{neuron}-bits", type=number, metavar="B",
                             help=f"width of the {neuron.upper()} neurons (default: --bits)")

@@ -24,8 +24,8 @@ def inner_bits(card: Mapping[str, Any]) -> list[int]:
 
 
 def at_width(name: str | Path, bits: int | None, rounded: bool = False) -> tuple[str, bool]:
-    """What :func:`~bmhw.models.files.store.load` is to load for codes of ``bits`` bits (None: as trained) of the network
-    ``name``, a name or path as there; and whether its codes are of another width, to be rounded.
+    """What ``store.load`` is to load for codes of ``bits`` bits (None: as trained) of the network ``name``, a name or
+    path as there; and whether its codes are of another width, to be rounded.
 
     A network that was trained in codes of that width is taken as it is, with whatever its first and last layers have:
     ``name`` itself or else NAME-Bbit; unless ``rounded`` asks for others. What is rounded is ``name``, or the widest

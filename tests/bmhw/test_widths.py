@@ -84,8 +84,8 @@ def test_names_of_the_package(monkeypatch, folder):
     assert at_width("grouped", 5) == ("grouped-5bit", False) and at_width("grouped", 3) == ("grouped-8bit", True)
     assert card_path("grouped-5bit") == folder / "grouped-5bit.json"
     for ask in (card_path, load, read_formats, lambda name: at_width(name, None)):
-        with pytest.raises(ModelUsageError, match="^Network grouped must be asked for in a width of its codes, --bits 4 "
-                                                  "or 5 or 8; it is there as grouped-4bit$"):
+        with pytest.raises(ModelUsageError, match=r"^Network grouped must be asked for in a width of its codes, "
+                                                  r"--bits 4 or 5 or 8; it is there as grouped-4bit$"):
             ask("grouped")
     with pytest.raises(ModelUsageError, match="not 'groped'"):
         at_width("groped", 5)
@@ -141,8 +141,8 @@ def test_evaluate_without_floating_point_files(folder, capsys, tmp_path):
         shutil.copy(folder / f"whole-5bit{suffix}", tmp_path)
     found = measured(capsys, "--model", str(tmp_path / "whole.json"), "--bits", "5")
     assert (found["float_measured"], found["classical_accuracy"], found["bm_float_accuracy"]) == (False, 12.5, 11.5)
-    with pytest.raises(ModelError, match=r"^--trace needs the floating-point networks, but whole-5bit-float.safetensors "
-                                         r"isn't in \S+: not every network") as caught:
+    with pytest.raises(ModelError, match=r"^--trace needs the floating-point networks, but "
+                                         r"whole-5bit-float.safetensors isn't in \S+: not every network") as caught:
         evaluate.main(["--model", str(tmp_path / "whole.json"), "--bits", "5", "--trace"])
     assert caught.value.exit_status == 1 and "\n" not in str(caught.value)
 
@@ -151,7 +151,7 @@ def test_evaluate_rounds_no_multiplier(folder, capsys):
     path = str(folder / "mac.json")
     inputs = json.loads((folder / "mac.json").read_text())["layers"]["inner"]["bits"]
     assert inputs == 8 and measured(capsys, "--model", path, "--bits", "8")["log_bits"] == []
-    with pytest.raises(ModelUsageError, match="^Network mac must have log codes to be rounded to 5 bits; it is multiply-"):
+    with pytest.raises(ModelUsageError, match=r"^Network mac must have log codes to be rounded to 5 bits; it is "):
         evaluate.main(["--model", path, "--bits", "5"])
 
 
