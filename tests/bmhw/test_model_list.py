@@ -6,24 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import save as serialise
+from support.files import rewrite_unpacked
 
 from bmhw import model_list
 from bmhw.errors import UsageError
 from bmhw.models import ModelError, load
-from bmhw.models.files.store import WEIGHTS, read_checked
-from bmhw.models.files.writing import sha256
+from bmhw.models.files.store import WEIGHTS
 
 
 @pytest.fixture
 def older(tmp_path):
     """``digits`` as it was before weights were packed, and beside it a card alone."""
-    card = json.loads((WEIGHTS / "digits.json").read_text())
-    tensors = read_checked(WEIGHTS / "digits.safetensors", card["weights"]["sha256"])
-    data = serialise({name: np.ascontiguousarray(values) for name, values in tensors.items()})
-    (tmp_path / "digits.safetensors").write_bytes(data)
-    card["weights"] |= {"sha256": sha256(data), "bytes": len(data)}
-    (tmp_path / "digits.json").write_text(json.dumps(card))
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(WEIGHTS / f"digits{suffix}", tmp_path)
+    rewrite_unpacked(tmp_path / "digits.json")
     shutil.copy(WEIGHTS / "mnist-lenet.json", tmp_path)
     return tmp_path
 

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 from safetensors.numpy import save as serialise
+from support.files import rewrite_unpacked
 
 from bmhw.errors import BmhwError
 from bmhw.models import ModelError, list_models, load
 from bmhw.models.files.float_weights import float_files, load_float
-from bmhw.models.files.store import WEIGHTS, read_checked, repack, save
-from bmhw.models.files.writing import sha256
+from bmhw.models.files.store import WEIGHTS, repack, save
 from bmhw.models.training.comparison import collect
 
 
@@ -32,21 +32,14 @@ def edit_card(folder, change):
     path.write_text(json.dumps(card))
 
 
-def rewrite(folder, write):
-    """Write weights anew from what is read of them, and let the card's checksum follow."""
-    path = folder / "digits.safetensors"
-    tensors = read_checked(path, sha256(path.read_bytes()))
-    path.write_bytes(write({name: np.array(values) for name, values in tensors.items()}))
-    edit_card(folder, lambda card: card["weights"].update(sha256=sha256(path.read_bytes())))
-
-
-def edit_tensors(folder, change):
-    """Change tensors, so that only the checks of the values are left."""
-    rewrite(folder, lambda tensors: (change(tensors), serialise(tensors))[1])
-
-
 def test_digits_are_shipped():
     assert "digits" in list_models()
+
+
+def test_what_ships_is_small():
+    """In every clone and wheel: each network's codes, and all of them with their cards and floating-point weights."""
+    sizes = {path.name: path.stat().st_size for path in WEIGHTS.iterdir()}
+    assert {name for name, size in sizes.items() if size > 1_000_000} == set() and sum(sizes.values()) <= 8_000_000
 
 
 def test_a_round_trip_keeps_every_integer(tmp_path):
@@ -76,7 +69,7 @@ def integers(network):
 def test_a_file_of_unpacked_tensors_loads_the_same(copy):
     """As they were before there was a packing."""
     before, size = integers(load(copy / "digits.json")), (copy / "digits.safetensors").stat().st_size
-    rewrite(copy, serialise)
+    rewrite_unpacked(copy / "digits.json")
     assert b"packed" not in (copy / "digits.safetensors").read_bytes()
     after = integers(load(copy / "digits.json"))
     assert before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)
@@ -163,7 +156,7 @@ def test_missing_files(copy):
     ],
 )
 def test_wrong_tensors(copy, change, message):
-    edit_tensors(copy, change)
+    rewrite_unpacked(copy / "digits.json", change)
     with pytest.raises(ModelError, match=message):
         load(copy / "digits.json")
 
