@@ -6,6 +6,7 @@ import json
 
 import pytest
 from support.calls import call
+from support.cards import BM_CARDS
 
 from bmhw import layers, report, synth, tradeoff
 from bmhw.errors import RunError
@@ -21,7 +22,6 @@ from bmhw.models.files.store import WEIGHTS, read_card
 from bmhw.show import plots
 from bmhw.show.tradeoff import cells, label
 
-NETWORKS = sorted(path for path in WEIGHTS.glob("*.json"))
 # What of a neuron's format its gates depend on, beside the number of inputs and the boundary.
 SHAPE = ("bits", "layout", "signed_inputs", "log_bits", "log_fraction", "weight_bits", "sums", "maximum_bits",
          "combine")
@@ -55,9 +55,9 @@ def test_off_the_frontier_is_what_another_network_beats():
     assert best == {"best", "same", "smaller", "shorter"}
 
 
-@pytest.mark.parametrize("path", NETWORKS, ids=[path.stem for path in NETWORKS])
+@pytest.mark.parametrize("path", BM_CARDS, ids=lambda path: path.stem)
 def test_the_neuron_has_the_formats_of_the_networks_own_layers(path):
-    """In every layer of a shipped network whose inputs are not negative."""
+    """In every layer of a trained network whose inputs are not negative."""
     card = read_card(path)
     neurons = neurons_of(card["training"], "balanced", "scale")
     compared = 0
