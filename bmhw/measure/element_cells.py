@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from bmhw.flow.cache import Cache, digest
 from bmhw.flow.engine import Engine
@@ -22,7 +22,7 @@ from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.element_ends import GroupEnd, ResultEnd, element_format
 from bmhw.hdl.verilog.element_array import SHARED, ElementCell
 
-__all__ = ["CHIPS", "Chip", "SharedElement", "count_block"]
+__all__ = ["CHIPS", "Chip", "Counted", "SharedElement", "count_block"]
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,22 @@ class SharedElement:
         return {"weight_bits": weight, "waiting_bits": waiting}
 
 
-def count_block(verilog: str, chip: Chip, engine: Engine, cache: Cache, *, block_ram: bool) -> dict[str, Any]:
-    """Cells of a block whose module is called ``top``, as :func:`~bmhw.flow.fpga.count_cells` counts them, of its
-    netlist: it is not placed. ``block_ram``: whether a table may become a memory."""
+class Counted(NamedTuple):
+    """``cells`` as :func:`~bmhw.flow.fpga.count_cells` gives them; ``yosys``: the version that mapped them."""
+
+    cells: dict[str, int]
+    yosys: str
+
+
+def count_block(verilog: str, chip: Chip, engine: Engine, cache: Cache, *, block_ram: bool) -> Counted:
+    """Cells of a block whose module is called ``top``, of its netlist: it is not placed. ``block_ram``: whether a table
+    may become a memory."""
     device = DEVICES[chip.device]
     script = synthesis_script(device, "top", "top", dsp=chip.dsp, block_ram=block_ram)
-    key = digest("element end", 1, verilog, script, engine.version)
+    key = digest("block cells", 1, verilog, script, engine.version)
     stored = cache.get(key)
     if stored is None:
-        files = engine.run(script, {"design.v": verilog}, ("cells.json",))
-        stored = count_cells(device, json.loads(files["cells.json"]), "top")
+        statistics = json.loads(engine.run(script, {"design.v": verilog}, ("cells.json",))["cells.json"])
+        stored = {"cells": count_cells(device, statistics, "top"), "yosys": statistics["creator"]}
         cache.set(key, stored)
-    return stored
+    return Counted(**stored)

@@ -15,11 +15,11 @@ from bmhw.flow.synthesis import in_parallel, map_design
 from bmhw.hdl.block import Block
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.hdl.verilog.element_array import ELEMENTS, ElementArray
 
 from .element_cells import CHIPS, Chip, SharedElement, count_block
 from .fpga import Fpga
+from .generation import block_verilog
 
 __all__ = [
     "FAN_INS", "KINDS", "PLACED", "TARGETS", "Case", "Elements", "Kind", "cases", "measure", "ratios",
@@ -141,7 +141,7 @@ class Elements:
         return {**figures, "architecture": architecture, "with_share": {**total, **kept}}
 
     def _mapped(self, block: Block, objective: str, library: Library | None = None) -> dict[str, Any]:
-        found = map_design(block_to_verilog(block, "top", sliced=True), "top", by_parts=False, objective=objective,
+        found = map_design(block_verilog(block, self.cache), "top", by_parts=False, objective=objective,
                            engine=self.engine, cache=self.cache, library=library)
         self.yosys = found.yosys
         if library is None:
@@ -168,8 +168,7 @@ class Elements:
         cells = best["placed"][chip.cell]["used"] / ELEMENTS
         # weights stand for the outputs of their memories: in a logic cell each, where a cell has one register
         weights = element.memory["weight_bits"] if chip.cell == "ICESTORM_LC" else 0
-        ends = {name: count_block(block_to_verilog(block, "top", sliced=True), chip, self.engine, self.cache,
-                                  block_ram=True)
+        ends = {name: count_block(block_verilog(block, self.cache), chip, self.engine, self.cache, block_ram=True).cells
                 for name, block in element.ends("operator", "operator").items()}
         share = element.share({name: end["luts"] for name, end in ends.items()})
         result = {"architecture": chosen.architecture, "cells": cells, "weight_cells": weights,
