@@ -7,6 +7,7 @@ n-th. Sums that wait between groups and weights lie in memories, which are state
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,17 @@ class SharedElement:
         return dataclasses.replace(design, registers=design.parts[:1])
 
     def cell(self, architecture: Mapping[str, str]) -> ElementCell:
-        return ElementCell(design=self.design(architecture))
+        """The element and its copy registers: equal for elements that differ in what only their ends know."""
+        return ElementCell(design=dataclasses.replace(self.design(architecture), format=self._narrowed))
+
+    @property
+    def _narrowed(self) -> MacFormat | BmFormat:
+        """The element's format with as few inputs as have the same hardware."""
+        fmt = element_format(self.format, self.flush)
+        if isinstance(fmt, BmFormat):
+            return dataclasses.replace(fmt, inputs=2, groups=1)
+        fewer = (dataclasses.replace(fmt, inputs=inputs, flush=None) for inputs in itertools.count(1))
+        return next(one for one in fewer if one.y.bits == fmt.y.bits)
 
     @property
     def served(self) -> dict[str, int]:

@@ -32,8 +32,9 @@ __all__ = [
 COUNTED = ("ice40-hx8k", "ecp5-25k")
 """The chips whose lookup tables are counted; neither DSP blocks nor block RAM are used."""
 
-FLUSHES = (8, 16, 32)
-"""After how many products a MAC's accumulator may be added to its neuron's sum: what else is tried is dearer."""
+FLUSHES = (16, 32)
+"""After how many products a MAC's accumulator may be added to its neuron's sum. Each halving saves a bit of the
+accumulator and of its copy, two to four tables, and doubles the share of the sum, which is one to two at 16."""
 MOST_PLAIN = 64
 """Fan-in up to which an accumulator of all products is tried as well: a longer sum is cheaper flushed, as each doubling
 costs a bit of the accumulator and of its copy, and the shared sum less than one table an element."""

@@ -13,6 +13,10 @@ from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
+from bmhw.hdl.verilog.convert import block_to_verilog
+from bmhw.hdl.verilog.element_array import ElementCell
+from bmhw.measure import network_elements
+from bmhw.measure.element_cells import CHIPS, Counted, SharedElement
 from bmhw.measure.elements import KINDS, Case
 from bmhw.measure.network_elements import COUNTED, ElementLuts, elements_of, network_figures, network_layers
 from bmhw.measure.tradeoff import card_folders, measure, measure_layers, named, networks, repeated
@@ -93,7 +97,7 @@ def test_a_layers_element_stands_between_codes():
     assert list(element.ends("operator", "booth")) == ["result_end"]
 
 
-@pytest.mark.parametrize(("inputs", "flushes"), [(576, [8, 16, 32]), (16, [8, None]), (8, [None])])
+@pytest.mark.parametrize(("inputs", "flushes"), [(576, [16, 32]), (64, [16, 32, None]), (16, [None])])
 def test_accumulators_are_flushed_or_not(inputs, flushes):
     given = MacFormat(inputs=inputs, bits=3, weight_bits=2, signed_inputs=True)
     for requantize in ("scale", "shift"):
@@ -131,10 +135,28 @@ def test_the_best_element_is_the_one_with_the_fewest_tables_with_its_share(uncou
         assert len({one["luts"] for one in alone}) == len(candidates)
 
 
+@pytest.mark.parametrize(("fmt", "luts_of"), [
+    # of 64 inputs: the cell, a share of the end of 16, 32 or 64 inputs, and of a result's
+    (MacFormat(inputs=64, bits=4), [100 + 2 + 1, 100 + 1 + 1, 100 + 0.5 + 1]),
+    (BmFormat(inputs=64, bits=4, layout="signed", groups=4), [100 + 2 + 1]),
+    (BmFormat(inputs=64, bits=4, layout="wired", groups=4), [100 + 4 + 1]),  # shows a maximum twice a group
+    (BmFormat(inputs=64, bits=4, combine="logarithmic"), [100 + 1]),
+])
+def test_an_element_has_its_share_of_the_ends(fmt, luts_of, monkeypatch):
+    tables = {"ElementCell": 100, "GroupEnd": 32, "ResultEnd": 64}
+    monkeypatch.setattr(network_elements, "block_verilog", lambda block, cache: type(block).__name__)
+    monkeypatch.setattr(network_elements, "count_block", lambda text, *_, **__: Counted(
+        {"luts": tables[text], "flip_flops": 1}, ""))
+    candidates, counted = elements_of(fmt, "scale"), luts()
+    counted.measure(candidates, 1)
+    for chip in COUNTED:
+        alone = [counted.best([element], chip) for element in candidates]
+        assert [one["luts"] for one in alone] == luts_of
+        assert [one["of_ends"] for one in alone] == [number - 100 for number in luts_of]
+
+
 def test_equal_netlists_are_counted_once(monkeypatch):
     count_without_yosys(monkeypatch)
-    from bmhw.measure import network_elements
-
     calls, counted = [], network_elements.count_block
     monkeypatch.setattr(network_elements, "block_verilog", lambda block, cache: type(block).__name__)
     monkeypatch.setattr(network_elements, "count_block",
@@ -145,6 +167,19 @@ def test_equal_netlists_are_counted_once(monkeypatch):
     assert sorted(calls) == sorted((text, chip) for text in ("ElementCell", "GroupEnd", "ResultEnd")
                                    for chip in COUNTED)
     assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("given", [
+    SharedElement(MacFormat(inputs=64, bits=3, weight_bits=2, signed_inputs=True, boundary="layer"), 16),
+    SharedElement(MacFormat(inputs=12, bits=4, boundary="layer")),
+    *(SharedElement(BmFormat(inputs=36, bits=4, layout=layout, groups=3, sums="clamped", boundary="layer", offset=-2))
+      for layout in ("relu", "bipolar", "signed", "wired"))])
+def test_a_cell_is_the_one_of_the_whole_format(given):
+    """Though it is made of one with fewer inputs, of which many layers have the same one."""
+    for architecture in CHIPS["ice40-hx8k"].architectures[given.neuron]:
+        cell, whole = given.cell(architecture), ElementCell(design=given.design(architecture))
+        assert cell.design.format.inputs < whole.design.format.inputs
+        assert block_to_verilog(cell, "top", sliced=True) == block_to_verilog(whole, "top", sliced=True)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [
