@@ -59,7 +59,8 @@ def _plain_numbers(axis: Any, *, many: bool = False) -> None:
     """A logarithmic axis with 1, 2 and 5 of each power of ten, or ``many``, written out."""
     from matplotlib import ticker
 
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if many else (1, 2, 5)))
+    ticks = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8) if many else (1, 2, 5)
+    axis.set_major_locator(ticker.LogLocator(subs=ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 

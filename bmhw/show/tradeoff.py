@@ -126,7 +126,7 @@ def print_layers(result: Mapping[str, Any]) -> None:
     print_whole(table)
     for note in (
         "LUTs: of the layer's element with its share of the ends. Adds: what keeping the layer classical adds to the "
-        "network's mean element, which is weighted by work; the least first.",
+        "network's mean element, which is weighted by work, or with a minus saves of it; the cheapest first.",
         _versions(result["tools"]),
         "Next: what it gives back: python -m bmhw.train --mac-layers NAME,... trains such a network",
     ):
