@@ -28,6 +28,7 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import COMBINES
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.generation import generate
@@ -170,6 +171,16 @@ def test_the_largest_modules_are_taken_out_until_the_rest_is_small_enough():
     assert modules.blocks("top", 40) == ["leaf", "large", "top"]
     assert modules.blocks("top", 20) == ["leaf", "large", "small", "top"]
     assert "blackbox" not in modules.source("large", 49) and "blackbox" in modules.source("large", 40)
+
+
+def test_an_instance_whose_name_is_a_word_of_verilog_is_one():
+    """That of the table which ends that anticipate a sum read."""
+    fmt = BmFormat(inputs=4, bits=4, layout="signed", groups=2, boundary="layer")
+    design = Design(format=fmt, end="anticipate")
+    modules = Modules(block_to_verilog(create_neuron(design), "neuron", sliced=True))
+    assert "\\table " in modules.verilog
+    reached = modules.source("neuron", FLAT)
+    assert set(modules.text) == {name for name in modules.text if f"module {name} (" in reached}
 
 
 def test_blocks_are_shared_between_fan_ins():
