@@ -68,8 +68,7 @@ endef
 # $(call tradeoff,DATASET): every trained network of a data set against its neuron
 define tradeoff
 @echo "tradeoff-$(1)"
-@$(RUN) -m bmhw.tradeoff models/weights $(RESULTS)/cards --dataset $(1) \
-	--json $(RESULTS)/tradeoff-$(1).json > /dev/null
+@$(RUN) -m bmhw.tradeoff --dataset $(1) --json $(RESULTS)/tradeoff-$(1).json > /dev/null
 
 endef
 

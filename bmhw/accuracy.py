@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for title, (headings, cells) in tables(figures).items():
         console.print(title, style="bold")
         print_whole(drawn(headings, cells))
+    cards = sum(not row.get("measured", True) for row in rows)
+    if cards:
+        console.print(f"Not measured: {cards} of {len(rows)} networks, of which only the cards are here.")
     return 0
 
 

@@ -14,7 +14,7 @@ COMMANDS = {
     "layers": ("bmhw.layers", "a network's layers as MAC and as BM hardware"),
     "fpga": ("bmhw.fpga", "both neurons placed and routed on an FPGA"),
     "elements": ("bmhw.elements", "what takes one input a cycle: BM and MAC elements, in gates and placed"),
-    "tradeoff": ("bmhw.tradeoff", "every trained network's accuracy against its neuron's hardware"),
+    "tradeoff": ("bmhw.tradeoff", "every trained network's accuracy against its elements, neuron and weights"),
     "train": ("bmhw.train", "train a network and write its integer weights"),
     "models": ("bmhw.model_list", "the networks that ship, or those in a folder"),
     "accuracy": ("bmhw.accuracy", "accuracy tables and plots of trained networks"),

@@ -14,7 +14,8 @@ from bmhw.flow.files import check_own, check_writable, reading, write_atomically
 from bmhw.flow.fpga import DEVICES, NextPnr
 from bmhw.flow.liberty import load_library
 from bmhw.hdl.checks import check_range
-from bmhw.measure.elements import CHIPS, FAN_INS, KINDS, Elements, cases, measure, ratios
+from bmhw.measure.element_cells import CHIPS
+from bmhw.measure.elements import FAN_INS, KINDS, Elements, cases, measure, ratios
 from bmhw.measure.neurons import tools
 from bmhw.show.element_tables import PAGE_MARK, PLOT_MARK, markdown
 from bmhw.show.plots import elements as plot

@@ -18,12 +18,21 @@ _DESCRIPTION = """\
 The accuracy of a trained network on its whole held-out part.
 
 Measures the classical network, the BM network in floating point and the BM network in integers, which is
-what the hardware computes. --bits B takes the network whose codes were trained at that width,
-NAME-Bbit, where there is one; otherwise, or with --rounded, it rounds the weight codes."""
+what the hardware computes. --bits B takes the network whose codes were trained at that width, NAME
+or NAME-Bbit, as it is; where there is none, or with --rounded, it rounds the weight codes and says so.
+Where no floating-point weights lie beside a network, its card tells their accuracies."""
+
+_EXAMPLES = """
+examples:
+  python -m bmhw.evaluate --model digits --trace
+      the network that needs no data, and the error of each of its layers
+  python -m bmhw.evaluate --model mnist-lenet --bits 5 --data DIR
+      MNIST with codes of 5 bits: those of mnist-lenet-5bit if that is there, else rounded ones
+"""
 
 
 def parser() -> Parser:
-    result = Parser(description=_DESCRIPTION)
+    result = Parser(description=_DESCRIPTION, epilog=_EXAMPLES)
     result.add_argument(
         "--model",
         default="digits",
@@ -33,10 +42,11 @@ def parser() -> Parser:
         "--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files (IDX, binary or npz)"
     )
     result.add_argument(
-        "--bits", type=number, metavar="B", help="width of the log codes (default: as trained)"
+        "--bits", type=number, metavar="B", help="width of the log codes, but for those of the first and last layer "
+        "where these have others (default: as trained)"
     )
     result.add_argument(
-        "--rounded", action="store_true", help="round to --bits even if NAME-Bbit was trained at that width"
+        "--rounded", action="store_true", help="round to --bits even if a network was trained at that width"
     )
     result.add_argument(
         "--maximum-bits", type=number, metavar="M", help="high bits of the sums that the maxima see"

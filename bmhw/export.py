@@ -94,7 +94,8 @@ def parser() -> Parser:
     )
     bench.add_argument("--seed", type=number, default=0, metavar="S", help="of the random choices (default: 0)")
     bench.add_argument(
-        "--model", metavar="NAME", help="take the format and weights from a trained network, its activations first"
+        "--model", metavar="NAME", help="take the format and weights from a trained network, its activations first; "
+        "with --bits from NAME or NAME-Bbit, whichever was trained in codes of that width"
     )
     bench.add_argument("--layer", metavar="NAME", help="its layer")
     bench.add_argument("--channel", type=number, metavar="K", help="output channel of the layer, from 0")
@@ -125,10 +126,10 @@ def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> Trained
         if name not in given:
             raise UsageError(f"--{next(iter(given))} needs --{name} as well")
     for option in format_options:
-        if getattr(args, option) is not None:
+        if option != "bits" and getattr(args, option) is not None:
             raise UsageError(f"{_flag(option)} contradicts --model {args.model}, which brings its own format")
     count = _ACTIVATIONS if args.vectors is None else args.vectors
-    return load_neuron(**given, count=count, seed=args.seed)
+    return load_neuron(**given, count=count, seed=args.seed, bits=args.bits)
 
 
 def _flag(option: str) -> str:

@@ -35,7 +35,7 @@ examples:
       5-bit log codes against 8-bit multipliers, also in gate equivalents and ns
   python -m bmhw.layers --bits 4 --branches signed --groups 4 --objective balanced
       4-bit codes, the maxima in four groups of input channels
-  python -m bmhw.layers --network mnist-lenet-5bit --mac-bits 5
+  python -m bmhw.layers --network mnist-lenet --mac-bits 4
       a trained network with its own neurons, convolutions and dense layers
 """
 
@@ -55,7 +55,9 @@ def parser() -> Parser:
     result.add_argument("--explore", action="store_true",
                         help="try every architecture in each layer: several times as long (default: those that the "
                              "shipped measurements choose)")
-    result.add_argument("--bits", type=number, metavar="B", help="width of both neurons, 2..16 (default: 8)")
+    result.add_argument("--bits", type=number, metavar="B",
+                        help="width of both neurons, 2..16 (default: 8); with a trained network, of the MAC neurons "
+                             "and of the log codes: NAME or NAME-Bbit, whichever was trained in them")
     for neuron in ("mac", "bm"):
         result.add_argument(f"--{neuron}-bits", type=number, metavar="B",
                             help=f"width of the {neuron.upper()} neurons (default: --bits)")
@@ -99,7 +101,7 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
-    chosen = network(args.network)
+    chosen = network(args.network, _code_width(args))
     layers = _only(chosen.layers, args.layers)
     neurons = _neurons(args, chosen, layers)
     jobs, time_limit = jobs_from(args.jobs), time_limit_from(args.time_limit)
@@ -116,6 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not deliver_json(result, args.json):
         print_layers(result)
     return 0
+
+
+def _code_width(args: argparse.Namespace) -> int | None:
+    """Of the log codes of a trained network, where an option names it; that it is none is found out later."""
+    width = args.bits if args.log_bits is None else args.log_bits
+    return width if isinstance(width, int) else None
 
 
 def _only(layers: tuple[Layer, ...], names: str | None) -> list[Layer]:
@@ -142,6 +150,8 @@ def _neurons(args: argparse.Namespace, chosen: Network, layers: Sequence[Layer])
             fields = {option: value for option, value in given.items() if option != "bits"}
             neurons = Neurons(**options, **{"bm_bits": bits, **fields})
         else:
+            if args.log_bits is None and isinstance(args.bits, int):
+                del given["bits"]  # it has named the network
             neurons = _trained(chosen, layers, given, options)
         for layer in layers:
             neurons.mac(layer), neurons.bm(layer)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.models list``: the networks that come with the package, or those in folders of runs."""
+"""``python -m bmhw.models``: the networks that come with the package, or those in folders of runs, listed or packed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bmhw.flow.files import check_writable, deliver_json
-from bmhw.models.files.cards import entries
-from bmhw.models.files.store import WEIGHTS
+from bmhw.models.files.cards import card_paths, entries
+from bmhw.models.files.store import WEIGHTS, repack
 from bmhw.show.tables import plain_table, widths
 
-from .command_line import Parser, run
+from .command_line import Parser, UsageError, run
 
 COLUMNS = {
     "name": "name",
@@ -27,6 +27,15 @@ COLUMNS = {
 """Key of a row -> its heading."""
 TEXT = ("name", "ends")
 WIDEST = 1000  # columns; no table is as wide
+
+
+_EXAMPLES = """
+examples:
+  bmhw models list models/weights docs/results/cards
+      all networks of a checkout, those too of which only the card is kept
+  bmhw models repack runs/mnist
+      what an older version trained into that folder, in about half its bytes
+"""
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -46,8 +55,10 @@ def _cell(value: Any) -> str:
 
 
 def parser() -> Parser:
-    result = Parser(description=f"Trained networks in {WEIGHTS}, or in other folders.")
-    result.add_argument("command", choices=["list"], help="list: names, formats and accuracies")
+    result = Parser(description=f"Trained networks in {WEIGHTS}, or in other folders.", epilog=_EXAMPLES)
+    result.add_argument("command", choices=["list", "repack"],
+                        help="list: names, formats and accuracies; repack: write weights of older versions anew, the "
+                             "same integers in fewer bytes")
     result.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="folders with cards")
     result.add_argument("--json", metavar="FILE", help="write the rows as JSON; - is stdout")
     return result
@@ -57,8 +68,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.json is not None:
         check_writable(args.json)
-    rows = entries(args.folders or [WEIGHTS])
-    if deliver_json(rows, args.json):
+    return repack_all(args.folders, args.json) if args.command == "repack" else show(args.folders, args.json)
+
+
+def repack_all(folders: Sequence[Path], json_file: str | None) -> int:
+    if not folders:
+        raise UsageError("repack needs the folders of the networks")
+    rows = []
+    for card in card_paths(folders):
+        weights = card.with_suffix(".safetensors")
+        if weights.is_file():
+            before = weights.stat().st_size
+            rows.append({"name": repack(card).stem, "bytes_before": before, "bytes": weights.stat().st_size})
+    if not deliver_json(rows, json_file):
+        for row in rows:
+            print(f"{row['name']}: {row['bytes']:,} bytes, {row['bytes_before']:,} before")
+    return 0
+
+
+def show(folders: Sequence[Path], json_file: str | None) -> int:
+    rows = entries(folders or [WEIGHTS])
+    if deliver_json(rows, json_file):
         return 0
     networks, wide, console = table(rows), Console(width=WIDEST), Console()
     wide.width = wide.measure(networks).maximum  # names stay whole, to be copied, however narrow the terminal is

@@ -260,7 +260,7 @@ def stated_command(module: str, argv: Sequence[str]) -> str:
     kept, rest = [], iter(argv)
     for argument in rest:
         option, _, value = argument.partition("=")
-        if option in ("--json", "--jobs", "--append", "--folder"):
+        if option in ("--json", "--jobs", "--append", "--folder", "--plot"):
             if not value:
                 next(rest, None)
         elif option == "--liberty":

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     time_limit = time_limit_from(args.time_limit)
     simulator = find_simulator(args.simulator)
     started = time.perf_counter()
-    neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed)
+    neuron = load_neuron(args.model, args.layer, args.channel, args.count, args.seed, args.bits)
     options = ("form", "objective", "adder", "maximum", "end", "multiplier")
     design = neuron.design(**{option: getattr(args, option) for option in options})
     waveform = _waveform(args.waves, args.build_dir, design, neuron, simulator.name)
@@ -69,6 +69,8 @@ def parser() -> Parser:
     result = Parser(description=_DESCRIPTION)
     trained = result.add_argument_group("neuron")
     trained.add_argument("--model", required=True, metavar="NAME", help="a trained network, such as digits")
+    trained.add_argument("--bits", type=number, metavar="B",
+                         help="width of the log codes: NAME or NAME-Bbit, whichever was trained in them")
     trained.add_argument("--layer", required=True, metavar="NAME", help="a layer with neurons")
     trained.add_argument("--channel", type=number, required=True, metavar="K", help="output channel, from 0")
     trained.add_argument(

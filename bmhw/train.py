@@ -158,7 +158,9 @@ def parser() -> Parser:
     result.add_argument("--exp", help="exponential: exact, schraudolph, piecewise")
     result.add_argument("--seed", type=number, default=0, help="seed of everything random (default: 0)")
     result.add_argument("--threads", type=number, default=1, metavar="N", help="CPU threads (default: 1)")
-    result.add_argument("--device", default="cpu", help="PyTorch device, cuda for a GPU (default: cpu)")
+    result.add_argument("--device", default="cpu",
+                        help="PyTorch device; cuda for a GPU, where a step is one CUDA graph if it can be "
+                             "(default: cpu)")
     result.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     result.add_argument("--force", action="store_true", help="replace the files of an earlier run in --out")
     return result

@@ -71,24 +71,26 @@ class TrainedNeuron:
         return design
 
 
-def load_neuron(model: str, layer: str, channel: int, count: int, seed: int = 0) -> TrainedNeuron:
-    """``count`` real activations of one neuron of the network called ``model``.
+def load_neuron(
+    model: str, layer: str, channel: int, count: int, seed: int = 0, bits: int | None = None
+) -> TrainedNeuron:
+    """``count`` real activations of one neuron of the network called ``model``, of that which was trained in codes of
+    ``bits`` bits (``trained_at``).
 
-    :class:`UsageError` for an unknown network, layer or channel, :class:`RunError` for files that can't be
+    :class:`UsageError` for an unknown network, width, layer or channel, :class:`RunError` for files that can't be
     loaded; each names what is valid.
     """
     try:
         from bmhw import models
+        from bmhw.models.files.widths import trained_at
     except ImportError as error:
         raise RunError(
             f"trained networks need {error.name or 'more packages'}; "
             'install them with: pip install "bmhw[models]"'
         ) from None
-    try:
-        network = models.load(model)
-    except models.ModelError as error:
-        is_file = model.endswith((".json", ".safetensors"))
-        raise (RunError if is_file or model in models.list_models() else UsageError)(str(error)) from None
+    if bits is not None:
+        model = trained_at(model, bits)
+    network = models.load(model)
     try:
         vectors = network.neuron_vectors(layer, channel, count, seed)
     except models.ModelError as error:

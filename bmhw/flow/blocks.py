@@ -56,7 +56,9 @@ class Modules:
     @cached_property
     def children(self) -> dict[str, list[str]]:
         """Module name -> the modules of its instances, one entry an instance."""
-        return {name: [word for word in re.findall(r"^\s*(\w+) \w+ \($", text, re.MULTILINE) if word in self.text]
+        # a name that is a word of Verilog is escaped: `\table  (`
+        instance = re.compile(r"^\s*(\w+) (?:\w+|\\\S+ ) \($", re.MULTILINE)
+        return {name: [word for word in instance.findall(text) if word in self.text]
                 for name, text in self.text.items()}
 
     def header(self, module: str) -> str:

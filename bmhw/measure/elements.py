@@ -1,36 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Elements measured: each with its copy registers and its share of the ends, in gates and placed on FPGAs.
-
-A *cell* is an element and the registers into which its results are copied. What comes once a group (or flush) of K
-inputs serves K elements, what comes once a result of n inputs n elements: an element's share of an end is a K-th or an
-n-th. Sums that wait between groups and weights lie in memories, which are stated in bits.
-"""
+"""Elements measured: each with its copy registers and its share of the ends, in gates and placed on FPGAs."""
 
 import contextlib
-import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bmhw.flow.cache import Cache, digest
+from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
-from bmhw.flow.fpga import DEVICES, NextPnr, count_cells, synthesis_script
+from bmhw.flow.fpga import DEVICES, NextPnr
 from bmhw.flow.liberty import Library
 from bmhw.flow.synthesis import in_parallel, map_design
 from bmhw.hdl.block import Block
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.hdl.neurons.design import Design
-from bmhw.hdl.neurons.element_ends import GroupEnd, ResultEnd, element_format
-from bmhw.hdl.verilog.convert import block_to_verilog
-from bmhw.hdl.verilog.element_array import ELEMENTS, SHARED, ElementArray, ElementCell
+from bmhw.hdl.verilog.element_array import ELEMENTS, ElementArray
 
+from .element_cells import CHIPS, Chip, SharedElement, count_block
 from .fpga import Fpga
+from .generation import block_verilog
 
 __all__ = [
-    "CHIPS", "FAN_INS", "KINDS", "PLACED", "TARGETS", "Case", "Chip", "Elements", "Kind", "cases", "measure", "ratios",
+    "FAN_INS", "KINDS", "PLACED", "TARGETS", "Case", "Elements", "Kind", "cases", "measure", "ratios",
 ]
 
 FAN_INS = {576: (9, 36, 144), 144: (9, 36, 144), 64: (16, 64)}
@@ -57,34 +49,6 @@ KINDS = {
 }
 """Word on the command line -> kind."""
 
-
-@dataclass(frozen=True)
-class Chip:
-    """Where arrays are placed; ``target_mhz`` is above what is reached. ``architectures``: of a BM and a MAC element,
-    what is tried: an enable costs nothing where a register has one beside a free table, but where a table and its
-    register are one cell it leaves the table empty."""
-
-    device: str
-    target_mhz: float
-    cell: str
-    architectures: dict[str, tuple[dict[str, str], ...]]
-    dsp: bool = False
-
-
-def _macs(*multipliers: str) -> tuple[dict[str, str], ...]:
-    return tuple({"multiplier": name, "adder": "operator", "selection": "behind"} for name in multipliers)
-
-
-CHIPS = {
-    "ice40-hx8k": Chip("ice40-hx8k", 250, "ICESTORM_LC", {
-        "bm": ({"adder": "operator", "selection": "behind"}, {"adder": "operator", "selection": "before"}),
-        "mac": _macs("operator", "booth")}),
-    "ecp5-25k": Chip("ecp5-25k", 300, "TRELLIS_COMB", {
-        "bm": ({"adder": "ripple", "selection": "enable"}, {"adder": "operator", "selection": "enable"}),
-        "mac": _macs("operator", "booth")}),
-    "ecp5-85k with DSPs": Chip("ecp5-85k", 300, "TRELLIS_COMB", {"mac": _macs("operator")}, dsp=True),
-}
-"""Name in the tables -> chip."""
 
 # what is tried in gates
 _GATES = {
@@ -116,38 +80,8 @@ class Case:
                         sums=self.kind.sums, groups=self.inputs // self.group_inputs, zero="exact")
 
     @property
-    def neuron(self) -> str:
-        return "mac" if self.kind.layout is None else "bm"
-
-    @property
-    def flush(self) -> int | None:
-        return self.group_inputs if self.kind.flushed else None
-
-    def design(self, architecture: dict[str, str]) -> Design:
-        """The element, with a register between its two parts."""
-        design = Design(format=element_format(self.format, self.flush), form="serial", **architecture)
-        return dataclasses.replace(design, registers=design.parts[:1])
-
-    @property
-    def served(self) -> dict[str, int]:
-        """How many elements each end serves."""
-        if self.neuron == "mac" and not self.kind.flushed:
-            return {"group_end": self.inputs, "result_end": self.inputs}
-        halves = 2 if self.kind.layout == "wired" else 1  # its element shows one maximum twice a group
-        return {"group_end": self.group_inputs // halves, "result_end": self.inputs}
-
-    def ends(self, adder: str, multiplier: str) -> dict[str, Block]:
-        fmt = self.format
-        return {"group_end": GroupEnd(format=fmt, adder=adder, flush=self.flush),
-                "result_end": ResultEnd(format=fmt, adder=adder, multiplier=multiplier)}
-
-    @property
-    def memory(self) -> dict[str, int]:
-        """Bits: of a weight, and of the sum that waits while another element's is at the end."""
-        fmt = element_format(self.format, self.flush)
-        weight = sum(code.bits for name, (code, _) in fmt.inputs_of.items() if name not in SHARED)
-        waits = self.neuron == "bm" or self.kind.flushed
-        return {"weight_bits": weight, "waiting_bits": self.format.y.bits if waits else 0}
+    def element(self) -> SharedElement:
+        return SharedElement(self.format, self.group_inputs if self.kind.flushed else None)
 
 
 def cases(widths: Sequence[int], fan_ins: Sequence[int],
@@ -177,37 +111,37 @@ class Elements:
 
     def row(self, case: Case, placed: bool) -> dict[str, Any]:
         """All figures of a case as JSON values."""
-        row = {"kind": case.kind.name, "neuron": case.neuron, "layout": case.kind.layout,
+        element = case.element
+        row = {"kind": case.kind.name, "neuron": element.neuron, "layout": case.kind.layout,
                "sums": case.kind.sums if case.kind.layout else None, "bits": case.bits,
                "log_fraction": getattr(case.format, "log_fraction", None), "inputs": case.inputs,
-               "group_inputs": case.group_inputs, "flush": case.flush, **case.memory, "served": case.served,
-               "gates": self.gates(case)}
+               "group_inputs": case.group_inputs, "flush": element.flush, **element.memory, "served": element.served,
+               "gates": self.gates(element)}
         if placed:
-            row["placed"] = {name: self.placed(case, chip) for name, chip in CHIPS.items()
-                             if case.neuron in chip.architectures and not (chip.dsp and case.kind.flushed)}
+            row["placed"] = {name: self.placed(element, chip) for name, chip in CHIPS.items()
+                             if element.neuron in chip.architectures and not (chip.dsp and case.kind.flushed)}
         return row
 
     # -- gates
 
-    def gates(self, case: Case) -> dict[str, Any]:
+    def gates(self, element: SharedElement) -> dict[str, Any]:
         """The cell of the best architecture in gates x depth, and the ends, those with the fewest gates."""
-        found = [(self._mapped(ElementCell(design=case.design(chosen)), OBJECTIVE), chosen)
-                 for chosen in _GATES[case.neuron]]
+        found = [(self._mapped(element.cell(chosen), OBJECTIVE), chosen) for chosen in _GATES[element.neuron]]
         _, architecture = min(found, key=lambda pair: pair[0]["gates"] * pair[0]["depth"])
-        blocks = {"cell": ElementCell(design=case.design(architecture))} | case.ends("ripple", "dadda")
+        blocks = {"cell": element.cell(architecture)} | element.ends("ripple", "dadda")
         figures = {name: self._mapped(block, OBJECTIVE if name == "cell" else "area") for name, block in blocks.items()}
         if self.library:
             for name, block in blocks.items():
                 mapped = self._mapped(block, OBJECTIVE if name == "cell" else "area", self.library)
                 figures[name] |= mapped
         names = ("gates", "flip_flops", *(("gate_equivalents",) if self.library else ()))
-        total = {name: figures["cell"][name] + sum(figures[end][name] / number for end, number in case.served.items())
+        total = {name: figures["cell"][name] + element.share({end: figures[end][name] for end in element.served})
                  for name in names}
         kept = {name: value for name, value in figures["cell"].items() if name in ("depth", "delay_ns")}
         return {**figures, "architecture": architecture, "with_share": {**total, **kept}}
 
     def _mapped(self, block: Block, objective: str, library: Library | None = None) -> dict[str, Any]:
-        found = map_design(block_to_verilog(block, "top", sliced=True), "top", by_parts=False, objective=objective,
+        found = map_design(block_verilog(block, self.cache), "top", by_parts=False, objective=objective,
                            engine=self.engine, cache=self.cache, library=library)
         self.yosys = found.yosys
         if library is None:
@@ -217,12 +151,12 @@ class Elements:
 
     # -- placed
 
-    def placed(self, case: Case, chip: Chip) -> dict[str, Any]:
+    def placed(self, element: SharedElement, chip: Chip) -> dict[str, Any]:
         """An array of cells, placed; of several architectures the one with the least cells x ns at the first seed."""
         device = DEVICES[chip.device]
         fpga = Fpga(chip.device, self.engine, self.nextpnr[chip.device], self.cache, dsp=chip.dsp,
                     frequency=chip.target_mhz, seeds=self.seeds[:1], wrapper=ElementArray, counted="cell_0")
-        designs = [case.design(chosen) for chosen in chip.architectures[case.neuron]]
+        designs = [element.design(chosen) for chosen in chip.architectures[element.neuron]]
 
         def cost(found: dict[str, Any]) -> float:
             return found["placed"][chip.cell]["used"] * found["critical_path_ns"]
@@ -233,9 +167,10 @@ class Elements:
         best = fpga.measure(chosen)
         cells = best["placed"][chip.cell]["used"] / ELEMENTS
         # weights stand for the outputs of their memories: in a logic cell each, where a cell has one register
-        weights = case.memory["weight_bits"] if chip.cell == "ICESTORM_LC" else 0
-        ends = {name: self._end(block, chip) for name, block in case.ends("operator", "operator").items()}
-        share = sum(ends[name]["luts"] / number for name, number in case.served.items())
+        weights = element.memory["weight_bits"] if chip.cell == "ICESTORM_LC" else 0
+        ends = {name: count_block(block_verilog(block, self.cache), chip, self.engine, self.cache, block_ram=True).cells
+                for name, block in element.ends("operator", "operator").items()}
+        share = element.share({name: end["luts"] for name, end in ends.items()})
         result = {"architecture": chosen.architecture, "cells": cells, "weight_cells": weights,
                   **{name: best[name] for name in ("luts", "carries", "flip_flops", "dsps")}, "ends": ends,
                   "share": share, "with_share": cells - weights + share,
@@ -244,19 +179,6 @@ class Elements:
                             "fmax_mhz": found["fmax_mhz"]} for found, design in tried]
         return result | {"chip": device.chip, "nextpnr": self.nextpnr[chip.device].version}
 
-    def _end(self, block: Block, chip: Chip) -> dict[str, int]:
-        """An end's cells, of its netlist: it is not placed."""
-        device = DEVICES[chip.device]
-        verilog = block_to_verilog(block, "top", sliced=True)
-        script = synthesis_script(device, "top", "top", dsp=chip.dsp, block_ram=True)
-        key = digest("element end", 1, verilog, script, self.engine.version)
-        stored = self.cache.get(key)
-        if stored is None:
-            files = self.engine.run(script, {"design.v": verilog}, ("cells.json",))
-            stored = count_cells(device, json.loads(files["cells.json"]), "top")
-            self.cache.set(key, stored)
-        return stored
-
 
 def measure(work: Sequence[Case], elements: Elements, jobs: int,
             report: Callable[[float], None] = lambda share: None) -> tuple[list[dict[str, Any]], str]:
@@ -264,7 +186,7 @@ def measure(work: Sequence[Case], elements: Elements, jobs: int,
     that is done."""
     def placed(case: Case) -> bool:
         at = (case.inputs, case.group_inputs)
-        plain = case.neuron == "mac" and not case.kind.flushed
+        plain = case.kind.layout is None and not case.kind.flushed
         return bool(elements.nextpnr) and (at == PLACED or (plain and case.inputs == PLACED[0]))
 
     weights = [40 if placed(case) else 1 for case in work]

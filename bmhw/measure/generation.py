@@ -14,7 +14,7 @@ from bmhw.hdl.block import Block
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.neuron import create_neuron
 
-__all__ = ["Generated", "generate"]
+__all__ = ["Generated", "block_verilog", "generate"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,18 @@ def generate(design: Design, cache: Cache, wrapper: type[Block] | None = None, n
     generated = Generated(name, verilog, neuron.latency)
     cache.set(key, asdict(generated))
     return generated
+
+
+def block_verilog(block: Block, cache: Cache) -> str:
+    """The Verilog of a block alone, its module called ``top``, or that of an equal one from the cache."""
+    key = digest("block", repr(block.key), _generators(), _converter())
+    if (stored := cache.get(key)) and isinstance(stored.get("verilog"), str):
+        return stored["verilog"]
+    from bmhw.hdl.verilog.convert import block_to_verilog
+
+    verilog = block_to_verilog(block, "top", sliced=True)
+    cache.set(key, {"verilog": verilog})
+    return verilog
 
 
 @remember

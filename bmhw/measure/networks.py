@@ -9,7 +9,8 @@ from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import set_default
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.models.files.store import list_models, read_formats
+from bmhw.models.files.store import list_models, list_widths, read_formats
+from bmhw.models.files.widths import trained_at
 from bmhw.models.networks.architecture import Architecture, Node, resnet_v2
 
 __all__ = ["NETWORKS", "Layer", "Network", "layers_of", "network"]
@@ -84,15 +85,16 @@ class Network:
     formats: Mapping[str, BmFormat | MacFormat] | None = None
 
 
-def network(name: str) -> Network:
-    """One of :data:`NETWORKS`, a trained network that comes with the package, or the one at a path to its card.
+def network(name: str, bits: int | None = None) -> Network:
+    """One of :data:`NETWORKS`, a trained network that comes with the package, or the one at a path to its card; of
+    trained ones, that in codes of ``bits`` bits (``trained_at``).
 
-    UsageError for an unknown name, ModelError for a card that can't be read.
+    UsageError for an unknown name and a width that wasn't trained, ModelError for a card that can't be read.
     """
     if name in NETWORKS:
         return Network(name, NETWORKS[name]())
-    if not name.endswith((".json", ".safetensors")) and name not in list_models():
+    if not name.endswith((".json", ".safetensors")) and name not in list_models() and not list_widths(name):
         raise UsageError(not_one_of("--network, if not the path of a card ending in .json,",
                                     [*NETWORKS, *list_models()], name))
-    card, architecture, formats = read_formats(name)
+    card, architecture, formats = read_formats(name if bits is None else trained_at(name, bits))
     return Network(card.stem, layers_of(architecture, dense=True), formats)

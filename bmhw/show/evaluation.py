@@ -10,6 +10,7 @@ __all__ = ["accuracy_table", "trace_table"]
 TRACE_COLUMNS = {
     "layer": "layer",
     "layout": "layout",
+    "groups": "groups",
     "own_error": "alone",
     "total_error": "so far",
     "saturated_inputs": "saturated",
@@ -28,13 +29,15 @@ def accuracy_table(figures: dict[str, Any]) -> Table:
     fractions = figures["out_fraction"]
     results = (f"linear results of {', '.join(map(str, fractions))} fraction bits, "
                if fractions != figures["trained_out_fraction"] else "")
+    groups = ", ".join(map(str, figures["groups"]))
+    grouped = f"{groups} groups of input channels, " if figures["groups"] not in ([], [1]) else ""
     clamped = "clamped sums, " if "clamped" in figures["sums"] else ""
     source = "" if figures["float_measured"] else " (its card says so, the weights aren't here)"
     rows = [
         (f"classical, floating point{source}", "classical"),
         (f"BM, floating point{source}", "bm_float"),
-        (f"BM, integer, log codes of {log_bits} bits, {behind} behind the point, {clamped}maxima of {seen} bits, "
-         f"{results}{how}", "bm_integer"),
+        (f"BM, integer, log codes of {log_bits} bits, {behind} behind the point, {grouped}{clamped}maxima of {seen} "
+         f"bits, {results}{how}", "bm_integer"),
     ]
     if not figures["log_bits"]:
         rows = [rows[0], ("classical, integer", "bm_integer")]
@@ -45,9 +48,11 @@ def accuracy_table(figures: dict[str, Any]) -> Table:
 
 def trace_table(trace: list[dict[str, Any]]) -> Table:
     result = Table(title="Each layer against floating point: errors alone and so far, shares, in %")
-    for heading in TRACE_COLUMNS.values():
+    grouped = any(entry["groups"] > 1 for entry in trace)
+    columns = {key: heading for key, heading in TRACE_COLUMNS.items() if key != "groups" or grouped}
+    for heading in columns.values():
         result.add_column(heading, justify="left" if heading in ("layer", "layout") else "right")
     for entry in trace:
-        cells = (entry.get(key, "") for key in TRACE_COLUMNS)
-        result.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in cells))
+        cells = (entry.get(key, "") for key in columns)
+        result.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells))
     return result

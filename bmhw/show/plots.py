@@ -9,10 +9,11 @@ from typing import Any
 
 from bmhw.errors import RunError
 from bmhw.measure.exploration import family_of
-from bmhw.measure.frontier import frontier
+from bmhw.measure.frontier import frontier, unbeaten
 from bmhw.measure.selection import rows as architectures
 
 from .tables import widths
+from .tradeoff import FAMILIES, network_family
 
 __all__ = ["accuracy_cost", "accuracy_width", "by_shape", "elements", "gates_depth"]
 
@@ -54,11 +55,12 @@ def _svg(figure: Any, pyplot: Any) -> bytes:
     return out.getvalue()
 
 
-def _plain_numbers(axis: Any) -> None:
-    """A logarithmic axis with 1, 2 and 5 of each power of ten, written out."""
+def _plain_numbers(axis: Any, *, many: bool = False) -> None:
+    """A logarithmic axis with 1, 2 and 5 of each power of ten, or ``many``, written out."""
     from matplotlib import ticker
 
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ticks = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 8) if many else (1, 2, 5)
+    axis.set_major_locator(ticker.LogLocator(subs=ticks))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 
@@ -95,37 +97,47 @@ def gates_depth() -> bytes:
     return _svg(figure, pyplot)
 
 
-def _family(row: Mapping[str, Any]) -> str:
-    return "MAC" if row["neuron"] == "mac" else f"BM {row['layout']}"
+# family of networks -> color, marker
+_NETWORKS = dict(zip(FAMILIES, (("tab:red", "s"), ("tab:blue", "o"), ("tab:green", "^"), ("tab:orange", "D")),
+                     strict=True))
 
 
 def accuracy_cost(result: Mapping[str, Any]) -> bytes:
-    """Test error of trained networks against the gates and the path of their neuron (a result of ``bmhw.tradeoff``);
-    those on the frontier filled and labelled with their widths, of BM codes with those of the maxima."""
+    """Test error of trained networks (a result of ``bmhw.tradeoff``) against the lookup tables of their elements, on
+    the first chip, where MACs are nearest to BM, and against the gates of their parallel neuron. In each panel those
+    that no other one beats are filled, joined and labelled with their layout and widths."""
     pyplot = _pyplot()
+    rows = result["networks"]
+    chip = next(iter(rows[0]["elements"]))
     figure, panels = pyplot.subplots(1, 2, figsize=(12.4, 5), sharey=True)
-    for panel, (name, unit) in zip(panels, (("gates", "gates"), ("depth", "path (gates)")), strict=True):
-        present = {_family(row) for row in result["networks"]}
-        for family, (color, marker) in _STYLES.items():
-            if family in present:
-                panel.plot([], [], marker, color=color, linestyle="none", label=family)
-        for row in result["networks"]:
-            color, marker = _STYLES[_family(row)]
-            best, at = row["on_frontier"], (row["code"][name], 100 - row["accuracy"])
-            panel.plot(*at, marker, color=color, markersize=7 if best else 5, linestyle="none",
-                       fillstyle="full" if best else "none")
-            if best:
-                maxima = ",".join(map(str, row["maximum_bits"]))
-                panel.annotate(f"{widths(row)}:{maxima}" if maxima else widths(row), at, textcoords="offset points",
-                               xytext=(5, 4), color=color)
-        panel.set(xlabel=f"{unit} of one neuron", xscale="log" if name == "gates" else "linear", yscale="log")
+    for panel, cost, title in (
+            (panels[0], lambda row: row["elements"][chip]["luts"],
+             f"lookup tables of an element with its share of the ends, {chip}"),
+            (panels[1], lambda row: row["code"]["gates"],
+             f"gates of one neuron of {result['inputs']} inputs, code to code")):
+        points = [(cost(row), 100 - row["accuracy"]) for row in rows]
+        best = unbeaten(points)
+        line = sorted({point for point, kept in zip(points, best, strict=True) if kept})
+        panel.plot(*zip(*line, strict=True), color="0.6", linewidth=1, drawstyle="steps-post", zorder=1)
+        present = {network_family(row) for row in rows}
+        for name, (color, marker) in _NETWORKS.items():
+            if name in present:
+                panel.plot([], [], marker, color=color, linestyle="none", label=name)
+        for row, at, kept in zip(rows, points, best, strict=True):
+            color, marker = _NETWORKS[network_family(row)]
+            panel.plot(*at, marker, color=color, markersize=7 if kept else 5, linestyle="none",
+                       fillstyle="full" if kept else "none")
+            if kept:
+                words = widths(row) if row["layout"] is None else f"{row['layout']} {widths(row)}"
+                panel.annotate(words, at, textcoords="offset points", xytext=(5, 4), color=color)
+        panel.set(xlabel=title, xscale="log", yscale="log")
         panel.grid(alpha=0.3, which="both")
         panel.legend()
-        for axis in (panel.xaxis, panel.yaxis)[0 if name == "gates" else 1:]:
-            _plain_numbers(axis)
+        _plain_numbers(panel.xaxis)
+    _plain_numbers(panels[0].yaxis, many=True)
     panels[0].set(ylabel="images classified wrong, %")
-    figure.suptitle(f"{result['architecture']} on {result['dataset']}; neurons of {result['inputs']} inputs, code to "
-                    "code; filled: no other network is as accurate with as few gates on as short a path")
+    figure.suptitle(f"{result['architecture']} on {result['dataset']}; filled: no other network is as accurate with as "
+                    "few; numbers: bits")
     return _svg(figure, pyplot)
 
 

@@ -14,7 +14,7 @@ from bmhw.measure.layers import CLAIM
 
 from .plots import by_shape
 from .tables import code_width
-from .tradeoff import HEADINGS, cells
+from .tradeoff import MEANINGS, cells, frontier_lines, headings
 
 __all__ = ["PAGE_MARK", "PAGE_PLOT", "PLOT_MARK", "markdown", "ranges", "read", "read_tradeoffs"]
 
@@ -155,18 +155,15 @@ def _runs(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _tradeoff(result: dict[str, Any]) -> list[str]:
-    plot = Path(result["file"]).with_suffix(".svg").name
+    plot, rows = Path(result["file"]).with_suffix(".svg").name, result["networks"]
+    columns = headings(result)
     lines = [f"## Accuracy against hardware: {result['architecture']} on {result['dataset']}", "",
-             f"`{result['command']}`, {result['date']}: one neuron of {result['inputs']} inputs with each network's "
-             f"own number formats, objective {result['objective']}, MAC requantised by a {result['requantize']}; from "
-             "code to code, and in the last two columns from code to linear result. Bold: no other network is at least "
-             "as accurate with at most as many gates on at most as long a path. Widths of BM codes with those of the "
-             "maxima.", "", f"![Accuracy against gates and path]({plot})", "",
-             f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}"]
-    for row in result["networks"]:
-        name, *rest = cells(row)
-        lines.append("| " + " | ".join((f"**{name}**" if row["on_frontier"] else name, *rest)) + " |")
-    return [*lines, ""]
+             f"`{result['command']}`, {result['date']}. {' '.join(MEANINGS).format(**result)} Bold: on the frontier: "
+             "no other network is at least as accurate with at most as much of it. Widths of BM codes with those of "
+             "the maxima.", "", f"![Accuracy against lookup tables and gates]({plot})", "",
+             f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    lines += ["| " + " | ".join(cells(row, mark="**{}**".format)) + " |" for row in rows]
+    return [*lines, "", *(f"- {line}" for line in frontier_lines(rows)), ""]
 
 
 def _frontiers() -> list[str]:

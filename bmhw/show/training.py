@@ -39,11 +39,15 @@ class TrainingReport:
 
     def __call__(self, event: dict[str, Any]) -> None:
         phase, epochs = event["phase"], event["epochs"]
+        if event["event"] == "note":
+            self.tell(event["text"])
+            return
         if phase not in self.tasks:
             self.tasks[phase] = self.progress.add_task(phase, total=epochs, state="")
         if event["event"] == "step":
             done = event["epoch"] + event["step"] / event["steps"]
-            state = f"epoch {event['epoch'] + 1}/{epochs} loss {event['loss']:.3f}"
+            loss = "" if event["loss"] is None else f" loss {event['loss']:.3f}"  # a GPU's first ones aren't known yet
+            state = f"epoch {event['epoch'] + 1}/{epochs}{loss}"
             self.progress.update(self.tasks[phase], completed=done, state=state)
         elif event["epoch"] == epochs or event["epoch"] % max(1, epochs // 10) == 0:
             self.console.print(

@@ -13,15 +13,18 @@ from bmhw.hdl.formats.choices import ELEMENT
 from bmhw.hdl.formats.mac import MacFormat
 
 from . import bm_parts, mac_parts
+from .log_ends import LOG_ENDS
 
 __all__ = ["GroupEnd", "ResultEnd", "element_format"]
 
 
 def element_format(fmt: MacFormat | BmFormat, flush: int | None = None) -> MacFormat | BmFormat:
-    """The format of the elements of a neuron of boundary ``layer``."""
+    """The format of the elements of a neuron of boundary ``layer``; those of a logarithmic end take the two biases as
+    one more input."""
+    common = {"boundary": ELEMENT, "result": "linear", "residual_bits": 0}
     if isinstance(fmt, MacFormat):
-        return dataclasses.replace(fmt, boundary=ELEMENT, result="linear", flush=flush)
-    return dataclasses.replace(fmt, boundary=ELEMENT, result="linear")
+        return dataclasses.replace(fmt, **common, flush=flush)
+    return dataclasses.replace(fmt, **common, combine="linear", offset=0)
 
 
 class GroupEnd(Block):
@@ -109,20 +112,22 @@ class GroupEnd(Block):
 
 
 class ResultEnd(Block):
-    """A neuron's sum as the next layer's activation code: ReLU and log2, or ReLU and requantisation.
+    """A neuron's sum as the next layer's activation code: ReLU and log2, or ReLU and requantisation; or its two maxima,
+    for a logarithmic end, which has no sum and no :class:`GroupEnd`.
 
     - Latency: a cycle.
     - Throughput: one result a cycle.
 
     Parameters
     ----------
-    format: of the neuron, boundary ``layer``.
+    format: of the neuron, boundary ``layer``, result ``code``.
     adder, multiplier: architectures; the multiplier is that of a scale.
 
     Members
     -------
     y : In(width of y), signed
     scale : In(scale_bits), for ``requantize="scale"``
+    m1, m2 : In(maximum_bits), in the place of y, for ``combine="logarithmic"``
     z : Out, a register
     """
 
@@ -131,12 +136,16 @@ class ResultEnd(Block):
     def __init__(self, *, format: MacFormat | BmFormat, adder: str, multiplier: str):
         self.format, self.adder, self.multiplier = format, adder, multiplier
         scale = {"scale": In(format.scale_bits)} if getattr(format, "has_scale", False) else {}
-        super().__init__({"y": In(format.y.bits), **scale, "z": Out(format.output[1].bits)})
+        shown = dict.fromkeys(("m1", "m2"), format.maximum_bits) if _logarithmic(format) else {"y": format.y.bits}
+        super().__init__({**{name: In(bits) for name, bits in shown.items()}, **scale,
+                          "z": Out(format.output[1].bits)})
 
     def elaborate(self, platform):
         m = Module()
         values: dict[str, Value] = {name: signal for name, (flow, signal) in self.ports.items() if flow is In}
-        if isinstance(self.format, BmFormat):
+        if _logarithmic(self.format):
+            connect(m, platform, "log_subtract", LOG_ENDS["subtract"](format=self.format, adder=self.adder), values)
+        elif isinstance(self.format, BmFormat):
             connect(m, platform, "relu_log2", bm_parts.ReluLog2(format=self.format), values)
         else:
             connect(m, platform, "requantize", mac_parts.Requantize(
@@ -145,3 +154,7 @@ class ResultEnd(Block):
         m.d.sync += register.eq(values["z"])
         m.d.comb += self.z.eq(register)
         return m
+
+
+def _logarithmic(fmt: MacFormat | BmFormat) -> bool:
+    return isinstance(fmt, BmFormat) and fmt.combine == "logarithmic"

@@ -9,6 +9,7 @@ from bmhw.models.errors import ModelError
 
 from .card_fields import reading
 from .store import list_models, read_card
+from .widths import inner_bits
 
 __all__ = ["HISTORY", "card_paths", "entries", "entry"]
 
@@ -17,27 +18,23 @@ HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
 
 
 def entry(path: Path) -> dict[str, Any]:
-    """What a card says in one row: accuracies in per cent on the held-out images; ``bits``: widths of the log codes (of
-    the inputs, for multiply-accumulate networks), but for the first and the last layer where these have ``edge_bits``
-    of their own; ``groups`` of input channels as asked for; ``log_fraction``: bits behind their point, None for the
-    usual number; ``mac_weight_bits``: of the weights of multiply-accumulate layers; ``maximum_bits``: of the sums that
-    the maxima see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers that can hand on log codes do, else
-    ``linear`` (see ``BmFormat``)."""
+    """What a card says in one row: accuracies in per cent on the held-out images; ``bits``: see ``inner_bits``;
+    ``edge_bits``: of the first and the last layer, where they are given by themselves; ``groups`` of input channels as
+    asked for; ``log_fraction``: bits behind their point, None for the usual number; ``mac_weight_bits``: of the weights
+    of multiply-accumulate layers; ``maximum_bits``: of the sums that the maxima see; ``sums``: ``full`` or ``clamped``;
+    ``ends``: ``log`` if layers that can hand on log codes do, else ``linear`` (see ``BmFormat``)."""
     card = read_card(path)
     with reading(path):
         formats, training = list(card["layers"].values()), card["training"]
         quantisation = training["quantisation"]
-        edge_bits = quantisation.get("edge_bits")
-        inner = formats[1:-1] if edge_bits is not None and len(formats) > 2 else formats
         bm = [fmt for fmt in formats if fmt["neuron"] == "bm"]
         figures: dict[str, Any] = {
             "name": card["name"],
             "data": card["data"]["name"],
             "architecture": training["architecture"],
             "layouts": sorted({fmt.get("layout", "mac") for fmt in formats}),
-            "bits": sorted({fmt["log_bits"] for fmt in inner if fmt["neuron"] == "bm"} or
-                           {fmt["bits"] for fmt in inner}),
-            "edge_bits": edge_bits,
+            "bits": inner_bits(card),
+            "edge_bits": quantisation.get("edge_bits"),
             "groups": quantisation.get("groups", 1),
             "log_fraction": quantisation.get("log_fraction"),
             "mac_weight_bits": sorted({fmt["weight_bits"] for fmt in formats if fmt["neuron"] == "mac"}),

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer networks as files: ``NAME.safetensors`` (codes and constants) and its card ``NAME.json``.
+"""Integer networks as files: ``NAME.safetensors`` (codes and constants, packed) and its card ``NAME.json``.
 
 The card holds the architecture, each layer's format, the checksum of the weights, and how they were trained
-and how well they do. Needs no PyTorch.
+and how well they do. It may lie without weights, for what it says. Needs no PyTorch.
 """
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,13 @@ from bmhw.models.integer.network import Encoder, IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Architecture, Node
 
 from .card_fields import check_fields
+from .packing import packed, unpacked
 from .writing import sha256, staged
 
-__all__ = ["WEIGHTS", "card_path", "list_models", "load", "read_card", "read_checked", "read_formats", "save"]
+__all__ = [
+    "WEIGHTS", "card_path", "list_models", "list_widths", "load", "read_card", "read_checked", "read_formats", "repack",
+    "save",
+]  # fmt: skip
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 """The folder of the networks that come with the package."""
@@ -43,17 +48,31 @@ def list_models(folder: Path = WEIGHTS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.json"))
 
 
+def list_widths(name: str | Path) -> list[int]:
+    """The widths B of the networks NAME-Bbit beside a network ``name``, a name of the package or a path, sorted;
+    whether that one is there or not."""
+    path = Path(name) if _is_path(name) else WEIGHTS / f"{name}.json"
+    found = (re.fullmatch(re.escape(path.stem) + "-([0-9]+)bit", other) for other in list_models(path.parent))
+    return sorted(int(match[1]) for match in found if match)
+
+
 def card_path(name: str | Path) -> Path:
-    """The card of a model of the package, or of a .json or .safetensors path; ModelError if absent."""
-    text = str(name)
-    if text.endswith((".json", ".safetensors")):
-        path = Path(text).with_suffix(".json")
-        if not path.is_file():
-            raise ModelError(f"Model card {path} doesn't exist")
+    """The card of a model of the package, or of a .json or .safetensors path; ModelError if absent, with the widths
+    that a network of other names has."""
+    path = Path(name).with_suffix(".json") if _is_path(name) else WEIGHTS / f"{name}.json"
+    if path.is_file() if _is_path(name) else str(name) in list_models(WEIGHTS):
         return path
-    if text not in list_models():
-        raise ModelUsageError(not_one_of("Model, if not a path ending in .json,", list_models(), text))
-    return WEIGHTS / f"{text}.json"
+    widths = list_widths(name)
+    if widths:
+        raise ModelUsageError(f"Network {name} must be asked for in a width of its codes, --bits "
+                              f"{' or '.join(map(str, widths))}; it is there as {path.stem}-{widths[0]}bit")
+    if _is_path(name):
+        raise ModelError(f"Model card {path} doesn't exist")
+    raise ModelUsageError(not_one_of("Model, if not a path ending in .json,", list_models(WEIGHTS), str(name)))
+
+
+def _is_path(name: str | Path) -> bool:
+    return str(name).endswith((".json", ".safetensors"))
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -70,7 +89,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 
 def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
-    """The tensors of a safetensors file whose SHA-256 must be ``checksum``."""
+    """The tensors of a safetensors file, unpacked, whose SHA-256 must be ``checksum``."""
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load as parse
@@ -78,6 +97,8 @@ def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
         raise ModelError("Weights files need safetensors: pip install 'bmhw[models]'") from None
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"Weights file {path.name} isn't in {path.parent}, only its card is") from None
     except OSError as error:
         raise ModelError(f"Weights file {path.name} can't be read: {error.strerror}") from None
     try:
@@ -89,7 +110,12 @@ def read_checked(path: Path, checksum: str) -> dict[str, NDArray]:
             f"Weights file {path.name} has SHA-256 {sha256(data)[:16]}..., its card says "
             f"{str(checksum)[:16]}...: it was altered or belongs to another card"
         )
-    return tensors
+    return unpacked(path.name, tensors, _metadata(data))
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What a whole safetensors file says beside its tensors: in the header, whose length its first 8 bytes are."""
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
 
 
 def read_formats(name: str | Path) -> tuple[Path, Architecture, dict[str, BmFormat | MacFormat]]:
@@ -285,14 +311,14 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
             ("exponent", layer.exponent),
             *((("fine", layer.fine),) if layer.fine is not None else ()),
         ):
-            tensors[f"{name}.{part}"] = _narrowest(values)
+            tensors[f"{name}.{part}"] = values
     for name, threshold in network.thresholds.items():
-        tensors[f"{name}.threshold"] = _narrowest(threshold.threshold)
+        tensors[f"{name}.threshold"] = threshold.threshold
         tensors[f"{name}.negative"] = threshold.negative.astype(np.uint8)
     for name, encoder in network.encoders.items():
-        tensors[f"{name}.code_shift"] = _narrowest(encoder.shift)
-        tensors[f"{name}.code_fine"] = _narrowest(encoder.fine)
-    data = serialise(tensors)
+        tensors[f"{name}.code_shift"] = encoder.shift
+        tensors[f"{name}.code_fine"] = encoder.fine
+    data = serialise(*packed(tensors))
     layers = {
         name: {
             "neuron": "bm" if isinstance(layer.format, BmFormat) else "mac",
@@ -321,10 +347,8 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
     return folder / card_file
 
 
-def _narrowest(values: NDArray) -> NDArray:
-    """The same integers in the smallest type that holds them."""
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
-    for dtype in (np.uint8, np.int8, np.int16, np.int32):
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return np.ascontiguousarray(values, dtype=dtype)
-    return np.ascontiguousarray(values, dtype=np.int64)
+def repack(path: Path) -> Path:
+    """Write a network's files anew where they are: the same integers in as few bytes as :func:`save` takes for them,
+    and its card with their checksum; returns the card's path. ModelError as of :func:`load`."""
+    network = load(path)
+    return save(network, path.parent, network.card)

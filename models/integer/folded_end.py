@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.models.networks.architecture import Node
+from bmhw.models.operators.encoding import Encoding, encoded
 from bmhw.models.operators.max_product import straight_through
 
 from .limits import FINE, SHIFT
 from .network import Encoder
-from .rounding import integers, round_half_up
+from .rounding import integers
 
 __all__ = ["FoldedEncoder", "FoldedEnd"]
 
@@ -61,28 +62,36 @@ class FoldedEnd(nn.Module):
         """Steps by which the offset is larger than it was when folded."""
         return self.steps - self.end.offset
 
-    def forward(self, y: Tensor, quantised: bool = True, moved: Tensor | None = None) -> Tensor:
+    def forward(
+        self, y: Tensor, quantised: bool = True, moved: Tensor | None = None, scale: Tensor | None = None
+    ) -> Tensor:
         """Values of the codes of integers y (batch, channels, height, width); ``moved``: of the codes that y was made
-        of, which makes y so much larger."""
+        of, which makes y so much larger; ``scale``: see :func:`.operators.encoding.encoded`."""
         steps = 1 << self.end.log.fraction
-        offset = (self._offset(moved) if quantised else self.end.offset) + self.fine.view(-1, 1, 1)
-        real = torch.relu(y * 2.0**-self.end.out_fraction) * torch.exp2(offset / steps)
-        if not quantised:
-            return real
-        codes = self._codes(y.detach(), offset.detach().long())
-        return straight_through(real.clamp(max=1), self.code_values[codes])
+        offset = (self._offset(moved) if quantised else self.end.offset) + self.fine
+        factor = torch.exp2(offset / steps)
+        if quantised:
+            return encoded(y, factor, self._encoding(offset.detach().long()), scale)
+        real = y * 2.0**-self.end.out_fraction * factor.view(-1, 1, 1)
+        return torch.relu(real) if scale is None else real * scale.view(-1, 1, 1)
 
     def _offset(self, moved: Tensor | None) -> Tensor:
         return self.steps if moved is None else self.steps - moved
 
-    def _codes(self, y: Tensor, offset: Tensor) -> Tensor:
-        """``LinearEnd.compute`` with these offsets."""
+    def _encoding(self, offset: Tensor) -> Encoding:
+        """``LinearEnd.compute`` with these offsets, (channels,)."""
         end, log = self.end, self.end.log
         octaves = (-(offset >> log.fraction)).clamp(0, end.reach)
-        seen = torch.minimum(y.clamp(min=0).long(), 1 << (octaves + end.out_fraction)) >> self.shifts[octaves]
-        code_offset = offset + (octaves << log.fraction) - (1 << log.bits) if end.reach else offset
-        codes = (self.table[octaves * self.width + seen] + code_offset).clamp(0, log.maximum)
-        return torch.where(y > 0, codes, 0)
+        return Encoding(
+            cap=1 << (octaves + end.out_fraction),
+            shift=self.shifts[octaves],
+            row=octaves * self.width,
+            offset=offset + (octaves << log.fraction) - (1 << log.bits) if end.reach else offset,
+            table=self.table,
+            values=self.code_values,
+            unit=2.0**-end.out_fraction,
+            largest_cap=1 << (end.reach + end.out_fraction),
+        )
 
     def to_integer(self, moved: Tensor | None = None) -> LinearEnd:
         return dataclasses.replace(self.end, offset=int(self._offset(moved)))
@@ -97,16 +106,10 @@ class FoldedEncoder(nn.Module):
     def __init__(self, end: LinearEnd, code_values: Tensor, node: Node, shift: Tensor, fine: Tensor):
         super().__init__()
         self.end = FoldedEnd(end, code_values, node, fine)
-        self.smallest = float(code_values[0])
         self.register_buffer("shift", shift)
 
     def forward(self, values: Tensor, quantised: bool = True) -> Tensor:
-        x = values * torch.exp2(-self.shift).view(-1, 1, 1)
-        x = round_half_up(x) if quantised else x
-        magnitudes = self.end(x.abs(), quantised)
-        # code 0 has no sign
-        negative = (x < 0) & (magnitudes > self.smallest) if quantised else x < 0
-        return torch.where(negative, -magnitudes, magnitudes)
+        return self.end(values, quantised, scale=torch.exp2(-self.shift))
 
     def to_integer(self) -> Encoder:
         return Encoder(self.end.to_integer(), integers(self.shift, SHIFT), integers(self.end.fine, FINE))

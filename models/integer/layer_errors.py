@@ -22,7 +22,7 @@ __all__ = ["layer_errors"]
 
 @torch.no_grad()
 def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike) -> list[dict[str, Any]]:
-    """One entry a layer, shares and errors in per cent:
+    """One entry a layer, its layout and its groups of input channels, and shares and errors in per cent:
 
     - ``own_error``: root mean square difference to the same layer in floating point (values of its weight
       codes, no logarithm, no rounding) on the same input integers, in per cent of the outputs' root mean
@@ -51,6 +51,7 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
         entry = {
             "layer": node.name,
             "layout": layer.format.layout if isinstance(layer.format, BmFormat) else "mac",
+            "groups": getattr(layer.format, "groups", 1),
             "saturated_inputs": _share(np.abs(x) == layer.format.activation.maximum if layer.takes_codes
                                        else round_shift(came, per_channel(layer.shift)) != x),
         }

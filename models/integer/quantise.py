@@ -248,13 +248,16 @@ class FoldedLayer(nn.Module):
         if self._smooth:
             with torch.no_grad():
                 exact = self._exact(max_product(x, w.flatten(0, 1), stride, padding, groups), groups)
-            # the halves of bipolar inputs, and what a ReLU gives, have nothing below 0
-            nonnegative = self.layout == "bipolar" or not self.format.signed_inputs
-            smooth = norm_difference(x, w, stride, padding, groups, p=self.gradient_norm, nonnegative=nonnegative)
+            smooth = self._norm_difference(x, w, stride, padding, groups)
             return straight_through(smooth * 2.0**self.output_bits, exact)
         products = max_product(x, w.flatten(0, 1), stride, padding, groups)
         values = straight_through(products * 2.0**self.output_bits, self.exp2_table[self._sums(products)])
         return self._total(values, groups)
+
+    def _norm_difference(self, x: Tensor, w: Tensor, stride: int, padding: int, groups: int = 1) -> Tensor:
+        # the halves of bipolar inputs, and what a ReLU gives, have nothing below 0
+        nonnegative = self.layout == "bipolar" or not self.format.signed_inputs
+        return norm_difference(x, w, stride, padding, groups, p=self.gradient_norm, nonnegative=nonnegative)
 
     def _exact(self, products: Tensor, groups: int) -> Tensor:
         """What the hardware makes of the maxima, without a gradient."""
@@ -295,7 +298,7 @@ class FoldedLayer(nn.Module):
             taps = torch.stack(biases)[:, :, None]
             taps = functional.pad(taps, (0, w.shape[-1] - 1, 0, w.shape[-2] - 1))
             x, w = torch.cat([x, torch.ones_like(x[:, :1])], dim=1), torch.cat([w, taps], dim=2)
-            difference = straight_through(norm_difference(x, w, stride, 0, p=self.gradient_norm), difference)
+            difference = straight_through(self._norm_difference(x, w, stride, 0), difference)
         real = torch.relu(difference) * 2.0 ** (fmt.offset / (1 << fmt.log_fraction))
         if not quantised:
             return real
@@ -423,6 +426,7 @@ class FoldedNetwork(nn.Module):
 
     def trace(self, images: Tensor) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
+        encoded: dict[str, Tensor] = {}
         exponents: dict[str, Tensor] = {}
         for node in self.architecture.nodes:
             inputs = [values[name] for name in node.inputs]
@@ -435,7 +439,9 @@ class FoldedNetwork(nn.Module):
                     if node.is_layer:
                         source = node.inputs[0]
                         if step.takes_codes and source in self.encoders:
-                            inputs = [self.encoders[source](*inputs, quantised=self.quantised)]
+                            if source not in encoded:  # one may have several readers
+                                encoded[source] = self.encoders[source](*inputs, quantised=self.quantised)
+                            inputs = [encoded[source]]
                         value = step(*inputs, quantised=self.quantised, moved=self._moved(node))
                     else:
                         value = step(*inputs, quantised=self.quantised)

@@ -121,6 +121,10 @@ class Architecture:
         """Inputs of one neuron of a layer: input channels * kernel height * kernel width."""
         return self[node.inputs[0]].channels * node.kernel[0] * node.kernel[1]
 
+    def multiply_accumulates(self, node: Node) -> int:
+        """What a layer does for one image: one for each input of each of its outputs."""
+        return node.channels * node.height * node.width * self.fan_in(node)
+
     def nonnegative(self, name: str) -> bool:
         """Whether a node's values are known to be >= 0: images and what lies behind a ReLU."""
         node = self[name]

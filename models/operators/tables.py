@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .convolution import channels_last
 from .native_build import library
 
 __all__ = ["LARGEST_FRACTION", "product_table", "table_differences"]
@@ -38,7 +39,7 @@ def table_differences(products: Tensor, table: Tensor, groups: int = 1) -> Tenso
     """Table values of the first half of the maxima less those of the second, summed over the groups.
 
     products: (batch, 2 * outputs * groups, height, width), as of ``max_product``; result: (batch, outputs, height,
-    width). No gradient.
+    width), channels last in memory. No gradient.
     """
     products = products.detach()
     compiled = library("tables") if products.device.type == "cpu" else "not on a CPU"
@@ -46,7 +47,7 @@ def table_differences(products: Tensor, table: Tensor, groups: int = 1) -> Tenso
         return plain_table_differences(products, table, groups)
     products, table = products.contiguous(), table.contiguous()
     batch, rows, height, width = products.shape
-    values = torch.empty(batch, rows // (2 * groups), height, width)
+    values = torch.empty(batch, rows // (2 * groups), height, width, memory_format=torch.channels_last)
     sizes = batch, values.shape[1], groups, height * width
     compiled.table_differences(
         *map(ctypes.c_int64, sizes),
@@ -57,6 +58,7 @@ def table_differences(products: Tensor, table: Tensor, groups: int = 1) -> Tenso
 
 
 def plain_table_differences(products: Tensor, table: Tensor, groups: int) -> Tensor:
+    # -0 has the index -2^16: the table's first entry too
     found = table[products.float().contiguous().view(torch.int32) >> SHIFT]
     first, second = found.unflatten(1, (2, -1, groups)).unbind(1)
-    return sum((first - second).unbind(2))
+    return channels_last(sum((first - second).unbind(2)))

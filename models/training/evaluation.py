@@ -7,29 +7,20 @@ from typing import Any
 
 import torch
 
-from bmhw.models.errors import ModelError
+from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.files.card_fields import reading
 from bmhw.models.files.float_weights import float_files, load_float
 from bmhw.models.files.store import card_path, load
+from bmhw.models.files.widths import at_width
 from bmhw.models.integer.layer_errors import layer_errors
 
 from .datasets import load_dataset
 from .trainer import accuracy
 
-__all__ = ["WIDTHS", "choose", "evaluate", "widths"]
+__all__ = ["WIDTHS", "evaluate", "widths"]
 
 WIDTHS = ("log_bits", "maximum_bits", "out_fraction")
 """What of a network's formats can be changed after training."""
-
-def choose(model: str, bits: int | None, rounded: bool) -> str:
-    """The name or path of the network to load: the one trained at this width, if there is one."""
-    if bits is None or rounded:
-        return model
-    path = card_path(model)
-    try:
-        return str(card_path(path.with_name(f"{path.stem}-{bits}bit.json")))
-    except ModelError:
-        return str(path)
 
 
 def evaluate(
@@ -45,16 +36,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """All figures as plain values: accuracies in per cent, units in the key names.
 
+    ``bits``: width of the log codes; the network that was trained in such codes is taken as it is, edges included, if
+    there is one and ``rounded`` doesn't ask for others (``at_width``).
     ``maximum_bits``: high bits of the sums that the maxima see, ``out_fraction``: fraction bits of linear results,
     instead of those it was trained with.
     ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
     ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
     """
     torch.set_num_threads(threads)
-    chosen = choose(model, bits, rounded)
+    chosen, other_width = at_width(model, bits, rounded)
     network = load(chosen)
     trained = {f"trained_{field}": widths(network, field) for field in WIDTHS}
-    if bits is not None:
+    if other_width:
+        if not trained["trained_log_bits"]:
+            raise ModelUsageError(f"Network {network.name} must have log codes to be rounded to {bits} bits; it is "
+                                  "multiply-accumulate in every layer")
         network = network.with_log_bits(bits)
     if maximum_bits is not None:
         network = network.with_maximum_bits(maximum_bits)
@@ -67,7 +63,9 @@ def evaluate(
             key: network.card["accuracy"][f"{key}_accuracy"] for key in ("classical", "bm_float")
         }
     if trace_images is not None and not measured:
-        raise ModelError(f"--trace needs {', '.join(file.name for file in float_files(chosen))}")
+        missing = ", ".join(file.name for file in float_files(chosen) if not file.is_file())
+        raise ModelError(f"--trace needs the floating-point networks, but {missing} isn't in "
+                         f"{card_path(chosen).parent}: not every network comes with its own; bmhw.train writes them")
     floats = load_float(chosen) if measured else {}
     started = time.monotonic()
     right = network.classify(data.test_images, threads=threads) == data.test_labels
@@ -79,6 +77,7 @@ def evaluate(
         **{field: widths(network, field) for field in WIDTHS},
         **trained,
         "log_fraction": widths(network, "log_fraction"),
+        "groups": widths(network, "groups"),
         "sums": widths(network, "sums"),
         "float_measured": measured,
         **{

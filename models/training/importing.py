@@ -14,6 +14,7 @@ from bmhw.models.networks.architecture import build
 from bmhw.models.networks.network import Network
 
 from .datasets import Dataset
+from .memory import keep_memory
 from .trainer import Settings, accuracy
 
 __all__ = ["check_import", "imported"]
@@ -43,6 +44,7 @@ def check_import(
     ModelError where somebody else's network is right in less than twice as many cases as chance, unless ``accept``,
     and where a network gives no finite scores.
     """
+    keep_memory()
     for line in initial.lines():
         tell(line)
     architecture = build(settings.architecture, *data.train_images.shape[1:3]).with_border(initial.border)

@@ -27,8 +27,23 @@ LARGEST_NORM = 16.0
 GROUPED_NORM = 8.0
 """The same for a network with groups, whose maxima are of fewer terms: as accurate as 16, and easier to train."""
 
+NORMS = 9
+"""Different p that ``annealed`` goes through: each is a graph of its own on a GPU."""
+
 Difference = Callable[[Tensor, Tensor, int, int], Tensor]
 Start = Callable[[Network, Mapping[str, str], Tensor, int], Network]
+
+
+@functools.cache
+def norms(p: float) -> Difference:
+    """The p-norms themselves; the same object for the same p, as of :func:`maxima_like_norms`."""
+    return functools.partial(norm_difference, p=p)
+
+
+@functools.cache
+def maxima_like_norms(p: float) -> Difference:
+    """Exact maxima with the gradient of p-norms."""
+    return functools.partial(smoothed_gradient_difference, p=p)
 
 
 def exact(share: float, position: float, norm: float) -> Difference:
@@ -36,15 +51,15 @@ def exact(share: float, position: float, norm: float) -> Difference:
 
 
 def annealed(share: float, position: float, norm: float) -> Difference:
-    """p-norms with p from 1 (a classical layer) to the largest in the first half, then the exact maxima with the
-    gradient of the largest norms."""
+    """p-norms with p from 1 (a classical layer) to the largest in the first half, in :data:`NORMS` steps of equal
+    ratios, then the exact maxima with the gradient of the largest norms."""
     if share >= 0.5:
         return smoothed_gradient(share, position, norm)
-    return functools.partial(norm_difference, p=norm ** (2 * share))
+    return norms(norm ** (int(2 * share * NORMS) / (NORMS - 1)))
 
 
 def smoothed_gradient(share: float, position: float, norm: float) -> Difference:
-    return functools.partial(smoothed_gradient_difference, p=norm)
+    return maxima_like_norms(norm)
 
 
 def smoothed_maximum(share: float, position: float, norm: float) -> Difference:
@@ -59,12 +74,12 @@ def fine_tuning(share: float, position: float, norm: float) -> Difference:
 
 
 def _norms_until(end: float, share: float, norm: float) -> Difference:
-    return functools.partial(smoothed_gradient_difference if share >= end else norm_difference, p=norm)
+    return maxima_like_norms(norm) if share >= end else norms(norm)
 
 
 def layer_by_layer(share: float, position: float, norm: float) -> Difference:
     """Sums (1-norms) become maxima layer after layer over the first three quarters (arXiv 2009.07190)."""
-    return max_product_difference if share >= 0.75 * position else functools.partial(norm_difference, p=1.0)
+    return max_product_difference if share >= 0.75 * position else norms(1.0)
 
 
 def untrained(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: int = 1) -> Network:
@@ -90,11 +105,15 @@ class Method:
     distils_layers: bool = False
     smooth_codes: bool = False
 
-    def prepare(self, network: Network, share: float, norm: float = LARGEST_NORM) -> None:
-        """Set the layers up for a step when ``share`` of the phase is done."""
+    def prepare(self, network: Network, share: float, norm: float = LARGEST_NORM) -> bool:
+        """Set the layers up for a step when ``share`` of the phase is done; whether that changed what they compute."""
         layers = [step for step in network.steps.values() if isinstance(step, BmConv2d)]
+        changed = False
         for index, layer in enumerate(layers):
-            layer.training_difference = self.difference(share, index / len(layers), norm)
+            difference = self.difference(share, index / len(layers), norm)
+            changed = changed or layer.training_difference is not difference
+            layer.training_difference = difference
+        return changed
 
 
 METHODS: dict[str, Method] = {

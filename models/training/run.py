@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole training run: the phases, Ctrl-C, and the files that it writes."""
 
-import ctypes
 import dataclasses
-import os
 import signal
 import subprocess
 from contextlib import AbstractContextManager
@@ -21,11 +19,10 @@ from bmhw.models.files.store import save
 from bmhw.models.files.writing import staged
 
 from .datasets import Dataset
+from .memory import keep_memory
 from .trainer import Settings, Trainer, accuracy
 
 __all__ = ["Report", "train"]
-
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
 
 
 class Report(AbstractContextManager, Protocol):
@@ -61,18 +58,6 @@ def train(
     finally:
         signal.signal(signal.SIGINT, usual)
     return write(trainer, data, files, None if initial is None else initial.path, source)
-
-
-def keep_memory() -> None:
-    """Let the C library keep what is freed, where it can be told to (glibc).
-
-    Each step takes and frees the same large blocks; given back to the system, every page of them is faulted in
-    anew, which takes longer than an addition does.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**27)):
-            mallopt(parameter, value)
 
 
 def commit() -> str | None:

@@ -28,7 +28,7 @@ from bmhw.models.operators import native
 from bmhw.models.operators.max_product import max_product_difference
 from bmhw.models.operators.precision import powers_name
 from bmhw.models.operators.smoothed import norm_difference, smoothed_gradient_difference
-from bmhw.models.training.run import keep_memory
+from bmhw.models.training.memory import keep_memory
 
 DIFFERENCES = {
     "maxima": max_product_difference,

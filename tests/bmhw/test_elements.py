@@ -47,7 +47,7 @@ def test_redraw_measures_nothing(result, tmp_path):
 
 
 def test_ends_serve_as_many_elements_as_they_have_cycles_for():
-    served = {name: Case(kind, 4, 576, 36).served for name, kind in KINDS.items()}
+    served = {name: Case(kind, 4, 576, 36).element.served for name, kind in KINDS.items()}
     assert served["signed"] == served["flushed"] == {"group_end": 36, "result_end": 576}
     assert served["wired"]["group_end"] == 18
     assert served["mac"] == {"group_end": 576, "result_end": 576}

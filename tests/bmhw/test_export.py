@@ -397,7 +397,7 @@ class TestTrained:
     @pytest.mark.parametrize(
         "options, message",
         [
-            (["--bits", "8"], "--bits contradicts --model some"),
+            (["--log-bits", "8"], "--log-bits contradicts --model some"),
             (["--neuron", "mac"], "--neuron contradicts --model some"),
             (["--layer", "nope"], "Layer must be one of conv, not 'nope'"),
             (["--multiplier", "dadda"], "--multiplier dadda needs a mac layer"),

@@ -5,13 +5,14 @@ import json
 
 import pytest
 from support.calls import assert_one_line, command_of, figures_of, measure_without_building
+from support.cards import KEPT
 
 from bmhw import layers
 from bmhw.errors import UsageError
 from bmhw.measure.layer_formats import Neurons, TrainedNeurons
 from bmhw.measure.networks import NETWORKS, Layer, network
 from bmhw.measure.tradeoff import neurons_of
-from bmhw.models.files.store import WEIGHTS, read_card
+from bmhw.models.files.store import read_card
 from bmhw.models.networks.groups import groups_of
 from bmhw.show.report import markdown
 
@@ -76,8 +77,9 @@ def test_the_end_that_is_chosen_is_linear():
 @pytest.fixture
 def grouped_card(tmp_path):
     """The card of a network for images of three channels, with four groups."""
-    card = read_card(WEIGHTS / "cifar10-resnet20.json")
-    channels = {layer.name: layer.channels for layer in network("cifar10-resnet20").layers}
+    ungrouped = KEPT / "cifar10-resnet20.json"
+    card = read_card(ungrouped)
+    channels = {layer.name: layer.channels for layer in network(str(ungrouped)).layers}
     entries = {name: entry | {"groups": groups_of(channels[name], 4), "zero": "exact"}
                for name, entry in card["layers"].items()}
     path = tmp_path / "grouped.json"

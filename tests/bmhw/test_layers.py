@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from support.calls import (
@@ -13,6 +14,7 @@ from support.calls import (
     map_blocks_without_yosys,
     measure_without_building,
 )
+from support.cards import BM_CARDS, KEPT
 from support.liberty_text import liberty_text
 
 from bmhw import layers
@@ -26,6 +28,7 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import COMBINES
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
+from bmhw.hdl.neurons.neuron import create_neuron
 from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.measure import layers as layer_measurement
 from bmhw.measure.generation import generate
@@ -33,7 +36,7 @@ from bmhw.measure.layer_formats import TrainedNeurons
 from bmhw.measure.layers import Neurons, totals
 from bmhw.measure.networks import NETWORKS, network
 from bmhw.measure.selection import contenders, ranking
-from bmhw.models.files.store import WEIGHTS, list_models, read_card
+from bmhw.models.files.store import WEIGHTS, read_card
 
 figures, command = figures_of(layers), command_of(layers)
 NAMES = "stem,stage0_block0_conv1,stage0_block0_conv3,stage0_block1_conv3"
@@ -168,6 +171,16 @@ def test_the_largest_modules_are_taken_out_until_the_rest_is_small_enough():
     assert modules.blocks("top", 40) == ["leaf", "large", "top"]
     assert modules.blocks("top", 20) == ["leaf", "large", "small", "top"]
     assert "blackbox" not in modules.source("large", 49) and "blackbox" in modules.source("large", 40)
+
+
+def test_an_instance_whose_name_is_a_word_of_verilog_is_one():
+    """That of the table which ends that anticipate a sum read."""
+    fmt = BmFormat(inputs=4, bits=4, layout="signed", groups=2, boundary="layer")
+    design = Design(format=fmt, end="anticipate")
+    modules = Modules(block_to_verilog(create_neuron(design), "neuron", sliced=True))
+    assert "\\table " in modules.verilog
+    reached = modules.source("neuron", FLAT)
+    assert set(modules.text) == {name for name in modules.text if f"module {name} (" in reached}
 
 
 def test_blocks_are_shared_between_fan_ins():
@@ -434,6 +447,9 @@ def test_the_default_chooses_the_end_at_fewer_inputs(better, capsys, monkeypatch
 
 # -- trained networks
 
+LENET_5BIT, WIRED_LOG = (str(KEPT / f"{name}.json") for name in ("mnist-lenet-5bit",
+                                                                  "mnist-resnet20-wired-log-clamped5-4"))
+
 
 def test_lenet_has_two_convolutions_and_three_dense_layers():
     found = network("mnist-lenet")
@@ -450,9 +466,9 @@ def test_a_trained_resnet_has_the_layers_of_the_free_one_and_a_dense_one():
     assert (dense.name, dense.fan_in, dense.outputs, dense.output) == ("dense", 256, 10, "linear")
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_the_neurons_of_every_shipped_network_are_those_of_its_card(name):
-    chosen, entries = network(name), read_card(WEIGHTS / f"{name}.json")["layers"]
+@pytest.mark.parametrize("path", BM_CARDS, ids=lambda path: path.stem)
+def test_the_neurons_of_every_trained_network_are_those_of_its_card(path):
+    chosen, entries = network(path.stem if path.parent == WEIGHTS else str(path)), read_card(path)["layers"]
     neurons = TrainedNeurons.of(chosen, mac_bits=5)
     assert [layer.name for layer in chosen.layers] == list(entries)
     for layer in chosen.layers:
@@ -469,12 +485,12 @@ def test_the_neurons_of_every_shipped_network_are_those_of_its_card(name):
 
 def test_a_trained_network_is_measured_with_the_formats_of_its_card(unbuilt, capsys):
     """Convolution and dense layer, codes of fewer octaves than usual, MACs of another width."""
-    arguments = ("--network", "mnist-lenet-5bit", "--mac-bits", "3", "--mac-weight-bits", "2", "--layers",
+    arguments = ("--network", LENET_5BIT, "--mac-bits", "3", "--mac-weight-bits", "2", "--layers",
                  "conv1,dense2,dense3")
     found = figures(capsys, *arguments)
     assert (found["network"], found["formats"], found["log_bits"], found["log_fraction"]) == (
         "mnist-lenet-5bit", "card", 5, 3)
-    entries = read_card(WEIGHTS / "mnist-lenet-5bit.json")["layers"]
+    entries = read_card(Path(LENET_5BIT))["layers"]
     for row in found["layers"]:
         design, entry = row["bm"]["design"], entries[row["name"]]
         assert {key: design[key] for key in set(entry) - {"boundary", "result"}} == {
@@ -489,7 +505,7 @@ def test_a_trained_network_is_measured_with_the_formats_of_its_card(unbuilt, cap
 
 def test_wired_layers_and_logarithmic_ends_come_from_the_card(unbuilt, capsys):
     names = "stem,stage0_block0_conv1,stage0_block0_conv3"
-    found = figures(capsys, "--network", "mnist-resnet20-wired-log-clamped5-4", "--layers", names)
+    found = figures(capsys, "--network", WIRED_LOG, "--layers", names)
     assert [(row["layout"], row["bm"]["design"]["combine"], row["bm"]["design"]["maximum_bits"],
              row["bm"]["design"]["sums"]) for row in found["layers"]] == [
         ("signed", "logarithmic", 5, "clamped"), ("wired", "logarithmic", 5, "clamped"),
@@ -498,7 +514,7 @@ def test_wired_layers_and_logarithmic_ends_come_from_the_card(unbuilt, capsys):
 
 
 def test_options_that_say_what_the_card_says_are_welcome(unbuilt, capsys):
-    arguments = ("--network", "mnist-resnet20-wired-log-clamped5-4", "--layers", "stem,stage0_block0_conv3")
+    arguments = ("--network", WIRED_LOG, "--layers", "stem,stage0_block0_conv3")
     given = ("--bits", "8", "--log-bits", "8", "--log-fraction", "5", "--branches", "wired", "--sums", "clamped",
              "--maximum-bits", "5", "--linear-maximum-bits", "4", "--combine", "logarithmic")
     plain, found = figures(capsys, *arguments), figures(capsys, *arguments, *given)
@@ -539,22 +555,23 @@ def test_a_multiply_accumulate_network_has_nothing_to_compare(mixed, unbuilt):
 
 
 @pytest.mark.parametrize("network_, arguments, words", [
-    ("mnist-lenet", ["--log-bits", "5"], "--log-bits 5 contradicts the card of mnist-lenet: layer conv1 has 8"),
+    ("mnist-lenet", ["--log-bits", "5"], "codes of mnist-lenet must be one that it was trained in, 8 bits, not 5"),
     ("mnist-lenet", ["--log-bits", "x"], "--log-bits x contradicts"),
-    ("mnist-lenet", ["--bits", "5"], "--bits 5 contradicts the card of mnist-lenet: layer conv1 has 8; --mac-bits is"),
-    ("mnist-lenet", ["--bits", "5", "--mac-bits", "8"], "--bits 5 contradicts"),
-    ("mnist-lenet", ["--bits", "5", "--bm-bits", "6"], "--bm-bits 6 contradicts"),
-    ("mnist-lenet-5bit", ["--log-fraction", "2"], "--log-fraction 2 contradicts the card of mnist-lenet-5bit: layer "
-                                                  "conv1 has 3"),
+    ("mnist-lenet", ["--bits", "5"], "codes of mnist-lenet must be one that it was trained in, 8 bits, not 5"),
+    ("mnist-lenet", ["--bits", "x"], "--bits x contradicts the card of mnist-lenet: layer conv1 has 8; --mac-bits is"),
+    ("mnist-lenet", ["--bits", "5", "--log-bits", "8"], "--bits 5 contradicts"),
+    ("mnist-lenet", ["--bits", "5", "--log-bits", "8", "--bm-bits", "6"], "--bm-bits 6 contradicts"),
+    (LENET_5BIT, ["--log-fraction", "2"], "--log-fraction 2 contradicts the card of mnist-lenet-5bit: layer "
+                                        "conv1 has 3"),
     ("mnist-lenet", ["--branches", "signed"], "--branches signed contradicts the card of mnist-lenet: layer conv1 has "
                                               "relu"),
     ("mnist-lenet", ["--sums", "clamped"], "--sums clamped contradicts the card of mnist-lenet: layer conv1 has full"),
     ("mnist-lenet", ["--combine", "logarithmic"], "--combine logarithmic contradicts the card of mnist-lenet: layer "
                                                   "dense1 has linear"),
     ("mnist-lenet", ["--maximum-bits", "5"], "--maximum-bits 5 contradicts the card of mnist-lenet: layer conv1 has 9"),
-    ("mnist-resnet20-wired-log-clamped5-4", ["--maximum-bits", "5"], "layer stage0_block0_conv3 has 4"),
-    ("mnist-resnet20-wired-log-clamped5-4", ["--linear-maximum-bits", "3"], "layer stage0_block0_conv3 has 4"),
-    ("mnist-resnet20-wired-log-clamped5-4", ["--branches", "relu"], "layer stem has signed"),
+    (WIRED_LOG, ["--maximum-bits", "5"], "layer stage0_block0_conv3 has 4"),
+    (WIRED_LOG, ["--linear-maximum-bits", "3"], "layer stage0_block0_conv3 has 4"),
+    (WIRED_LOG, ["--branches", "relu"], "layer stem has signed"),
     ("mnist-lenet", ["--mac-bits", "17"], "from 2 to 16, not 17"),
     ("mnist-lenet", ["--layers", "stem"], "Layer must be one of conv1, conv2, dense1, dense2, dense3, not 'stem'"),
 ])

@@ -10,7 +10,7 @@ from bmhw.command_line import Parser
 from bmhw.errors import BmhwError, RunError, UsageError
 from bmhw.flow.engine import Engine
 from bmhw.flow.fpga import NextPnr
-from bmhw.measure import exploration, fpga, layers, neurons
+from bmhw.measure import exploration, fpga, layers, network_elements, neurons
 
 NONSENSE = ("", "-1", "0", "999999999999", "nan", "x", "folder", "missing", "binary")
 # Command -> what it needs to get as far as its work.
@@ -49,7 +49,7 @@ def no_work(monkeypatch, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "binary").write_bytes(bytes(range(256)))
     for owner, name in ((Engine, "run"), (NextPnr, "place"), (IntegerNetwork, "classify"), (Trainer, "run"),
-                        (sim, "verify"), (export, "export_files"),
+                        (sim, "verify"), (export, "export_files"), (network_elements, "block_verilog"),
                         *((module, "generate") for module in (exploration, fpga, layers, neurons))):
         monkeypatch.setattr(owner, name, work)
 

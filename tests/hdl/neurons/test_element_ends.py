@@ -8,7 +8,7 @@ import pytest
 from support.simulation import random_vectors, simulate
 
 from bmhw.hdl.formats.bm import BmFormat
-from bmhw.hdl.formats.choices import LAYOUTS, REQUANTIZATIONS
+from bmhw.hdl.formats.choices import LAYOUTS, REQUANTIZATIONS, TWO_MAXIMA
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.element_ends import GroupEnd, ResultEnd, element_format
@@ -54,6 +54,20 @@ def test_bm(layout):
         z = simulate(ResultEnd(format=fmt, adder="ripple", multiplier="dadda"), 1,
                      y=[int(v) & ((1 << fmt.y.bits) - 1) for v in y])["z"]
         assert z == list(fmt.compute(**vectors, bias=bias))
+
+
+@pytest.mark.parametrize("layout", TWO_MAXIMA)
+def test_logarithmic_end(layout):
+    """Two maxima, in which the biases are one more input each, to a code; nothing comes once a group."""
+    fmt = BmFormat(inputs=12, bits=4, layout=layout, combine="logarithmic", boundary="layer", offset=2, maximum_bits=4)
+    vectors = random_vectors(fmt, 60, np.random.default_rng(SEED))
+    biases = [vectors.pop(name) for name in ("bias1", "bias2")]
+    shown = element_format(fmt).compute(**vectors).reshape(60, 2)
+    maxima = {f"m{i + 1}": [int(v) for v in np.maximum(shown[:, i], bias >> fmt.dropped_bits)]
+              for i, bias in enumerate(biases)}
+    z = simulate(ResultEnd(format=fmt, adder="ripple", multiplier="dadda"), 1, **maxima)["z"]
+    assert z == list(fmt.compute(**vectors, bias1=biases[0], bias2=biases[1]))
+    assert len(set(z)) > 4
 
 
 @pytest.mark.parametrize("flush", [None, 4])

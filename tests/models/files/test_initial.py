@@ -14,7 +14,7 @@ from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.float_weights import load_float, save_float
 from bmhw.models.files.initial import read_initial
 from bmhw.models.files.store import WEIGHTS, save
-from bmhw.models.networks.architecture import lenet, resnet_small, resnet_v2
+from bmhw.models.networks.architecture import lenet, resnet_small
 from bmhw.models.networks.network import Network
 
 
@@ -59,9 +59,11 @@ def test_own_files_give_both_networks():
     assert set(initial_states(WEIGHTS / "digits-float.safetensors", architecture, signed)) == {"classical"}
 
 
-def test_a_classical_network_takes_no_weights_of_maxima():
+def test_a_classical_network_takes_no_weights_of_maxima(tmp_path):
     """Signed BM layers have the shapes of classical ones."""
-    path, architecture = WEIGHTS / "mnist-resnet20-signed-float.safetensors", resnet_v2(1, 28)
+    path, architecture = tmp_path / "signed-float.safetensors", resnet_small(1, 8, filters=4)
+    save_float("signed", tmp_path, {"classical": Network(architecture, architecture.layouts("mac")),
+                                    "bm": Network(architecture, architecture.layouts("signed"))})
     assert set(initial_states(path, architecture, architecture.layouts("signed"))) == {"classical", "bm"}
     assert set(initial_states(path, architecture, architecture.layouts("mac"))) == {"classical"}
 

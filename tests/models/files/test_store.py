@@ -7,14 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
+from support.files import rewrite_unpacked
 
 from bmhw.errors import BmhwError
 from bmhw.models import ModelError, list_models, load
 from bmhw.models.files.float_weights import float_files, load_float
-from bmhw.models.files.store import WEIGHTS, save
-from bmhw.models.files.writing import sha256
+from bmhw.models.files.store import WEIGHTS, repack, save
 from bmhw.models.training.comparison import collect
 
 
@@ -33,17 +32,14 @@ def edit_card(folder, change):
     path.write_text(json.dumps(card))
 
 
-def edit_tensors(folder, change):
-    """Change tensors and let the card's checksum follow, so that only the checks of the values are left."""
-    path = folder / "digits.safetensors"
-    tensors = {name: np.array(values) for name, values in parse(path.read_bytes()).items()}
-    change(tensors)
-    path.write_bytes(serialise(tensors))
-    edit_card(folder, lambda card: card["weights"].update(sha256=sha256(path.read_bytes())))
-
-
 def test_digits_are_shipped():
     assert "digits" in list_models()
+
+
+def test_what_ships_is_small():
+    """In every clone and wheel: each network's codes, and all of them with their cards and floating-point weights."""
+    sizes = {path.name: path.stat().st_size for path in WEIGHTS.iterdir()}
+    assert {name for name, size in sizes.items() if size > 1_000_000} == set() and sum(sizes.values()) <= 8_000_000
 
 
 def test_a_round_trip_keeps_every_integer(tmp_path):
@@ -56,6 +52,41 @@ def test_a_round_trip_keeps_every_integer(tmp_path):
         name: layer.format for name, layer in again.layers.items()
     }
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["digits.json", "digits.safetensors"]
+
+
+def integers(network):
+    """Everything that a network computes with, by name."""
+    return {
+        **{f"{name}.{part}": values for name, layer in network.layers.items()
+           for part, values in (*layer.weights.items(), *layer.biases.items(), ("shift", layer.shift),
+                                ("exponent", layer.exponent), ("fine", layer.fine))},
+        **{f"{name}.{part}": getattr(norm, part) for name, norm in network.thresholds.items()
+           for part in ("threshold", "negative")},
+        "samples": network.samples,
+    }
+
+
+def test_a_file_of_unpacked_tensors_loads_the_same(copy):
+    """As they were before there was a packing."""
+    before, size = integers(load(copy / "digits.json")), (copy / "digits.safetensors").stat().st_size
+    rewrite_unpacked(copy / "digits.json")
+    assert b"packed" not in (copy / "digits.safetensors").read_bytes()
+    after = integers(load(copy / "digits.json"))
+    assert before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)
+    assert repack(copy / "digits.json") == copy / "digits.json"
+    again = integers(load(copy / "digits.json"))
+    assert all(np.array_equal(before[name], again[name]) for name in before)
+    assert (copy / "digits.safetensors").stat().st_size == size < 30_000
+
+
+def test_packing_again_keeps_what_a_card_tells(copy):
+    card = json.loads((copy / "digits.json").read_text())
+    edit_card(copy, lambda card: card.update(name="other", notes=["mine"]))
+    repack(copy / "digits.json")
+    found = json.loads((copy / "digits.json").read_text())
+    assert (found["name"], found["notes"]) == ("other", ["mine"]) and found["weights"] == card["weights"]
+    assert {key: found[key] for key in ("accuracy", "data", "training", "float_weights", "architecture")} == {
+        key: card[key] for key in ("accuracy", "data", "training", "float_weights", "architecture")}
 
 
 def test_loading_needs_no_torch():
@@ -93,7 +124,7 @@ def test_a_foreign_file(copy):
 
 def test_missing_files(copy):
     (copy / "digits.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"digits.safetensors can't be read: No such file"):
+    with pytest.raises(ModelError, match=r"digits.safetensors isn't in .*, only its card is$"):
         load(copy / "digits.json")
     with pytest.raises(ModelError, match=r"other.json doesn't exist"):
         load(copy / "other.safetensors")
@@ -125,7 +156,7 @@ def test_missing_files(copy):
     ],
 )
 def test_wrong_tensors(copy, change, message):
-    edit_tensors(copy, change)
+    rewrite_unpacked(copy / "digits.json", change)
     with pytest.raises(ModelError, match=message):
         load(copy / "digits.json")
 

@@ -32,6 +32,15 @@ def test_every_sum_of_two_codes_is_found(fraction):
     assert float(table_differences(zeros, table)) == -1e6
 
 
+def test_a_zero_may_have_a_sign():
+    """As PyTorch's own maxima give one."""
+    products = torch.tensor([-0.0, 1.0]).view(1, 2, 1, 1)
+    table = product_table(lambda values: torch.where(values > 0, values, 7.0))
+    expected = table[0] - table[torch.tensor(1.0).view(torch.int32) >> tables.SHIFT]
+    for found in (table_differences(products, table), plain_table_differences(products, table, 1)):
+        assert float(found) == float(expected)
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_differences_are_summed_over_the_groups(groups):
     assert not isinstance(library("tables"), str), "needs a C++ compiler"

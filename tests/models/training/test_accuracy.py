@@ -44,7 +44,7 @@ def test_rows_say_what_the_cards_say(folder):
     assert "continues" not in row  # not from itself
 
 
-def test_measuring_again(folder):
+def test_measuring_again(folder, capsys):
     rows = collect([folder])
     measure(rows, [folder], None, 1)
     assert rows[0]["measured"]
@@ -55,6 +55,8 @@ def test_measuring_again(folder):
     rows = collect([folder])
     measure(rows, [folder], None, 1)
     assert not rows[0]["measured"]
+    assert main([str(folder), "--measure"]) == 0
+    assert "Not measured: 1 of 1 networks, of which only the cards are here." in capsys.readouterr().out
 
 
 def row(name, neuron, bits, accuracy, architecture="lenet", weight_bits=None):

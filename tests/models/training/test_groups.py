@@ -114,7 +114,8 @@ def test_norms_go_up_to_the_one_that_is_asked_for(tiny_architecture):
         return (chosen, None) if chosen is max_product_difference else (chosen.func, chosen.keywords["p"])
 
     assert stands_for_maxima("annealed", 0.0) == (norm_difference, 1)
-    assert stands_for_maxima("annealed", 0.49)[1] == pytest.approx(8**0.98)
+    assert stands_for_maxima("annealed", 0.25)[1] == pytest.approx(8**0.5)
+    assert stands_for_maxima("annealed", 0.49) == (norm_difference, 8)
     assert stands_for_maxima("annealed", 0.5) == (smoothed_gradient_difference, 8)
     assert stands_for_maxima("fine-tuning", 0.79) == (norm_difference, 8)
     assert stands_for_maxima("fine-tuning", 0.8) == (smoothed_gradient_difference, 8)

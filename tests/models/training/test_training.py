@@ -278,7 +278,8 @@ class TestCommands:
         result = self.run("bmhw.evaluate", "--model", str(tmp_path / "digits.json"))
         assert result.returncode == 0 and "its card says so" in result.stdout
         traced = self.run("bmhw.evaluate", "--model", str(tmp_path / "digits.json"), "--trace")
-        assert traced.returncode == 1 and "--trace needs digits-float.safetensors" in traced.stderr
+        assert traced.returncode == 1 and len(traced.stderr.splitlines()) == 1
+        assert "--trace needs the floating-point networks, but digits-float.safetensors isn't in" in traced.stderr
 
     def test_a_quantised_classical_network(self, tmp_path):
         """The same command, ``--layout mac``: what BM networks of equal accuracy are compared with."""
@@ -363,7 +364,7 @@ class TestCommands:
             (["bmhw.evaluate", "--bits", "1"], 2, "from 2 to 16, not 1"),
             (["bmhw.evaluate", "--json", "/nowhere/x.json"], 1, "/nowhere"),
             (["bmhw.models", "list", "OUT"], 1, "must hold cards"),
-            (["bmhw.models", "show"], 2, "must be one of list, not 'show'"),
+            (["bmhw.models", "show"], 2, "must be one of list, repack, not 'show'"),
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, arguments, status, message):
