@@ -58,7 +58,7 @@ def scaled(values: Tensor, ratio: Tensor) -> Tensor:
     product stays below 2^53."""
     multiplier, shift = fixed_point(ratio)
     factor = multiplier * torch.exp2(-shift)
-    return values.double().mul_(factor.view(-1, 1, 1)).add_(0.5).floor_()
+    return (values.double() * factor.view(-1, 1, 1)).add_(0.5).floor_()
 
 
 def to_fixed_point(ratio: Tensor) -> FixedPoint:
