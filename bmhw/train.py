@@ -49,9 +49,10 @@ def parser() -> Parser:
         help="BM layers: relu or bipolar by the sign of their inputs; signed everywhere; wired where it can be, else "
         "signed; mac: a quantised classical network to compare with (default: auto)",
     )
-    result.add_argument(
-        "--mac-layers", metavar="NAME,...", help="layers that stay multiply-accumulate (default: none)"
-    )
+    result.add_argument("--neurons", metavar="NAME=KIND,...",
+                        help="layers that are something else: macB (multiply-accumulate, B bits), mac (of the usual "
+                             "width), signed, relu, bipolar, wired; such as stem=mac8,dense=mac4 (default: none)")
+    result.add_argument("--mac-layers", metavar="NAME,...", help="the same as --neurons NAME=mac,...")
     result.add_argument("--groups", type=number, metavar="G",
                         help="groups of input channels of every bipolar morphological layer, each with its own maxima, "
                              "or the largest number below that divides its channels (default: 4 where a bm phase "
@@ -224,8 +225,9 @@ def recipe_from(args) -> Any:
             raise UsageError(f"--{phase}-rate must be above 0 and at most 1, not {given}")
     rates = tuple(usual if given is None else given for usual, given in zip(chosen.rates, given_rates, strict=True))
     chosen = dataclasses.replace(chosen, rates=rates)
-    if args.mac_layers:
-        chosen = dataclasses.replace(chosen, mac_layers=tuple(args.mac_layers.split(",")))
+    neurons = tuple(args.neurons.split(",")) if args.neurons else ()
+    neurons += tuple(f"{name}=mac" for name in args.mac_layers.split(",")) if args.mac_layers else ()
+    chosen = dataclasses.replace(chosen, neurons=neurons)
     return chosen
 
 
@@ -241,7 +243,7 @@ def groups_from(args, recipe, initial, folder: Path | None = None) -> int:
         most = 1 << 16  # of a layer's channels
         if not isinstance(args.groups, int) or not 1 <= args.groups <= most:
             raise UsageError(f"--groups must be an integer from 1 to {most}, not {args.groups!r}")
-        if args.groups > 1 and recipe.layout == "mac":
+        if args.groups > 1 and recipe.only_macs:
             raise UsageError(f"--groups {args.groups} is for bipolar morphological layers, not for --layout mac")
         if args.groups > 1 and args.combine == "logarithmic":
             raise UsageError(f"--groups {args.groups} adds linear numbers, which --combine logarithmic has none of")
@@ -255,7 +257,7 @@ def groups_from(args, recipe, initial, folder: Path | None = None) -> int:
         return saved
     if initial is not None and "bm" in initial.states:
         return initial.groups
-    return 1 if recipe.layout == "mac" or args.combine == "logarithmic" else USUAL_GROUPS
+    return 1 if recipe.only_macs or args.combine == "logarithmic" else USUAL_GROUPS
 
 
 def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any:
@@ -264,14 +266,16 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
     ``initial``: what the run starts from (``Initial``), ``folder``: where its checkpoint lies.
     """
     from bmhw.models.integer.quantise import Quantisation
+    from bmhw.models.networks.neuron_kinds import neuron_kinds
     from bmhw.models.training.methods import GROUPED_NORM
 
+    kinds = neuron_kinds(recipe.neurons)  # what is wrong with them is said first
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
     usual_epochs = [
         0 if initial is not None and phase in initial.states and not (phase == "bm" and initial.merged) else epochs
         for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
     ]
-    if recipe.layout == "mac":
+    if recipe.only_macs:
         usual_epochs[1] = 0  # nothing to convert
     epochs = tuple(
         usual if given is None else given for given, usual in zip(given_epochs, usual_epochs, strict=True)
@@ -310,9 +314,11 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
         zero=args.zero,
         edge_bits=args.edge_bits,
         out_fraction=args.out_fraction,
+        layer_bits=tuple((name, kind.bits) for name, kind in kinds.items() if kind.bits is not None),
     )
-    if args.mac_weight_bits is not None and recipe.layout != "mac" and not recipe.mac_layers:
-        raise UsageError(f"--mac-weight-bits {args.mac_weight_bits} needs --layout mac or --mac-layers")
+    usual_macs = [kind for kind in kinds.values() if kind.layout == "mac" and kind.bits is None]
+    if args.mac_weight_bits is not None and recipe.layout != "mac" and not usual_macs:
+        raise UsageError(f"--mac-weight-bits {args.mac_weight_bits} needs --layout mac or --neurons NAME=mac")
     try:
         for edge in {False, args.edge_bits is not None}:
             quantisation.format("mac", 1, False, edge=edge)

@@ -87,7 +87,7 @@ def _at_boundaries(
     # the result that is aimed at: a code, saturation, a power of two beyond it; with another scale if need be
     most = np.maximum((largest * scales[:, 0] + half) >> shift, 1)
     aim = 1 + (generator.random(count) * np.minimum(most, fmt.z.maximum + 1)).astype(np.int64)
-    beyond = 1 << generator.integers(fmt.bits, fmt.bits + np.maximum(1, _bit_length(most) - fmt.bits))
+    beyond = 1 << generator.integers(fmt.code_bits, fmt.code_bits + np.maximum(1, _bit_length(most) - fmt.code_bits))
     kind = np.arange(count) % 10
     aim = np.where(kind == 8, fmt.z.maximum, np.where(kind == 9, beyond, aim))
     wanted = ((aim << shift) - half) // scales[:, 0]

@@ -45,10 +45,7 @@ class Layer:
 
 def layers_of(architecture: Architecture, dense: bool = False) -> tuple[Layer, ...]:
     """The convolutions of an architecture, in the order of the data; with ``dense`` the dense layers too."""
-    readers: dict[str, list[Node]] = {node.name: [] for node in architecture.nodes}
-    for node in architecture.nodes:
-        for source in node.inputs:
-            readers[source].append(node)
+    readers = architecture.readers
 
     def gives_codes(name: str) -> bool:
         """Whether all that reads a node are activations, and layers behind those: nothing needs the number itself."""

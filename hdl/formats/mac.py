@@ -30,10 +30,11 @@ class MacFormat:
     signed number ``r`` in the unit of y that is added to it.
 
     ``boundary="layer"``: from activation code to activation code. With ``result="code"`` (the default there) ReLU
-    and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^bits - 1)`` with a port
+    and requantisation follow: ``z = min((max(y, 0) * scale + half) >> requantize_shift, 2^code_bits - 1)`` with a port
     ``scale`` (``scale_bits`` wide, unsigned) for ``requantize="scale"`` and without it (scale 1) for ``"shift"``;
     half is ``2^(requantize_shift - 1)``. ``requantize_shift`` defaults to half the headroom of the sum: a sum of n
-    independent products grows with the square root of n, and what exceeds it saturates.
+    independent products grows with the square root of n, and what exceeds it saturates. ``code_bits``: width of z, the
+    next layer's input (default ``bits``).
 
     ``boundary="element"``: what takes one input and one weight a cycle and has no bias and no end: y is its
     accumulator, the narrowest one that holds every sum of n products, or with ``flush`` K of K products, after which a
@@ -52,6 +53,7 @@ class MacFormat:
     requantize_shift: int | None = None
     residual_bits: int = 0
     flush: int | None = None
+    code_bits: int | None = None
 
     def __post_init__(self):
         check_choice("Boundary", self.boundary, (*BOUNDARIES, ELEMENT))
@@ -65,6 +67,8 @@ class MacFormat:
         check_range("Width in bits", self.bits, 2, 16)
         set_default(self, "weight_bits", self.bits)
         check_range("Weight width in bits", self.weight_bits, 2, 16)
+        set_default(self, "code_bits", self.bits)
+        check_range("Width of the result in bits", self.code_bits, 2, 16)
         set_default(self, "bias_bits", self.bits + self.weight_bits)
         check_range("Bias width in bits", self.bias_bits, 1, LARGEST_BIAS_BITS)
         if self.flush is not None:
@@ -93,7 +97,7 @@ class MacFormat:
     @property
     def z(self) -> LinearCode:
         """The requantised result: the next layer's input."""
-        return LinearCode(bits=self.bits)
+        return LinearCode(bits=self.code_bits)
 
     @property
     def w(self) -> LinearCode:
@@ -150,7 +154,9 @@ class MacFormat:
         y = (x * w).sum(axis=-1) + self.bias.check("bias", bias)
         if self.residual_bits:
             y = y + self.r.check("r", r)
-        if self.result == "linear":
-            return y
+        return y if self.result == "linear" else self.code_of(y, scale)
+
+    def code_of(self, y: Integers, scale: ArrayLike = 1) -> Integers:
+        """The code of sums: ReLU, scale, rounding and saturation."""
         scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)
         return np.minimum((scaled + (1 << self.requantize_shift >> 1)) >> self.requantize_shift, self.z.maximum)

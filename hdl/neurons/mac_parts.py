@@ -222,12 +222,12 @@ class Requantize(Block):
     -------
     y : In(width of y), signed
     scale : In(scale_bits), for ``requantize="scale"``
-    z : Out(bits)
+    z : Out(code_bits)
     """
 
     def __init__(self, *, format: MacFormat, multiplier: str, adder: str):
         self.format, self.multiplier, self.adder = format, multiplier, adder
-        ports = {"y": In(format.y.bits), "z": Out(format.bits)}
+        ports = {"y": In(format.y.bits), "z": Out(format.code_bits)}
         if format.has_scale:
             ports["scale"] = In(format.scale_bits)
         super().__init__(ports)
@@ -248,6 +248,6 @@ class Requantize(Block):
             rounded = Signal(len(magnitude) + 1)
             m.d.comb += rounded.eq(magnitude + half)
         shifted = rounded[fmt.requantize_shift:]
-        overflow = shifted[fmt.bits:].any() if len(shifted) > fmt.bits else 0
-        m.d.comb += self.z.eq(Mux(self.y[-1], 0, shifted[:fmt.bits] | Mux(overflow, fmt.z.maximum, 0)))
+        overflow = shifted[fmt.code_bits:].any() if len(shifted) > fmt.code_bits else 0
+        m.d.comb += self.z.eq(Mux(self.y[-1], 0, shifted[:fmt.code_bits] | Mux(overflow, fmt.z.maximum, 0)))
         return m

@@ -9,7 +9,7 @@ from bmhw.models.errors import ModelError
 
 from .card_fields import reading
 from .store import list_models, read_card
-from .widths import inner_bits
+from .widths import inner_bits, inner_formats
 
 __all__ = ["HISTORY", "card_paths", "entries", "entry"]
 
@@ -37,7 +37,7 @@ def entry(path: Path) -> dict[str, Any]:
             "edge_bits": quantisation.get("edge_bits"),
             "groups": quantisation.get("groups", 1),
             "log_fraction": quantisation.get("log_fraction"),
-            "mac_weight_bits": sorted({fmt["weight_bits"] for fmt in formats if fmt["neuron"] == "mac"}),
+            "mac_weight_bits": sorted({fmt["weight_bits"] for fmt in inner_formats(card) if fmt["neuron"] == "mac"}),
             "maximum_bits": sorted({fmt["maximum_bits"] for fmt in bm}),
             "sums": sorted({fmt.get("sums", "full") for fmt in bm}),
             "ends": ["log" if any(fmt["combine"] == "logarithmic" for fmt in bm) else "linear"] if bm else [],

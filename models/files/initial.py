@@ -29,16 +29,18 @@ class Initial:
     """What a run starts from.
 
     ``states``: phase -> state_dict of its network, ``classical``, and ``bm`` if the file has one that the run can use;
-    ``groups`` of that one; ``merged``: whether its weights are the larger ones of pairs, so that it isn't trained yet;
-    ``checksum``: the file's SHA-256; ``border``: see ``Node``; ``conventions``: what was folded into the classical
-    network's weights, None for this package's own files; ``matches``: which layer became which; ``teacher``: the file
-    that the classical network is from, with its SHA-256, where it is another one.
+    ``groups`` of that one and its ``layouts``, where some of its layers are BM ones and multiply-accumulate in the run
+    (None: all are as in the run); ``merged``: whether its weights are the larger ones of pairs, so that it isn't
+    trained yet; ``checksum``: the file's SHA-256; ``border``: see ``Node``; ``conventions``: what was folded into the
+    classical network's weights, None for this package's own files; ``matches``: which layer became which; ``teacher``:
+    the file that the classical network is from, with its SHA-256, where it is another one.
     """
 
     path: Path
     states: Mapping[str, States]
     checksum: str
     groups: int = 1
+    layouts: Mapping[str, str] | None = None
     merged: bool = False
     border: tuple[float, ...] = ()
     conventions: Conventions | None = None
@@ -65,6 +67,8 @@ class Initial:
         if "bm" in self.states and (self.groups > 1 or self.merged):
             merged = ", the larger weight of each pair" if self.merged else ""
             yield f"Bipolar morphological network: groups {self.groups}{merged}"
+        if self.layouts is not None:
+            yield "Multiply-accumulate layers have the weights of the BM layers in whose place they are, scaled"
         if self.border:
             pixels = ", ".join(f"{pixel:g}" for pixel in self.border)
             yield f"Padding of the image: pixel {pixels}, in the integer network the nearest whole one"
@@ -87,7 +91,8 @@ def read_initial(
     or not (see ``matching``; ``order`` is explained there), which is changed to what this package computes
     (``conventions``); or, if ``teacher`` is a file with the classical network, a BM network under this package's names
     alone, which doesn't say its ``groups``. A BM network is used if it has the run's layouts and ``groups`` (None:
-    whatever it has); of one with groups and two weights an input, ``signed`` and ``wired`` layers take the larger ones.
+    whatever it has), but that layers of the run may be multiply-accumulate which are BM there; of one with groups and
+    two weights an input, ``signed`` and ``wired`` layers take the larger ones.
     Raises ModelError that names the first tensor or layer that doesn't fit.
     """
     file = read_weights(path)
@@ -112,14 +117,16 @@ def read_initial(
                               "--pixel-scale and --order can't change")
     states = {"classical": match(WeightsFile(path, own["classical"], file.ordered), architecture)[0]}
     theirs = groups_of_file(path, file.metadata)
-    expected = _shapes(architecture, layouts)
+    said = layouts_of(path, file.metadata)
+    wanted = layouts if said is None or set(layouts.values()) == {"mac"} else {
+        name: said[name] if layout == "mac" and name in said else layout for name, layout in layouts.items()}
+    expected = _shapes(architecture, wanted)
     found = {key: value.shape for key, value in own["bm"].items()}
     if found and found.items() < expected.items():
         missing = min(expected.keys() - found.keys())
         raise ModelError(f"Weights file {path} and the files beside it lack {missing} of the BM network")
     # a signed BM layer has the shape of a classical one, but its weights are those of maxima
-    said = layouts_of(path, file.metadata)
-    alike = said is not None and _classical_layers(said) == _classical_layers(layouts)
+    alike = said is not None and _classical_layers(said) == _classical_layers(wanted)
     if said is None:  # of a quantised classical network both are the same
         alike = any(not torch.equal(value, own["classical"].get(key, value[:0])) for key, value in own["bm"].items())
     state, merged = own["bm"], False
@@ -129,7 +136,8 @@ def read_initial(
     if found == expected and set(layouts.values()) != {"mac"} and alike and groups in (None, theirs):
         states["bm"] = {key: _finite(path, f"bm.{key}", value) for key, value in state.items()}
     return Initial(path=path, states=states, checksum=checksum, groups=theirs if "bm" in states else 1,
-                   merged=merged and "bm" in states, border=border_of(path, file.metadata))  # fmt: skip
+                   layouts=wanted if wanted != layouts and "bm" in states else None, merged=merged and "bm" in states,
+                   border=border_of(path, file.metadata))  # fmt: skip
 
 
 def _classical(
@@ -161,7 +169,11 @@ def _with_teacher(
     if groups is None:
         raise ModelUsageError(f"Weights file {path} doesn't say how many groups of input channels its network has: "
                               "say it with --groups")
-    expected = _shapes(architecture, layouts)
+    # nothing says what its layers are: none is multiply-accumulate
+    pairs, usual = {key for key, value in file.tensors.items() if value.ndim == 5}, architecture.layouts("auto")
+    wanted = {name: layout if layout != "mac" else usual[name] if f"steps.{name}.weight" in pairs else "signed"
+              for name, layout in layouts.items()}
+    expected = _shapes(architecture, wanted)
     # counters, and what isn't of a layer, are left out
     state, merged = _merged({key: value for key, value in file.tensors.items() if key in expected}, expected)
     for key, shape in expected.items():
@@ -171,6 +183,7 @@ def _with_teacher(
                              f"{tuple(shape)}, but is {found}")
     states = {**taught.states, "bm": {key: _finite(path, key, value) for key, value in state.items()}}
     return Initial(path=path, states=states, checksum=checksum, groups=groups, merged=merged, border=taught.border,
+                   layouts=wanted if wanted != layouts else None,
                    conventions=taught.conventions, matches=taught.matches, teacher=(teacher, taught.checksum))
 
 

@@ -22,6 +22,7 @@ from bmhw.hdl.formats.codes import LogCode
 from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
+from bmhw.models.integer.fixed_point import MULTIPLIER, FixedPoint
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.limits import EXPONENT, FINE, SHIFT, THRESHOLD
 from bmhw.models.integer.network import Encoder, IntegerNetwork, Threshold
@@ -160,11 +161,8 @@ def load(name: str | Path) -> IntegerNetwork:
     }
     thresholds = {}
     for node in architecture.nodes:
-        if node.is_layer and layers[node.name].takes_codes != _reads_codes(node, architecture, layers, encoders):
-            raise ModelError(
-                f"Format of layer {node.name} in {path.name} doesn't fit that of the layer before it: one of "
-                "the two is about log codes, the other isn't"
-            )
+        if node.is_layer:
+            _check_codes(path.name, node, architecture, layers, encoders)
         if node.operation == "norm" and not _gives_codes(node.inputs[0], layers):
             threshold = tensors.take(f"{node.name}.threshold", (node.channels,), *THRESHOLD)
             negative = tensors.take(f"{node.name}.negative", (node.channels,), 0, 1)
@@ -186,14 +184,26 @@ def _gives_codes(name: str, layers: Mapping[str, IntegerLayer]) -> bool:
     return name in layers and layers[name].gives_codes
 
 
-def _reads_codes(
-    node: Node, architecture: Architecture, layers: Mapping[str, IntegerLayer], encoders: Mapping[str, Encoder]
-) -> bool:
-    """Whether what a node reads are log codes: those of a layer, behind its normalisation, or encoded ones."""
+def _check_codes(
+    card_name: str, node: Node, architecture: Architecture, layers: Mapping[str, IntegerLayer],
+    encoders: Mapping[str, Encoder],
+) -> None:  # fmt: skip
+    """ModelError unless what a layer reads, codes of a layer behind its normalisation, encoded ones or numbers, is what
+    its format takes."""
     source, layer = architecture[node.inputs[0]], layers[node.name]
-    if source.operation == "norm" and _gives_codes(source.inputs[0], layers):
-        return True
-    return isinstance(layer.format, BmFormat) and source.name in encoders
+    before = layers.get(source.inputs[0]) if source.operation == "norm" else None
+    if before is not None and before.gives_codes and isinstance(before.format, MacFormat):
+        if before.format.z != layer.format.x or isinstance(layer.format, BmFormat):
+            raise ModelError(f"Format of layer {node.name} in {card_name} doesn't fit that of layer {before.name}, "
+                             f"whose results are linear codes of {before.format.z.bits} bits")
+        return
+    log_codes = before.gives_codes if before is not None else False
+    log_codes = log_codes or (isinstance(layer.format, BmFormat) and source.name in encoders)
+    if layer.takes_codes != log_codes:
+        raise ModelError(
+            f"Format of layer {node.name} in {card_name} doesn't fit that of the layer before it: one of "
+            "the two is about log codes, the other isn't"
+        )
 
 
 def _encoders(card_name: str, architecture: Architecture, card: Mapping[str, Any]) -> dict[str, LinearEnd]:
@@ -273,18 +283,27 @@ def _layer(tensors: _Tensors, architecture: Architecture, node, fmt: BmFormat | 
             )
         weights["sign"] = sign
     biases = {}
-    for port in (port for port in SCALARS if port in fmt.inputs_of):
+    for port in (port for port in SCALARS if port in fmt.inputs_of and port != "scale"):
         code = fmt.inputs_of[port][0]
         most = code.maximum if port == "bias" else fmt.full_scale
         biases[port] = tensors.take(f"{node.name}.{port}", (node.channels,), code.minimum, most)
     in_channels = architecture[node.inputs[0]].channels
     shift = tensors.take(f"{node.name}.shift", (in_channels,), *SHIFT)
+    scale = FixedPoint.of_shift(shift)
+    if f"{node.name}.multiplier" in tensors.tensors:
+        scale = FixedPoint(tensors.take(f"{node.name}.multiplier", (in_channels,), 0, MULTIPLIER.maximum), shift)
     exponent = tensors.take(f"{node.name}.exponent", (node.channels,), *EXPONENT)
     fine = None
     if isinstance(fmt, BmFormat) and fmt.result == "code" and fmt.combine == "linear":
         fine = tensors.take(f"{node.name}.fine", (node.channels,), *FINE)
+    rescale, gives_codes = None, isinstance(fmt, MacFormat) and fmt.result == "code"
+    if isinstance(fmt, MacFormat) and (gives_codes or f"{node.name}.out_multiplier" in tensors.tensors):
+        shifts = (1, fmt.y.bits + fmt.scale_bits) if gives_codes else SHIFT
+        rescale = FixedPoint(tensors.take(f"{node.name}.out_multiplier", (node.channels,), 0, fmt.scale.maximum),
+                             tensors.take(f"{node.name}.out_shift", (node.channels,), *shifts))
     layer = IntegerLayer(
-        node=node, format=fmt, weights=weights, biases=biases, shift=shift, exponent=exponent, fine=fine
+        node=node, format=fmt, weights=weights, biases=biases, scale=scale, exponent=exponent, fine=fine,
+        rescale=rescale,
     )
     for channel in () if fine is None else (int(fine.argmin()), int(fine.argmax())):
         try:
@@ -307,9 +326,10 @@ def save(network: IntegerNetwork, folder: Path, card: Mapping[str, Any]) -> Path
         for part, values in (
             *layer.weights.items(),
             *layer.biases.items(),
-            ("shift", layer.shift),
+            *_scale_tensors("", layer.scale),
             ("exponent", layer.exponent),
             *((("fine", layer.fine),) if layer.fine is not None else ()),
+            *(() if layer.rescale is None else _scale_tensors("out_", layer.rescale, always=True)),
         ):
             tensors[f"{name}.{part}"] = values
     for name, threshold in network.thresholds.items():
@@ -352,3 +372,9 @@ def repack(path: Path) -> Path:
     and its card with their checksum; returns the card's path. ModelError as of :func:`load`."""
     network = load(path)
     return save(network, path.parent, network.card)
+
+
+def _scale_tensors(prefix: str, scale: FixedPoint, always: bool = False) -> tuple[tuple[str, NDArray], ...]:
+    """The multiplier is left out where it is 1, unless it is to be there ``always``."""
+    multiplier = ((f"{prefix}multiplier", scale.multiplier),) if always or not scale.is_shift else ()
+    return (*multiplier, (f"{prefix}shift", scale.shift))

@@ -11,15 +11,20 @@ from bmhw.models.errors import ModelError, ModelUsageError
 from .card_fields import reading
 from .store import card_path, list_widths, read_card
 
-__all__ = ["at_width", "inner_bits", "trained_at"]
+__all__ = ["at_width", "inner_bits", "inner_formats", "trained_at"]
+
+
+def inner_formats(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Formats of a card's layers, but for the first and the last one where these have ``edge_bits`` of their own."""
+    formats = list(card["layers"].values())
+    edge_bits = card.get("training", {}).get("quantisation", {}).get("edge_bits")
+    return formats[1:-1] if edge_bits is not None and len(formats) > 2 else formats
 
 
 def inner_bits(card: Mapping[str, Any]) -> list[int]:
-    """Widths of a card's log codes (of the inputs, where all layers are multiply-accumulate), sorted; not those of the
-    first and the last layer where these have ``edge_bits`` of their own."""
-    formats = list(card["layers"].values())
-    edge_bits = card.get("training", {}).get("quantisation", {}).get("edge_bits")
-    inner = formats[1:-1] if edge_bits is not None and len(formats) > 2 else formats
+    """Widths of the log codes of :func:`inner_formats` (of the inputs, where all layers are multiply-accumulate),
+    sorted."""
+    inner = inner_formats(card)
     return sorted({fmt["log_bits"] for fmt in inner if fmt["neuron"] == "bm"} or {fmt["bits"] for fmt in inner})
 
 

@@ -34,7 +34,7 @@ class CodePlan:
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
-        """The layers that give codes."""
+        """The BM layers that give codes."""
         if self.quantisation.combine == "logarithmic":
             return self.architecture.code_layers(self.layouts, TWO_MAXIMA)
         if self.quantisation.groups == 1:
@@ -45,6 +45,33 @@ class CodePlan:
             if self._readers_code(self._norm(name)) == self._code(name)
             and self._readers_code(self.architecture[name].inputs[0]) is not None
         )
+
+    @cached_property
+    def mac_codes(self) -> tuple[str, ...]:
+        """The multiply-accumulate layers that give the codes of what follows: a normalisation, and such layers alone
+        that take inputs of one width."""
+        readers = self.architecture.readers
+
+        def one_code(layer: str) -> bool:
+            if self.layouts[layer] != "mac" or len(readers[layer]) != 1 or readers[layer][0].operation != "norm":
+                return False
+            behind = readers[readers[layer][0].name]
+            macs = all(node.is_layer and self.layouts[node.name] == "mac" for node in behind)
+            return macs and len({self.format(node).x for node in behind}) == 1
+
+        return tuple(node.name for node in self.architecture.layers if one_code(node.name))
+
+    @cached_property
+    def live_norms(self) -> tuple[str, ...]:
+        """The normalisations whose scale no BM layer takes up: only multiply-accumulate layers read them."""
+        readers = self.architecture.readers
+
+        def only_macs(node: Node) -> bool:
+            if node.is_layer:
+                return self.layouts[node.name] == "mac"
+            return all(only_macs(behind) for behind in readers[node.name])
+
+        return tuple(node.name for node in self.architecture.nodes if node.operation == "norm" and only_macs(node))
 
     @cached_property
     def ends(self) -> dict[str, str]:
@@ -74,6 +101,7 @@ class CodePlan:
             edge=self._is_edge(node.name),
             takes_codes=self.takes_codes(node),
             gives_codes=node.name in self.layers if gives_codes is None else gives_codes,
+            layer=node.name,
         )
 
     @property

@@ -22,31 +22,28 @@ from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LARGEST_BIAS_BITS, ONE_SUM
 from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode
 from bmhw.hdl.formats.conversions import LinearEnd
-from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 from bmhw.models.networks.layers import wired_signs, with_signs
+from bmhw.models.networks.learned_steps import LearnedStep
 from bmhw.models.networks.network import Network
 
 from .code_plan import CodePlan
 from .folded_end import FoldedEncoder
+from .folded_mac import FoldedMac
+from .folded_norm import FoldedBatchNorm, FoldedNorm, threshold_and_factor
 from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
-from .quantise import FoldedLayer, FoldedNetwork, FoldedNorm, Quantisation, out_fraction
+from .quantise import FoldedLayer, FoldedNetwork, Quantisation
 from .scales import (
     SMALLEST_WEIGHT,
     ceil_log2,
     code_offsets,
     full_scale_of,
     largest_weights,
-    least_error,
     stream_units,
 )
 
 __all__ = ["check_foldable", "fold"]
-
-# A scale of 0 makes a channel constant, which a threshold can't; so small a scale is as good in few bits, and
-# its threshold stays a number of ordinary width.
-SMALLEST_GAMMA = 2.0**-9
 
 # A bias candidate starts this far from 0 at least, so that it can be trained.
 SMALLEST_BIAS = 2.0**-12
@@ -96,6 +93,7 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
     code_gains: dict[str, Tensor] = {}
     steps: dict[str, FoldedLayer | FoldedNorm] = {}
     encoders: dict[str, FoldedEncoder] = {}
+    learned: dict[tuple[str, LinearCode], LearnedStep] = {}
     full_scales = {name: full_scale_of(values[name], plan.reader(name)) for name in plan.codes}
     units = stream_units(network, plan, full_scales)
     for node in architecture.nodes:
@@ -106,10 +104,23 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
             gain = gains[node.inputs[0]]
         if node.name in plan.ends:
             gain = code_gains[node.name]
+        elif node.name in plan.live_norms:
+            steps[node.name] = FoldedBatchNorm(network.steps[node.name])
         elif node.operation == "norm":
             steps[node.name], gain = _fold_norm(network.steps[node.name], exponent, gain, quantisation)
         elif node.operation == "pool":
             gain = gain / (node.kernel[0] * node.kernel[1])  # the folded pool is a sum
+        elif node.is_layer and network.layouts[node.name] == "mac":
+            source, fmt = node.inputs[0], plan.format(node)
+            if (source, fmt.x) not in learned:
+                learned[source, fmt.x] = LearnedStep(fmt.x)
+                learned[source, fmt.x].start(values[source])
+            inputs, gain = learned[source, fmt.x], units.get(node.name, torch.ones(node.channels))
+            steps[node.name] = step = FoldedMac(
+                node, fmt, network.steps[node.name], inputs, _beside(network, node, values),
+                None if node.name in plan.mac_codes else gain,
+            )
+            exponent = torch.zeros(node.channels) if step.gives_sums else step.exponent
         elif node.is_layer:
             source = node.inputs[0]
             beside = _beside(network, node, values)
@@ -128,16 +139,7 @@ def fold(network: Network, images: Tensor, quantisation: Quantisation) -> Folded
                 node, full_scales[node.name], gain * torch.exp2(exponent), plan.reader(node.name)
             )
         exponents[node.name], gains[node.name] = exponent, gain
-    return FoldedNetwork(architecture, steps, encoders)
-
-
-def _threshold(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """(t, factor) of ``norm(y) = factor * (y - t)``."""
-    deviation = torch.sqrt(norm.running_var + norm.eps)
-    # nor may what varies be lost beside the constant
-    least = (norm.bias.abs() * SMALLEST_RANGE).clamp(min=SMALLEST_GAMMA)
-    gamma = torch.where(norm.weight.abs() < least, torch.where(norm.weight < 0, -least, least), norm.weight)
-    return norm.running_mean - norm.bias * deviation / gamma, gamma / deviation
+    return FoldedNetwork(architecture, steps, encoders).eval()
 
 
 def _channels(values: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ def _beside(network: Network, layer: Node, values: Mapping[str, Tensor]) -> Tens
         if not reached & {*node.inputs} or node.is_layer:
             continue
         if node.operation == "norm":
-            found.append(_threshold(network.steps[node.name])[0].abs())
+            found.append(threshold_and_factor(network.steps[node.name])[0].abs())
         else:
             reached.add(node.name)
             found.append(_channels(values[node.name]))
@@ -167,11 +169,11 @@ def _beside(network: Network, layer: Node, values: Mapping[str, Tensor]) -> Tens
 def _fold_norm(
     norm: nn.BatchNorm2d, exponent: Tensor, gain: Tensor, quantisation: Quantisation
 ) -> tuple[FoldedNorm, Tensor]:
-    threshold, factor = _threshold(norm)
+    threshold, factor = threshold_and_factor(norm)
     # a product of full scales, in the integers that layers give
     unit = 2.0 ** (2 * quantisation.bits - 2)
     return (
-        FoldedNorm(threshold / gain * torch.exp2(-exponent) / unit, factor < 0, unit),
+        FoldedNorm(threshold / gain * torch.exp2(-exponent) / unit, factor, unit),
         gain * factor.abs(),
     )
 
@@ -200,7 +202,7 @@ class _Scaled:
         exponent: Tensor,
         gain: Tensor,
         beside: Tensor,
-        fmt: BmFormat | MacFormat,
+        fmt: BmFormat,
         unit: Tensor | None,
     ):
         """``gain``: (input channels,), what its inputs, times 2^exponent, stand for; of codes, what the largest does.
@@ -208,7 +210,7 @@ class _Scaled:
         of two of, as :func:`stream_units` chose it; None: 1."""
         self.node, self.layout, self.format = node, network.layouts[node.name], fmt
         step = network.steps[node.name]
-        takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
+        takes_codes = fmt.boundary == "layer"
         if takes_codes:
             exponent = torch.full_like(exponent, -float(fmt.x.magnitude_bits))
         # the smallest shift that saturates nothing on these images
@@ -218,10 +220,7 @@ class _Scaled:
         self.shift = ceil_log2(ranges / fmt.x.maximum).clamp(*SHIFT)
         if takes_codes:
             self.shift = torch.zeros_like(self.shift)
-        elif self.layout == "mac":
-            real = inputs / gain.view(-1, 1, 1) * torch.exp2(-exponent).view(-1, 1, 1)
-            self.shift = least_error(real, self.shift, fmt.x.minimum, fmt.x.maximum, 1)
-        weight = step.weight.detach() if self.layout in (*ONE_SUM, "mac") else step.weight.detach().abs()
+        weight = step.weight.detach() if self.layout in ONE_SUM else step.weight.detach().abs()
         weight = weight * (gain * torch.exp2(self.shift + exponent + fmt.x.magnitude_bits)).view(-1, 1, 1)
         largest = largest_weights(weight)
         largest = torch.maximum(largest, SMALLEST_RANGE * torch.maximum(largest.max(), beside))
@@ -230,11 +229,8 @@ class _Scaled:
             unit, scale = torch.ones_like(largest), ceil_log2(largest)
         else:  # which knew the inputs' scales but for half a step: what is above the largest code becomes that code
             scale = ceil_log2(largest / unit * 2.0 ** (-1 / (1 << fmt.log_fraction)))
-        if self.layout == "mac":
-            fraction = fmt.w.bits - 1
-            scale = least_error(weight, scale - fraction, -fmt.w.maximum, fmt.w.maximum, 0) + fraction
-        self.exponent = scale.clamp(EXPONENT.minimum + out_fraction(fmt), EXPONENT.maximum)
-        self.scale = torch.exp2(self.exponent) * unit
+        self.exponent = scale.clamp(EXPONENT.minimum + fmt.out_fraction, EXPONENT.maximum)
+        self.scale, self.gain = torch.exp2(self.exponent) * unit, unit
         if self.has_linear_codes and fmt.half_step == 0:
             self.scale = torch.minimum(self.scale, largest)
         self.weight = weight / self.scale.view(-1, 1, 1, 1)
@@ -248,17 +244,17 @@ class _Scaled:
     @property
     def has_linear_codes(self) -> bool:
         """Whether ReLU and log2 follow its linear end: then a scale is no matter of a power of two."""
-        return isinstance(self.format, BmFormat) and self.format.result == "code" and self.format.combine == "linear"
+        return self.format.result == "code" and self.format.combine == "linear"
 
     def _folded(
         self,
-        fmt: BmFormat | MacFormat,
+        fmt: BmFormat,
         weight: Tensor,
         biases: tuple[Tensor, ...],
         fine: Tensor | None = None,
     ) -> FoldedLayer:
-        exponent = self.exponent - out_fraction(fmt)
-        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent, fine)
+        exponent = self.exponent - fmt.out_fraction
+        return FoldedLayer(self.node, self.layout, fmt, weight, biases, self.shift, exponent, fine, self.gain)
 
     def linear(self) -> FoldedLayer:
         return self._folded(self.format, self.weight, (self.bias / self.scale,))
@@ -273,7 +269,7 @@ class _Scaled:
         normalisation on the calibration images; with a logarithmic end the largest fills the code, else ``full_scale``
         does.
         """
-        threshold, factor = _threshold(norm)
+        threshold, factor = threshold_and_factor(norm)
         threshold = (threshold - self.bias) / self.scale * factor.sign()
         swapped = (factor < 0).view(-1, 1, 1, 1)
         opposite = -self.weight if self.layout in ONE_SUM else self.weight.flip(0)

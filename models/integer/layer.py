@@ -16,20 +16,9 @@ from bmhw.models.errors import ModelUsageError
 from bmhw.models.networks.architecture import Node
 from bmhw.models.operators.maximum_of_sums import Rows, candidate_maps, layer_rows, maxima_of_rows
 
-__all__ = ["IntegerLayer", "Integers", "NeuronVectors", "channels_codes", "per_channel", "round_shift"]
+from .fixed_point import FixedPoint, Integers, per_channel, round_shift
 
-Integers = NDArray[np.int64]
-
-
-def round_shift(values: Integers, shift: Integers) -> Integers:
-    """``values / 2^shift`` to the nearest integer, halves up; a shift below 0 goes left."""
-    right, left = np.maximum(shift, 0), np.maximum(-shift, 0)
-    return ((values << left) + ((1 << right) >> 1)) >> right
-
-
-def per_channel(values: Integers) -> Integers:
-    """Channel constants in a shape that broadcasts with (batch, channels, height, width)."""
-    return values.reshape(1, -1, 1, 1)
+__all__ = ["IntegerLayer", "NeuronVectors", "channels_codes"]
 
 
 def channels_codes(end: LinearEnd, y: Integers, fine: Integers, axis: int) -> Integers:
@@ -64,19 +53,24 @@ class IntegerLayer:
 
     ``weights``: port name -> (channels, n) with n = input channel, kernel row, kernel column in C order; of layout
     ``wired`` too, where ``sign`` is no port but says which maximum of its group an input is wired to (:meth:`slots`);
-    ``biases``: port name -> (channels,). ``shift``: (input channels,), the right shift that makes ``bits``
-    bits of what comes in. ``exponent``: (channels,); an output integer y stands for the real number
-    ``y * 2^exponent``. ``fine``: (channels,), of a layer that gives codes behind a linear end (else None): what each
-    neuron's offset has above that of ``format``, so that all channels' codes stand for numbers of about one scale.
+    ``biases``: port name -> (channels,). ``scale``: of the input channels, what makes ``bits`` bits of what comes in.
+    ``exponent``: (channels,); an output integer y stands for the real number ``y * 2^exponent``. ``fine``:
+    (channels,), of a BM layer that gives codes behind a linear end (else None): what each neuron's offset has above
+    that of ``format``, so that all channels' codes stand for numbers of about one scale.
+
+    ``rescale``: of a multiply-accumulate layer, how each channel's sums become what it hands on: codes (the port
+    ``scale`` and each neuron's own ``requantize_shift``), or linear numbers of a scale that other layers' can be added
+    to. None: the sums as they are.
     """
 
     node: Node
     format: BmFormat | MacFormat
     weights: dict[str, Integers]
     biases: dict[str, Integers]
-    shift: Integers
+    scale: FixedPoint
     exponent: Integers
     fine: Integers | None = None
+    rescale: FixedPoint | None = None
 
     @property
     def channels(self) -> int:
@@ -93,11 +87,16 @@ class IntegerLayer:
 
     @property
     def gives_codes(self) -> bool:
-        """Whether the outputs are log codes: of a logarithmic end, or of a linear one with its ReLU and log2."""
+        """Whether the outputs are the next layers' codes: log codes of a logarithmic end, or of a linear one with its
+        ReLU and log2; linear codes of a multiply-accumulate layer with its ReLU and requantisation."""
         return self.format.result == "code"
 
     def neuron(self, channel: int) -> BmFormat | MacFormat:
-        """The format of one neuron: that of the layer, with an offset of its own."""
+        """The format of one neuron: that of the layer, with an offset or a shift of its own."""
+        if isinstance(self.format, MacFormat):
+            if not self.gives_codes:
+                return self.format
+            return dataclasses.replace(self.format, requantize_shift=int(self.rescale.shift[channel]))
         if self.fine is None:
             return self.format
         return dataclasses.replace(self.format, offset=self.format.offset + int(self.fine[channel]))
@@ -111,6 +110,11 @@ class IntegerLayer:
             return np.lexsort((self.weights["sign"][channel], group))
         return inputs
 
+    @property
+    def constants(self) -> dict[str, Integers]:
+        """What each neuron has one of: port name -> (channels,)."""
+        return self.biases | ({"scale": self.rescale.multiplier} if "scale" in self.format.inputs_of else {})
+
     def ports(self, x: Integers) -> dict[str, Integers]:
         """What of inputs (any shape), as :meth:`inputs` gives them, goes to which port."""
         if not self.takes_codes:
@@ -118,14 +122,14 @@ class IntegerLayer:
         return {"c": np.abs(x)} | ({"negative": (x < 0).astype(np.int64)} if self.format.signed_inputs else {})
 
     def inputs(self, values: Integers) -> Integers:
-        """The neurons' ``x`` codes, (batch, input channels, height, width): shifted, rounded, saturated.
+        """The neurons' ``x`` codes, (batch, input channels, height, width): scaled, rounded, saturated.
 
         Of a layer that takes log codes (port ``c``): the codes as they are, with the sign of what they stand for.
         """
         if self.takes_codes:
             return values
         code = self.format.x
-        return np.clip(round_shift(values, per_channel(self.shift)), code.minimum, code.maximum)
+        return np.clip(self.scale.compute(values), code.minimum, code.maximum)
 
     def patches(self, x: NDArray) -> NDArray:
         """The inputs of every neuron: (n, batch * out height * out width).
@@ -160,18 +164,35 @@ class IntegerLayer:
         return result
 
     def compute(self, x: Integers, threads: int = 1) -> Integers:
-        """Outputs (batch, channels, height, width) of the input codes x (batch, input channels, ...)."""
+        """What the layer hands on, (batch, channels, height, width), of the input codes x (batch, input channels, ...).
+        """
+        outputs = self.neurons(x, threads)
+        return outputs if self.rescale is None or self.gives_codes else self.rescale.compute(outputs)
+
+    def neurons(self, x: Integers, threads: int = 1) -> Integers:
+        """The outputs of the neurons, in shapes as of :meth:`compute`."""
         if isinstance(self.format, MacFormat):
             # products of at most 16 + 16 bits: sums are exact in float64, whose matrix product is a fast one
             patches = self.patches(self.padded(x)).astype(np.float64)
             sums = (self.weights["w"].astype(np.float64) @ patches).astype(np.int64)
-            outputs = sums + self.biases["bias"][:, None]
+            outputs = self._mac_end(sums + self.biases["bias"][:, None])
         else:
             candidates = self.patches(candidate_maps(self.format, self.padded(x)))
             maxima = maxima_of_rows(candidates, self._rows, threads)
             outputs = self._end(maxima.reshape(len(self.format.branches), self.channels, self.format.groups, -1))
         shape = (self.channels, x.shape[0], self.node.height, self.node.width)
         return np.ascontiguousarray(outputs.reshape(shape).transpose(1, 0, 2, 3))
+
+    def _mac_end(self, y: Integers) -> Integers:
+        """Of sums (channels, columns)."""
+        if not self.gives_codes:
+            return y
+        codes = np.empty_like(y)
+        for shift in np.unique(self.rescale.shift):
+            channels = np.flatnonzero(self.rescale.shift == shift)
+            fmt = self.neuron(channels[0])
+            codes[channels] = fmt.code_of(y[channels], self.rescale.multiplier[channels, None])
+        return codes
 
     def _end(self, maxima: NDArray) -> Integers:
         """``BmFormat.combined`` of maxima (branches, channels, groups, columns) whose low bits aren't cleared yet:
@@ -200,12 +221,13 @@ class IntegerLayer:
     def real(self, channel: int, x: Integers) -> NDArray[np.float64]:
         """The floating-point neuron on inputs of shape (..., n), in units of the output's integers.
 
-        Where these are log codes: the logarithm that the code would be, had it no upper limit and no steps; 0, as the
-        code, for what is smaller than the smallest code or not positive.
+        Of linear codes: without a limit and steps. Where these are log codes: the logarithm that the code would be, had
+        it no upper limit and no steps; 0, as the code, for what is smaller than the smallest code or not positive.
         """
         fmt = self.format
         if isinstance(fmt, MacFormat):
-            return x @ self.weights["w"][channel].astype(np.float64) + float(self.biases["bias"][channel])
+            sums = x @ self.weights["w"][channel].astype(np.float64) + float(self.biases["bias"][channel])
+            return np.maximum(sums, 0) * self.rescale.ratio[channel] if self.gives_codes else sums
         if not self.takes_codes:
             values = x * 2.0**-fmt.x.magnitude_bits
         else:

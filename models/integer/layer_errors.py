@@ -14,7 +14,8 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.models.networks.layers import combine_layout
 from bmhw.models.networks.network import Network
 
-from .layer import IntegerLayer, per_channel, round_shift
+from .fixed_point import per_channel
+from .layer import IntegerLayer
 from .network import IntegerNetwork
 
 __all__ = ["layer_errors"]
@@ -29,7 +30,7 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
       square around their channels' means;
     - ``total_error``: the same measure of what all layers up to here add up to, against the BM network in
       floating point, ``reference`` (whose weights are those before the codes were trained)
-      (none of these for a layer that gives log codes);
+      (none of these for a layer that gives codes);
     - ``saturated_inputs``: inputs beyond the range of ``bits``; where these are log codes, those of the largest one;
     - ``clamped_activations``: linear inputs above 0 (in magnitude) whose log code is 0 nevertheless;
     - ``clamped_weights``: weights whose code is 0, the smallest there is.
@@ -53,7 +54,7 @@ def layer_errors(network: IntegerNetwork, reference: Network, images: ArrayLike)
             "layout": layer.format.layout if isinstance(layer.format, BmFormat) else "mac",
             "groups": getattr(layer.format, "groups", 1),
             "saturated_inputs": _share(np.abs(x) == layer.format.activation.maximum if layer.takes_codes
-                                       else round_shift(came, per_channel(layer.shift)) != x),
+                                       else layer.scale.compute(came) != x),
         }
         if not layer.gives_codes:
             entry["own_error"] = _error(value, _real(layer, x).numpy())
@@ -90,7 +91,8 @@ def _real(layer: IntegerLayer, x: NDArray[np.int64]) -> Tensor:
     bias = torch.from_numpy(layer.biases["bias"]).view(-1, 1, 1)
     if not isinstance(fmt, BmFormat):
         weight = torch.from_numpy(layer.weights["w"].reshape(shape)).double()
-        return functional.conv2d(inputs, weight, stride=node.stride) + bias
+        sums = functional.conv2d(inputs, weight, stride=node.stride) + bias
+        return sums if layer.rescale is None else sums * torch.from_numpy(layer.rescale.ratio).view(-1, 1, 1)
 
     def value(port: str) -> NDArray[np.float64]:
         return fmt.value(fmt.weight, layer.weights[port]).reshape(shape)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The integer network: what the hardware computes, from the pixels to the class, in NumPy integers only.
 
-Each layer's arithmetic is that of its format object (in ``bmhw.hdl.formats``). Between the layers there
+Each layer's arithmetic is that of its format object (in ``bmhw.hdl.formats``). Between BM layers there
 are constants, shifts, additions and comparisons, no multiplier: a batch normalisation is a threshold (its
 scale lies in the next layer's weight codes, its sign in a negation), a residual sum and a pool are sums.
+A multiply-accumulate layer has a scale a channel (``FixedPoint``) from what comes to its codes, or from its sums to the
+next layer's codes, and from its sums to a linear number that others are added to.
 """
 
 import dataclasses
@@ -20,7 +22,8 @@ from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture, Node
 
-from .layer import IntegerLayer, Integers, NeuronVectors, channels_codes, per_channel, round_shift
+from .fixed_point import Integers, per_channel, round_shift
+from .layer import IntegerLayer, NeuronVectors, channels_codes
 
 __all__ = ["Encoder", "IntegerNetwork", "Threshold"]
 
@@ -197,7 +200,8 @@ class IntegerNetwork:
         return dataclasses.replace(
             self,
             layers={
-                name: layer if layer.takes_codes else dataclasses.replace(layer, shift=layer.shift - before(name))
+                name: layer if layer.takes_codes
+                else dataclasses.replace(layer, scale=layer.scale.of_coarser(before(name)))
                 for name, layer in layers.items()
             },
             thresholds={
@@ -233,7 +237,7 @@ class IntegerNetwork:
         inputs = chosen.ports(np.ascontiguousarray(x[:, positions].T[:, slots]))
         inputs |= {port: codes[channel, slots] for port, codes in chosen.weights.items()
                    if port in chosen.format.inputs_of}
-        inputs |= {port: values[channel] for port, values in chosen.biases.items()}
+        inputs |= {port: values[channel] for port, values in chosen.constants.items()}
         expected = outputs[channel, positions]
         neuron = chosen.neuron(channel)
         if not np.array_equal(expected, neuron.compute(**inputs)):
@@ -248,9 +252,9 @@ class IntegerNetwork:
         """Inputs (n, positions) and outputs (channels, positions) of a layer on the samples, once."""
         if name not in self._sampled:
             layer, values = self.layers[name], {}
-            for node, value in self.trace(self.samples, until=name):
+            for node, value in self.trace(self.samples, until=layer.node.inputs[0]):
                 values[node.name] = value
             x = self.layer_inputs(layer, values[layer.node.inputs[0]])
-            outputs = values[name].transpose(1, 0, 2, 3).reshape(layer.channels, -1)
+            outputs = layer.neurons(x).transpose(1, 0, 2, 3).reshape(layer.channels, -1)
             self._sampled[name] = layer.patches(layer.padded(x)), outputs
         return self._sampled[name]

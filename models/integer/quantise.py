@@ -28,13 +28,16 @@ from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
 from bmhw.models.operators.tables import LARGEST_FRACTION, product_table, table_differences
 
+from .fixed_point import FixedPoint
 from .folded_end import FoldedEncoder, FoldedEnd
+from .folded_mac import FoldedMac
+from .folded_norm import FoldedBatchNorm, FoldedNorm
 from .layer import IntegerLayer
-from .limits import BIAS, EXPONENT, FINE, SHIFT, THRESHOLD
-from .network import IntegerNetwork, Threshold
+from .limits import BIAS, EXPONENT, FINE, SHIFT
+from .network import IntegerNetwork
 from .rounding import integers, round_half_up
 
-__all__ = ["FoldedLayer", "FoldedNetwork", "FoldedNorm", "Quantisation"]
+__all__ = ["FoldedLayer", "FoldedNetwork", "Quantisation"]
 
 LARGEST_PAIR_TABLE = 1024
 """Sums of which a table holds all pairs: 4 MB."""
@@ -51,7 +54,8 @@ class Quantisation:
     log codes. ``groups`` of input channels as asked for (``groups_of``: what a layer has); with more than one, layers
     hand on codes through linear ends (see ``CodePlan``). ``zero``: what code 0 stands for (None: ``exact`` in a network
     with groups, else its step). ``edge_bits``: width of the first and the last layer's inputs and codes (None: as all),
-    ``out_fraction``: bits behind the point of the other BM layers' linear numbers.
+    ``out_fraction``: bits behind the point of the other BM layers' linear numbers. ``layer_bits``: (name, width) of
+    multiply-accumulate layers with a width of their own, of inputs and weights.
     """
 
     bits: int = 8
@@ -68,6 +72,7 @@ class Quantisation:
     zero: str | None = None
     edge_bits: int | None = None
     out_fraction: int | None = None
+    layer_bits: tuple[tuple[str, int], ...] = ()
 
     def format(
         self,
@@ -79,15 +84,19 @@ class Quantisation:
         edge: bool = False,
         takes_codes: bool = False,
         gives_codes: bool = False,
+        layer: str | None = None,
     ) -> BmFormat | MacFormat:
         """``channels``: of the input, which groups are made of; ``edge``: whether it is the first or the last layer;
-        ``takes_codes``: inputs are log codes; ``gives_codes``: so are outputs."""
+        ``takes_codes``: inputs are log codes; ``gives_codes``: so are outputs; ``layer``: its name, if it is one of
+        ``layer_bits``."""
         edge = edge and self.edge_bits is not None
         bits = self.bits
         if edge:
             bits = self.edge_bits if layout == "mac" else max(self.bits, self.edge_bits)
         if layout == "mac":
             weight_bits = self.edge_bits if edge else self.mac_weight_bits
+            own = dict(self.layer_bits).get(layer)
+            bits, weight_bits = (bits, weight_bits) if own is None else (own, own)
             return MacFormat(inputs=fan_in, bits=bits, signed_inputs=signed_inputs, weight_bits=weight_bits)
         maximum_bits = self.maximum_bits
         if not gives_codes and self.linear_maximum_bits is not None:
@@ -113,66 +122,69 @@ class Quantisation:
 
 
 class FoldedLayer(nn.Module):
-    """A layer whose weights hold the scales around it: magnitudes 0..1. With the format's half step the largest weight
-    code is a little less than 1: what is above is clamped, which costs less than an octave of range for all others.
+    """A BM layer whose weights hold the scales around it: magnitudes 0..1. With the format's half step the largest
+    weight code is a little less than 1: what is above is clamped, which costs less than an octave of range for all
+    others.
 
-    ``weight``: as in :class:`.layers.BmConv2d` (for ``mac``: signed); ``bias``: in units of the output's
-    full scale 2^out_fraction; ``shift``, ``exponent`` and ``fine``: see :class:`.layer.IntegerLayer`. A layer that
-    gives codes has outputs that are the codes' values, 0..1, and a layer that takes codes takes such values (with the
-    sign of signed inputs); with a logarithmic end it has two biases instead, the candidates of its maxima in the unit
-    of the weights. ``gradient_norm``: the p of the p-norms whose gradient it trains with; None: that of the maxima.
+    ``weight``: as in :class:`.layers.BmConv2d`; ``bias``: in units of the output's full scale 2^out_fraction;
+    ``shift``, ``exponent`` and ``fine``: see :class:`.layer.IntegerLayer`. A layer that gives codes has outputs that
+    are the codes' values, 0..1, and a layer that takes codes takes such values (with the sign of signed inputs); with a
+    logarithmic end it has two biases instead, the candidates of its maxima in the unit of the weights. ``gain``:
+    (channels,), what its linear integers count times 2^exponent. ``gradient_norm``: the p of the p-norms whose gradient
+    it trains with; None: that of the maxima.
     """
 
     def __init__(
         self,
         node: Node,
         layout: str,
-        fmt: BmFormat | MacFormat,
+        fmt: BmFormat,
         weight: Tensor,
         biases: tuple[Tensor, ...],
         shift: Tensor,
         exponent: Tensor,
         fine: Tensor | None = None,
+        gain: Tensor | None = None,
     ):
         super().__init__()
         self.node, self.layout, self.format = node, layout, fmt
         self.weight = nn.Parameter(weight)
         self.biases = nn.ParameterList(nn.Parameter(bias) for bias in biases)
-        self.takes_codes = isinstance(fmt, BmFormat) and fmt.boundary == "layer"
+        self.takes_codes = fmt.boundary == "layer"
         self.gives_codes = fmt.result == "code"
-        self.logarithmic = isinstance(fmt, BmFormat) and fmt.combine == "logarithmic"
+        self.logarithmic = fmt.combine == "logarithmic"
         self.gradient_norm: float | None = None
         self.register_buffer("shift", shift.float())
         self.register_buffer("exponent", exponent.float())
+        self.register_buffer("gain", torch.ones_like(self.exponent) if gain is None else gain, persistent=False)
         # pixels: as they are, and as the hardware has them
         for name, pixels in (("border", node.border), ("border_codes", node.border_codes)):
             values = torch.tensor(pixels, dtype=torch.float32) if pixels else None
             self.register_buffer(name, values, persistent=False)
-        if isinstance(fmt, BmFormat):
-            magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
-            values = fmt.value(fmt.activation, fmt.log2_unit.compute(magnitudes))
-            self.register_buffer("log_values", torch.tensor(values, dtype=torch.float32), persistent=False)
-            sums = fmt.exp2_unit.compute(np.arange(fmt.full_scale + 1))
-            self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
-            codes = fmt.value(fmt.activation, np.arange(fmt.activation.maximum + 1))
-            self.register_buffer("code_values", torch.tensor(codes, dtype=torch.float32), persistent=False)
-            self.smallest = float(codes[0])
-            # of the logarithmic end: the value of each pair of sums' code
-            ends, states = None, fmt.full_scale + 1
-            if self.logarithmic and states <= LARGEST_PAIR_TABLE:
-                every = np.arange(states)
-                ends = self.code_values[torch.from_numpy(fmt.log_subtract.compute(every[:, None], every).ravel())]
-            self.register_buffer("end_values", ends, persistent=False)
-            # the linear result of each product
-            known = fmt.log_fraction <= LARGEST_FRACTION and not self.logarithmic
-            products = product_table(lambda products: self.exp2_table[self._sums(products)]) if known else None
-            self.register_buffer("product_values", products, persistent=False)
+        magnitudes = np.arange((1 << fmt.x.magnitude_bits) + 1)
+        values = fmt.value(fmt.activation, fmt.log2_unit.compute(magnitudes))
+        self.register_buffer("log_values", torch.tensor(values, dtype=torch.float32), persistent=False)
+        sums = fmt.exp2_unit.compute(np.arange(fmt.full_scale + 1))
+        self.register_buffer("exp2_table", torch.tensor(sums, dtype=torch.float32), persistent=False)
+        codes = fmt.value(fmt.activation, np.arange(fmt.activation.maximum + 1))
+        self.register_buffer("code_values", torch.tensor(codes, dtype=torch.float32), persistent=False)
+        self.smallest = float(codes[0])
+        # of the logarithmic end: the value of each pair of sums' code
+        ends, states = None, fmt.full_scale + 1
+        if self.logarithmic and states <= LARGEST_PAIR_TABLE:
+            every = np.arange(states)
+            ends = self.code_values[torch.from_numpy(fmt.log_subtract.compute(every[:, None], every).ravel())]
+        self.register_buffer("end_values", ends, persistent=False)
+        # the linear result of each product
+        known = fmt.log_fraction <= LARGEST_FRACTION and not self.logarithmic
+        products = product_table(lambda products: self.exp2_table[self._sums(products)]) if known else None
+        self.register_buffer("product_values", products, persistent=False)
         self.end = None if fine is None else FoldedEnd(fmt.end, self.code_values, node, fine)
 
     @property
     def output_bits(self) -> int:
         """log2 of the output integers in 1.0 * 1.0 (full-scale input times largest weight)."""
-        return out_fraction(self.format)
+        return self.format.out_fraction
 
     @property
     def _smooth(self) -> bool:
@@ -180,7 +192,12 @@ class FoldedLayer(nn.Module):
 
     @property
     def groups(self) -> int:
-        return self.format.groups if isinstance(self.format, BmFormat) else 1
+        return self.format.groups
+
+    @property
+    def unit(self) -> Tensor:
+        """What a linear integer of each channel stands for, (channels,)."""
+        return torch.exp2(self.exponent) * self.gain
 
     def forward(self, y: Tensor, quantised: bool = True, moved: Tensor | None = None) -> Tensor:
         """Output integers of input integers (batch, channels, height, width); values 0..1 in the place of
@@ -189,9 +206,7 @@ class FoldedLayer(nn.Module):
         x = self._inputs(y, quantised)
         weight = self.quantised_weight(moved) if quantised else self.effective_weight()
         full_scale, stride = 2.0**self.format.x.magnitude_bits, self.node.stride
-        if self.layout == "mac":
-            out = functional.conv2d(x / full_scale, weight, stride=stride) * 2.0**self.output_bits
-        elif self.logarithmic:
+        if self.logarithmic:
             end = functools.partial(self._code_end, quantised=quantised)
             x = self._log_value(x) if quantised else x / full_scale
             return combine_layout(self.layout, x, weight, stride, 0, end)
@@ -311,16 +326,11 @@ class FoldedLayer(nn.Module):
         return straight_through(real.clamp(max=1), values)
 
     def effective_weight(self) -> Tensor:
-        return self.weight if self.layout in (*ONE_SUM, "mac") else self.weight.abs()
+        return self.weight if self.layout in ONE_SUM else self.weight.abs()
 
     def codes(self, moved: Tensor | None = None) -> Tensor:
-        """The weights' codes, in the shape of ``weight``: log codes, or signed integers for ``mac``; ``moved``: see
-        :meth:`forward`."""
+        """The weights' codes, in the shape of ``weight``; ``moved``: see :meth:`forward`."""
         weight = self.weight.detach().double()
-        if self.layout == "mac":
-            code = self.format.w
-            scaled = torch.floor(weight * 2.0 ** (code.bits - 1) + 0.5)
-            return scaled.clamp(-code.maximum, code.maximum).long()
         code = self.format.weight
         codes = torch.floor(torch.log2(weight.abs()) * (1 << code.fraction) + 0.5)
         codes += code.maximum + self.format.half_step
@@ -332,8 +342,6 @@ class FoldedLayer(nn.Module):
         """The values of the codes, with the gradient of the weight. What codes stand for less, the end of a layer that
         gives codes makes good, else its weights."""
         weight, codes = self.effective_weight(), self.codes(moved)
-        if self.layout == "mac":
-            return straight_through(weight, codes.float() / 2.0 ** (self.format.w.bits - 1))
         code = self.format.weight
         if moved is not None and self.end is None:
             weight = weight * torch.exp2(-moved / (1 << code.fraction))
@@ -346,9 +354,7 @@ class FoldedLayer(nn.Module):
     def to_integer(self, moved: Tensor | None = None) -> IntegerLayer:
         """``moved``: see :meth:`forward`."""
         codes = self.codes(moved).cpu().numpy()
-        if self.layout == "mac":
-            weights = {"w": codes}
-        elif self.layout in ONE_SUM:
+        if self.layout in ONE_SUM:
             weights = {"k": codes, "sign": (self.weight.detach() < 0).long().cpu().numpy()}
         else:
             weights = {"k1": codes[0], "k2": codes[1]}
@@ -367,36 +373,10 @@ class FoldedLayer(nn.Module):
             format=fmt,
             weights={port: array.reshape(self.node.channels, -1) for port, array in weights.items()},
             biases=biases,
-            shift=integers(self.shift, SHIFT),
+            scale=FixedPoint.of_shift(integers(self.shift, SHIFT)),
             exponent=integers(self.exponent, EXPONENT),
             fine=None if self.end is None else integers(self.end.fine, FINE),
         )
-
-
-def out_fraction(fmt: BmFormat | MacFormat) -> int:
-    """log2 of the output integer that full-scale input times largest weight gives."""
-    return fmt.out_fraction if isinstance(fmt, BmFormat) else fmt.x.magnitude_bits + fmt.w.bits - 1
-
-
-class FoldedNorm(nn.Module):
-    """A threshold and a ReLU; see :class:`.network.Threshold`.
-
-    threshold: in units of ``unit`` integers, so that this parameter is of the order of 1 as all others are.
-    """
-
-    def __init__(self, threshold: Tensor, negative: Tensor, unit: float):
-        super().__init__()
-        self.unit = unit
-        self.threshold = nn.Parameter(threshold)
-        self.register_buffer("sign", torch.where(negative, -1.0, 1.0))
-
-    def forward(self, y: Tensor, quantised: bool = True) -> Tensor:
-        threshold = self.threshold * self.unit
-        threshold = round_half_up(threshold) if quantised else threshold
-        return torch.relu((y - threshold.view(-1, 1, 1)) * self.sign.view(-1, 1, 1))
-
-    def to_integer(self) -> Threshold:
-        return Threshold(integers(self.threshold * self.unit, THRESHOLD), (self.sign < 0).cpu().numpy())
 
 
 class FoldedNetwork(nn.Module):
@@ -408,13 +388,14 @@ class FoldedNetwork(nn.Module):
     def __init__(
         self,
         architecture: Architecture,
-        steps: Mapping[str, FoldedLayer | FoldedNorm],
+        steps: Mapping[str, FoldedLayer | FoldedMac | FoldedNorm | FoldedBatchNorm],
         encoders: Mapping[str, FoldedEncoder] | None = None,
     ):
         """``encoders``: of nodes with linear integers that layers take as codes."""
         super().__init__()
         self.architecture, self.quantised = architecture, True
         self.steps, self.encoders = nn.ModuleDict(steps), nn.ModuleDict(encoders or {})
+        self.classical = all(isinstance(self.steps[node.name], FoldedMac) for node in architecture.layers)
 
     def _moved(self, layer: Node) -> Tensor | None:
         """By how many steps the codes that a layer takes stand for less than when it was folded."""
@@ -424,10 +405,34 @@ class FoldedNetwork(nn.Module):
         end = self.encoders[source.name].end if source.name in self.encoders else self.steps[source.inputs[0]].end
         return None if end is None else end.moved
 
+    def units(self) -> dict[str, Tensor]:
+        """What an integer of each node stands for, (channels,); of log codes, and while training of what is a real
+        number already, something else that nobody reads."""
+        units: dict[str, Tensor] = {}
+        steps = dict(self.steps)
+        for node in self.architecture.nodes:
+            step = steps.get(node.name)
+            sources = [units[name] for name in node.inputs]
+            if node.operation == "image":
+                unit = torch.full((node.channels,), 2.0**-8, device=next(self.parameters()).device)
+            elif node.is_layer:
+                unit = step.unit
+            elif node.operation == "norm":
+                unit = sources[0] if step is None else step.unit_behind(*sources)
+            elif node.operation == "pool":
+                unit = sources[0] / (node.kernel[0] * node.kernel[1])  # the folded pool is a sum
+            else:
+                unit = torch.stack(sources).amin(dim=0)  # of a sum: powers of two apart
+            units[node.name] = unit
+        return units
+
     def trace(self, images: Tensor) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         encoded: dict[str, Tensor] = {}
         exponents: dict[str, Tensor] = {}
+        units = self.units()
+        if self.classical:  # the layout in memory in which convolutions of several channels are faster
+            images = images.contiguous(memory_format=torch.channels_last)
         for node in self.architecture.nodes:
             inputs = [values[name] for name in node.inputs]
             if node.operation == "image":
@@ -436,16 +441,17 @@ class FoldedNetwork(nn.Module):
                 exponent = torch.stack([exponents[name] for name in node.inputs]).amin(dim=0)
                 if node.name in self.steps:
                     step = self.steps[node.name]
-                    if node.is_layer:
+                    if isinstance(step, (FoldedMac, FoldedNorm, FoldedBatchNorm)):
+                        value = step(*inputs, units[node.inputs[0]], quantised=self.quantised)
+                    else:
                         source = node.inputs[0]
                         if step.takes_codes and source in self.encoders:
                             if source not in encoded:  # one may have several readers
                                 encoded[source] = self.encoders[source](*inputs, quantised=self.quantised)
                             inputs = [encoded[source]]
                         value = step(*inputs, quantised=self.quantised, moved=self._moved(node))
-                    else:
-                        value = step(*inputs, quantised=self.quantised)
-                    exponent = getattr(step, "exponent", exponent)
+                    exponent = getattr(step, "exponent", None) if node.is_layer else exponent
+                    exponent = torch.zeros_like(units[node.name]) if exponent is None else exponent
                 elif node.operation == "norm":
                     value = inputs[0]  # part of the codes that its layer gives
                 elif node.operation == "relu":
@@ -472,11 +478,16 @@ class FoldedNetwork(nn.Module):
 
     def to_integer(self, name: str, samples: np.ndarray) -> IntegerNetwork:
         """The integer network; ``samples``: held-out images, uint8 (count, channels, height, width)."""
-        layers = {
-            node.name: self.steps[node.name].to_integer(self._moved(node)) for node in self.architecture.layers
-        }
+        self.eval()
+        units = self.units()
+        layers = {}
+        for node in self.architecture.layers:
+            step = self.steps[node.name]
+            layers[node.name] = (self._integer_mac(node, units) if isinstance(step, FoldedMac)
+                                 else step.to_integer(self._moved(node)))
         thresholds = {
-            key: step.to_integer() for key, step in self.steps.items() if isinstance(step, FoldedNorm)
+            key: step.to_integer(units[self.architecture[key].inputs[0]]) for key, step in self.steps.items()
+            if isinstance(step, (FoldedNorm, FoldedBatchNorm)) and not self._gives_linear_codes(key)
         }
         encoders = {key: encoder.to_integer() for key, encoder in self.encoders.items()}
         return IntegerNetwork(
@@ -487,3 +498,19 @@ class FoldedNetwork(nn.Module):
             samples=samples,
             encoders=encoders,
         )
+
+    def _gives_linear_codes(self, name: str) -> bool:
+        """Whether a node is the normalisation behind a multiply-accumulate layer that gives codes."""
+        node = self.architecture[name]
+        before = self.steps[node.inputs[0]] if node.operation == "norm" and node.inputs[0] in self.steps else None
+        return isinstance(before, FoldedMac) and before.gives_sums
+
+    def _integer_mac(self, node: Node, units: Mapping[str, Tensor]) -> IntegerLayer:
+        step, source = self.steps[node.name], node.inputs[0]
+        unit = None if self._gives_linear_codes(source) else units[source]
+        if not step.gives_sums:
+            return step.to_integer(unit)
+        norm = self.architecture.readers[node.name][0].name
+        reader = self.steps[self.architecture.readers[norm][0].name]
+        threshold = self.steps[norm].to_integer(units[node.name])
+        return step.to_integer(unit, threshold, reader.input_ratio(units[norm]), reader.format.x)

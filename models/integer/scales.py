@@ -14,7 +14,7 @@ from .code_plan import CodePlan
 from .limits import FINE, SMALLEST_RANGE
 
 __all__ = [
-    "SMALLEST_WEIGHT", "ceil_log2", "code_offsets", "full_scale_of", "largest_weights", "least_error", "stream_units",
+    "SMALLEST_WEIGHT", "ceil_log2", "code_offsets", "full_scale_of", "largest_weights", "stream_units",
 ]  # fmt: skip
 
 # Activations that a scale is chosen by.
@@ -30,22 +30,6 @@ def ceil_log2(values: Tensor) -> Tensor:
     """The smallest integer e with values <= 2^e, for values > 0; exact, which a logarithm isn't on every processor."""
     mantissa, exponent = torch.frexp(values)
     return exponent.to(values.dtype) - (mantissa == 0.5).to(values.dtype)
-
-
-def least_error(values: Tensor, exponent: Tensor, low: int, high: int, axis: int) -> Tensor:
-    """The power of two, for each index of an axis, that rounds the values with the least square error.
-
-    ``exponent`` is the smallest that saturates none; finer ones saturate the largest values, which a sum of
-    products bears and a maximum doesn't.
-    """
-    shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-    others = [i for i in range(values.ndim) if i != axis]
-    errors = []
-    for finer in range(3):
-        step = torch.exp2(exponent - finer).view(shape)
-        rounded = torch.floor(values / step + 0.5).clamp(low, high) * step
-        errors.append(((rounded - values) ** 2).sum(dim=others))
-    return exponent - torch.stack(errors).argmin(dim=0)
 
 
 def _square_error(values: Tensor, full_scale: float, fmt: BmFormat) -> float:
@@ -83,8 +67,9 @@ def code_offsets(unit: Tensor, full_scale: float, fmt: BmFormat) -> Tensor:
 
 
 def stream_units(network: Network, plan: CodePlan, full_scales: Mapping[str, float]) -> dict[str, Tensor]:
-    """The unit (channels,), in [1, 2), of each layer with a linear result that takes codes or reads the image: what an
-    integer stands for is a power of two of it, so that the largest weight can be the largest code.
+    """The unit (channels,), in [1, 2), of each layer with a linear result that takes codes or reads the image, and of
+    multiply-accumulate layers whose results are added to such: what an integer stands for is a power of two of it, so
+    that the largest weight can be the largest code.
 
     Layers whose results are added have one unit in each channel: the one that is best for all of them. What the classes
     are made of has none, since it is compared as it is.
@@ -102,9 +87,11 @@ def stream_units(network: Network, plan: CodePlan, full_scales: Mapping[str, flo
     last = streams.get(plan.architecture.nodes[-1].name, [])
     units = {}
     for layer in plan.architecture.layers:
-        stream = list(dict.fromkeys(node.name for node in streams[layer.name]))
+        # the sums of a multiply-accumulate layer can have any unit
+        stream = [name for name in dict.fromkeys(node.name for node in streams[layer.name])
+                  if plan.layouts[name] != "mac"]
         scales = [_input_scale(plan, plan.architecture[name], full_scales) for name in stream]
-        if None in scales or layer in last or layer.name in plan.layers:
+        if not stream or None in scales or layer in last or layer.name in (*plan.layers, *plan.mac_codes):
             continue
         weights = [network.steps[name].weight for name in stream]
         largest = [largest_weights(weight) * scale for weight, scale in zip(weights, scales, strict=True)]
@@ -121,7 +108,7 @@ def _input_scale(plan: CodePlan, layer: Node, full_scales: Mapping[str, float]) 
     """What the largest input of a layer stands for, or a power of two of it; None if that isn't the same one in every
     channel."""
     source = layer.inputs[0]
-    if plan.quantisation.groups == 1 or plan.layouts[layer.name] == "mac":
+    if plan.quantisation.groups == 1:
         return None
     return 1.0 if plan.architecture[source].operation == "image" else full_scales.get(source)
 

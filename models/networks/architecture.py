@@ -132,16 +132,20 @@ class Architecture:
             return True
         return node.operation in ("add", "pool") and all(self.nonnegative(source) for source in node.inputs)
 
-    def layouts(self, choice: str = "auto", mac_layers: Collection[str] = ()) -> dict[str, str]:
+    def layouts(self, choice: str = "auto", others: Mapping[str, str] | None = None) -> dict[str, str]:
         """What each layer's neurons are: a BM layout or ``mac``.
 
         ``choice``: ``signed`` or ``mac`` everywhere; ``auto``: ``relu`` where the inputs are known to be >= 0,
         ``bipolar`` elsewhere; ``wired``: where the inputs are known to be >= 0 and an even number, ``signed``
-        elsewhere. ``mac_layers``: names of layers that stay multiply-accumulate.
+        elsewhere. ``others``: layers that are something else, name -> layout. ModelUsageError for one that doesn't
+        exist, and for ``relu`` and ``wired`` where inputs may be below 0.
         """
         if choice not in LAYOUT_CHOICES:
             raise ModelUsageError(not_one_of("Layout", LAYOUT_CHOICES, choice))
-        for name in mac_layers:
+        others = others or {}
+        for name, layout_of_it in others.items():
+            if layout_of_it in ("relu", "wired") and not self.nonnegative(self[self.check_layer(name)].inputs[0]):
+                raise ModelUsageError(f"Layer {name} can't be {layout_of_it}: its inputs may be below 0")
             self.check_layer(name)
 
         def layout(node: Node) -> str:
@@ -153,7 +157,16 @@ class Architecture:
             return choice
 
         chosen = {node.name: layout(node) for node in self.layers}
-        return chosen | dict.fromkeys(mac_layers, "mac")
+        return chosen | dict(others)
+
+    @cached_property
+    def readers(self) -> dict[str, list[Node]]:
+        """The nodes that read each node, by its name."""
+        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in node.inputs:
+                readers[source].append(node)
+        return readers
 
     def code_layers(self, layouts: Mapping[str, str], able: Collection[str] = TWO_MAXIMA) -> tuple[str, ...]:
         """The layers whose outputs can go on as log codes.
@@ -162,10 +175,7 @@ class Architecture:
         linear values. ``able``: the layouts that have such an end; ``bipolar`` subtracts more than two terms and has no
         logarithmic one.
         """
-        readers: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
-        for node in self.nodes:
-            for source in node.inputs:
-                readers[source].append(node)
+        readers = self.readers
 
         def takes_codes(norm: Node) -> bool:
             behind = readers[norm.name]

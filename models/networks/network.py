@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from bmhw.hdl.formats.choices import ONE_SUM
+
 from .architecture import Architecture, Node
 from .layers import BmConv2d, BorderedConv2d
 
-__all__ = ["NORM_EPSILON", "Network", "convert", "estimate_statistics", "with_classical_weights"]
+__all__ = ["NORM_EPSILON", "Network", "convert", "estimate_statistics", "with_classical_weights", "with_mac_layers"]
 
 MATCHING_BATCH = 250
 NORM_EPSILON = 1e-3
@@ -99,26 +101,47 @@ def convert(classical: Network, layouts: Mapping[str, str], images: Tensor, grou
     network = with_classical_weights(classical, layouts, groups)
     classical.eval()
     targets = classical.trace(images)
-    hooks = [
-        step.register_forward_hook(_matching(targets[name]))
-        for name, step in network.steps.items()
-        if isinstance(step, BmConv2d)
-    ]
-    network.train()
-    network(images)
-    for hook in hooks:
-        hook.remove()
+    replaced = [name for name, step in network.steps.items() if isinstance(step, BmConv2d)]
+    _match(network.train(), targets, replaced, images)
     estimate_statistics(network, images.split(MATCHING_BATCH))
     return network
 
 
-def _matching(target: Tensor) -> Callable[[BmConv2d, tuple, Tensor], Tensor]:
+@torch.no_grad()
+def with_mac_layers(network: Network, layouts: Mapping[str, str], images: Tensor) -> Network:
+    """A BM network with classical layers in the place of BM ones where ``layouts`` say so, in evaluation mode.
+
+    They have the BM layers' weights (of a pair the difference), which suit the network better than those of the
+    classical one: 88.0 instead of 80.0 % of 300 validation images of CIFAR-10 were right with three such layers. Each
+    channel is scaled until its mean and deviation on ``images`` (pixel / 256) are those of the BM channel, so that
+    normalisations and sums behind it meet what they are used to.
+    """
+    result = Network(network.architecture, layouts, network.groups)
+    replaced = [name for name, layout in result.layouts.items() if network.layouts[name] != layout]
+    for name, step in result.steps.items():
+        state = network.steps[name].state_dict()
+        if name in replaced and network.layouts[name] not in ONE_SUM:
+            state["weight"] = state["weight"][0].abs() - state["weight"][1].abs()
+        step.load_state_dict(state)
+    _match(result.eval(), network.eval().trace(images), replaced, images)
+    return result
+
+
+def _match(network: Network, targets: Mapping[str, Tensor], layers: Iterable[str], images: Tensor) -> None:
+    """Scale each channel of some layers until its mean and deviation on images are those of a target."""
+    hooks = [network.steps[name].register_forward_hook(_matching(targets[name])) for name in layers]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+
+
+def _matching(target: Tensor) -> Callable[[BmConv2d | nn.Conv2d, tuple, Tensor], Tensor]:
     """A forward hook that makes a layer's channels match a target's mean and deviation."""
 
     def moments(y: Tensor) -> tuple[Tensor, Tensor]:
         return y.mean(dim=(0, 2, 3)), y.std(dim=(0, 2, 3))
 
-    def match(layer: BmConv2d, inputs: tuple, output: Tensor) -> Tensor:
+    def match(layer: BmConv2d | nn.Conv2d, inputs: tuple, output: Tensor) -> Tensor:
         (mean, deviation), (target_mean, target_deviation) = moments(output), moments(target)
         # a channel that is constant on these images keeps its weights
         ratio = torch.where(deviation > 1e-6, target_deviation / deviation, torch.ones_like(deviation))

@@ -22,6 +22,7 @@ OPTIONS = {
     "--dataset": ("dataset",),
     "--architecture": ("architecture",),
     "--layout": ("layout",),
+    "--neurons": ("neurons",),
     "--method": ("method",),
     "--classical-epochs": ("epochs", 0),
     "--bm-epochs": ("epochs", 1),
@@ -63,7 +64,7 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
         for key in path:
             value = value[key] if isinstance(key, int) else (value or {}).get(key)
         value = BEFORE.get(option) if value is None else value
-        value = ",".join(map(str, value)) if isinstance(value, list) else value
+        value = ",".join(map(str, value)) or None if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")
     usual = {settings.validation for (dataset, _), settings in RECIPES.items() if dataset == training["dataset"]}

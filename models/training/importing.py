@@ -2,7 +2,8 @@
 """What an imported network does before anything is trained: what can't be read from a file, such as its pooling, its
 epsilon or the scaling of its images, shows in its accuracy."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,12 +11,13 @@ import torch
 from bmhw.models.errors import ModelError
 from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.initial import Initial, read_initial
-from bmhw.models.networks.architecture import build
-from bmhw.models.networks.network import Network
+from bmhw.models.networks.architecture import Architecture, build
+from bmhw.models.networks.network import MATCHING_BATCH, Network, with_mac_layers
 
 from .datasets import Dataset
 from .memory import keep_memory
-from .trainer import Settings, accuracy
+from .settings import Settings
+from .trainer import accuracy
 
 __all__ = ["check_import", "imported"]
 
@@ -29,9 +31,21 @@ def imported(
 ) -> Initial:  # fmt: skip
     """What a run with these settings starts from; ``groups``, ``teacher`` and errors: see ``read_initial``."""
     architecture = build(settings.architecture, *data.train_images.shape[1:3])
-    layouts = architecture.layouts(settings.layout, settings.mac_layers)
-    return read_initial(path, architecture, layouts, groups=groups, conventions=conventions, order=order,
-                        teacher=teacher)
+    layouts = settings.layouts(architecture)
+    initial = read_initial(path, architecture, layouts, groups=groups, conventions=conventions, order=order,
+                           teacher=teacher)
+    if initial.layouts is None:
+        return initial
+    images = data.validation_split(settings.validation).train_images[:MATCHING_BATCH]
+    bm = _network(initial, "bm", architecture, initial.layouts)
+    mixed = with_mac_layers(bm, layouts, torch.from_numpy(images).float() / 256)
+    return dataclasses.replace(initial, states={**initial.states, "bm": mixed.state_dict()})
+
+
+def _network(initial: Initial, phase: str, architecture: Architecture, layouts: Mapping[str, str]) -> Network:
+    network = Network(architecture.with_border(initial.border), layouts, initial.groups if phase == "bm" else 1)
+    network.load_state_dict({**network.state_dict(), **initial.states[phase]})
+    return network.eval()
 
 
 def check_import(
@@ -47,15 +61,13 @@ def check_import(
     keep_memory()
     for line in initial.lines():
         tell(line)
-    architecture = build(settings.architecture, *data.train_images.shape[1:3]).with_border(initial.border)
+    architecture = build(settings.architecture, *data.train_images.shape[1:3])
     held_out = data.validation_split(settings.validation)
     images, labels = held_out.test_images, held_out.test_labels
     figures = {}
-    for phase, state in initial.states.items():
-        layouts = architecture.layouts(*("mac",) if phase == "classical" else (settings.layout, settings.mac_layers))
-        network = Network(architecture, layouts, initial.groups if phase == "bm" else 1)
-        network.load_state_dict({**network.state_dict(), **state})
-        network = network.eval().to(device)
+    for phase in initial.states:
+        layouts = architecture.layouts("mac") if phase == "classical" else settings.layouts(architecture)
+        network = _network(initial, phase, architecture, layouts).to(device)
         with torch.no_grad():
             scores = network(torch.from_numpy(images[:64]).to(device).float() / 256)
         if not torch.isfinite(scores).all():

@@ -5,7 +5,7 @@ otherwise. Chosen on training images that were held off (``Settings.validation``
 import dataclasses
 from typing import Any
 
-from .trainer import Settings
+from .settings import Settings
 
 __all__ = ["RECIPES", "recipe"]
 

@@ -20,7 +20,8 @@ from bmhw.models.files.writing import staged
 
 from .datasets import Dataset
 from .memory import keep_memory
-from .trainer import Settings, Trainer, accuracy
+from .settings import Settings
+from .trainer import Trainer, accuracy
 
 __all__ = ["Report", "train"]
 

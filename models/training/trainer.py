@@ -12,7 +12,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,56 +33,13 @@ from bmhw.models.operators.precision import powers_name
 
 from .augmentation import mirrored, translated
 from .datasets import Dataset
-from .methods import LARGEST_NORM, METHODS
+from .methods import METHODS
+from .settings import Settings
 from .step import Loss, Losses, Step, step_for
 
 __all__ = ["PHASES", "Settings", "Stopped", "Trainer", "accuracy", "saved_groups"]
 
 PHASES = ("classical", "bm", "quantised")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a run depends on; the same settings give the same weights on the same machine and versions, with as many
-    threads and powers of the same precision (``BMHW_POWERS``): the log names these.
-
-    ``epochs`` and ``rates`` (Adam's largest step): one value a phase. ``layout`` and ``mac_layers``: see
-    ``Architecture.layouts``. ``soft``: weight of the teacher's soft labels against the labels;
-    ``temperature`` of the soft labels; ``clip``: largest norm of the gradient; ``translate``: random shifts
-    in pixels; ``mirror``: each image is turned left to right with a chance of one half. ``validation``: training
-    images that no phase learns from; each epoch's accuracy is measured on them. ``epoch_images``: images of an
-    epoch, drawn anew for each (None: all). ``initial``: SHA-256 of the file that the weights start from; ``border``:
-    the pixels that its first layer pads images with (see ``Node``), ``conventions``: what was folded into somebody
-    else's weights (None: they are this package's own).
-    ``teacher``: of the file with the classical network, where that is another one. ``method``: of the bm phase, a key
-    of ``methods.METHODS``; ``norm``: the largest p of its p-norms. The groups of the BM network are those of the
-    quantisation.
-    """
-
-    dataset: str
-    architecture: str
-    layout: str = "auto"
-    mac_layers: tuple[str, ...] = ()
-    seed: int = 0
-    epochs: tuple[int, int, int] = (10, 10, 3)
-    rates: tuple[float, float, float] = (2e-3, 2e-2, 1e-3)
-    batch: int = 32
-    warmup: float = 0.1
-    soft: float = 0.7
-    temperature: float = 2.0
-    clip: float = 1.0
-    translate: int = 1
-    mirror: bool = False
-    calibration: int = 1000
-    validation: int = 200
-    epoch_images: int | None = None
-    initial: str | None = None
-    border: tuple[float, ...] = ()
-    conventions: Conventions | None = None
-    teacher: str | None = None
-    method: str = "at-once"
-    norm: float = LARGEST_NORM
-    quantisation: Quantisation = field(default_factory=Quantisation)
 
 
 class Stopped(Exception):
@@ -143,7 +99,7 @@ class Trainer:
                 f"Images of an epoch must be from 1 to {images}, not {settings.epoch_images}"
             )
         self.architecture = build(settings.architecture, channels, size).with_border(settings.border)
-        self.layouts = self.architecture.layouts(settings.layout, settings.mac_layers)
+        self.layouts = settings.layouts(self.architecture)
         check_foldable(self.architecture, self.layouts, settings.quantisation)
         powers_name(device)  # a precision that doesn't exist
         self.models: dict[str, nn.Module] = {}
@@ -361,12 +317,13 @@ class Trainer:
             raise self._unusable(error) from None
 
     def _assumed_before(self, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """What was assumed of somebody else's network when ``conventions`` were no setting yet."""
-        mine = self.settings.conventions
+        """What was said otherwise, and what was assumed of somebody else's network when ``conventions`` were no setting
+        yet."""
+        mine, before = self.settings.conventions, {"neurons": tuple(f"{n}=mac" for n in saved.get("mac_layers", ()))}
         if mine is None or saved.get("initial") is None:
-            return {}
+            return before
         assumed = Conventions(norm_epsilon=NORM_EPSILON).completed(len(mine.mean), own_names=True)
-        return {"conventions": dataclasses.asdict(assumed)}
+        return before | {"conventions": dataclasses.asdict(assumed)}
 
     def _unusable(self, error: Exception) -> ModelError:
         missing = isinstance(error, KeyError)

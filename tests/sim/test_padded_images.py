@@ -25,7 +25,7 @@ def test_windows_at_the_border_hold_its_code(tmp_path):
     images = 2 * np.random.default_rng(0).integers(0, 128, (4, 1, 6, 6)).astype(np.uint8)
     integer = fold(network, torch.from_numpy(images).float() / 256, Quantisation()).to_integer("padded", images)
     neuron = load_neuron(str(save(integer, tmp_path, {})), "stem", 1, 100, seed=1)
-    at_border = (neuron.inputs["x"] == PIXEL >> int(integer.layers["stem"].shift[0])).sum(axis=1)
+    at_border = (neuron.inputs["x"] == PIXEL >> int(integer.layers["stem"].scale.shift[0])).sum(axis=1)
     # of 36 windows 4 reach over 5 pixels in a corner, 16 over 3 along a side, and 16 stay inside
     assert set(at_border.tolist()) == {0, 3, 5}
     value = dict(integer.trace(images))[architecture["stem"]][:, 1]

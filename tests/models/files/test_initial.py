@@ -80,12 +80,13 @@ def test_the_second_network_of_a_quantised_classical_run_is_no_bm_network(tmp_pa
     path = tmp_path / "run-float.safetensors"
     if not metadata:
         save_file(load_file(path), path)
-    for layouts in (signed, architecture.layouts("signed", ["dense"])):
+    for layouts in (signed, architecture.layouts("signed", {"dense": "mac"})):
         assert set(initial_states(path, architecture, layouts)) == {"classical"}
     networks["bm"] = Network(architecture, signed)
     save_float("run", tmp_path, networks)
     assert set(initial_states(path, architecture, signed)) == {"classical", "bm"}
-    assert set(initial_states(path, architecture, architecture.layouts("signed", ["dense"]))) == {"classical"}
+    mixed = read_initial(path, architecture, architecture.layouts("signed", {"dense": "mac"}))
+    assert set(mixed.states) == {"classical", "bm"} and mixed.layouts == signed  # to be made such a network
 
 
 def test_the_card_beside_an_older_file_says_its_layouts(tmp_path):

@@ -18,7 +18,9 @@ from bmhw.models.errors import ModelUsageError
 from bmhw.models.files import store
 from bmhw.models.files.float_weights import half_precision, load_float
 from bmhw.models.integer import limits
-from bmhw.models.integer.fold import SMALLEST_GAMMA, check_foldable, fold
+from bmhw.models.integer.fixed_point import FixedPoint
+from bmhw.models.integer.fold import check_foldable, fold
+from bmhw.models.integer.folded_norm import SMALLEST_GAMMA
 from bmhw.models.integer.quantise import Quantisation
 from bmhw.models.networks.architecture import ARCHITECTURES, Builder, resnet_small
 from bmhw.models.training.trainer import Settings, Trainer
@@ -138,7 +140,8 @@ def test_a_checkpoint_whose_end_failed_is_rescued(tiny_digits, tmp_path):
     """As an earlier version left it: with constants that no file may hold."""
     torch.save(tiny_digits, tmp_path / "weights.pt")
     out = tmp_path / "out"
-    arguments = ["--architecture", "tiny", "--layout", "mac", *START, str(tmp_path / "weights.pt")]
+    arguments = ["--architecture", "tiny", "--layout", "signed", "--groups", "1", *START,
+                 str(tmp_path / "weights.pt")]
     arguments += [*NO_EPOCHS, "--out", str(out)]
     assert train.main(arguments) == 0
     for name in ("digits.json", "digits.safetensors"):  # it had written the floating-point weights only
@@ -152,7 +155,7 @@ def test_a_checkpoint_whose_end_failed_is_rescued(tiny_digits, tmp_path):
     assert train.main([*arguments, "--resume"]) == 0
     network = load(out / "digits.json")
     layer = network.layers["stage1_conv2"]
-    assert (layer.exponent[1], layer.shift[1]) == (limits.EXPONENT.minimum, limits.SHIFT.minimum)
+    assert (layer.exponent[1], layer.scale.shift[1]) == (limits.EXPONENT.minimum, limits.SHIFT.minimum)
     assert layer.biases["bias"][1] == limits.BIAS.maximum
     assert network.thresholds["stage1_conv1_norm"].threshold[1] == limits.THRESHOLD.minimum
 
@@ -172,7 +175,9 @@ def test_writer_and_reader_share_each_limit(tmp_path, limit, tensor, inside):
             changed = dataclasses.replace(network, thresholds=network.thresholds | {norm: threshold})
         else:
             layer = network.layers["stem"]
-            layer = dataclasses.replace(layer, **{tensor: np.full_like(getattr(layer, tensor), value)})
+            old = layer.scale if tensor == "shift" else layer.exponent
+            new = FixedPoint.of_shift(np.full_like(old.shift, value)) if tensor == "shift" else np.full_like(old, value)
+            layer = dataclasses.replace(layer, **{"scale" if tensor == "shift" else "exponent": new})
             changed = dataclasses.replace(network, layers=network.layers | {"stem": layer})
         folder = tmp_path / str(value)
         if value == inside:
@@ -210,7 +215,8 @@ def test_weights_beyond_half_precision_stay_in_single(tiny_digits, tmp_path):
     for name, factor in changes.items():
         tiny_digits[f"steps.{name}.weight"] *= factor
     torch.save(tiny_digits, tmp_path / "weights.pt")
-    arguments = ["--architecture", "tiny", "--layout", "mac", *START, str(tmp_path / "weights.pt")]
+    arguments = ["--architecture", "tiny", "--layout", "signed", "--groups", "1", *START,
+                 str(tmp_path / "weights.pt")]
     assert train.main([*arguments, *NO_EPOCHS, "--out", str(tmp_path / "out")]) == 0
     stored = load_file(tmp_path / "out" / "digits-float.safetensors")
     networks = load_float(tmp_path / "out" / "digits.json")

@@ -58,7 +58,7 @@ def integers(network):
     """Everything that a network computes with, by name."""
     return {
         **{f"{name}.{part}": values for name, layer in network.layers.items()
-           for part, values in (*layer.weights.items(), *layer.biases.items(), ("shift", layer.shift),
+           for part, values in (*layer.weights.items(), *layer.biases.items(), ("shift", layer.scale.shift),
                                 ("exponent", layer.exponent), ("fine", layer.fine))},
         **{f"{name}.{part}": getattr(norm, part) for name, norm in network.thresholds.items()
            for part in ("threshold", "negative")},

@@ -39,7 +39,7 @@ def test_layouts_follow_the_sign_of_the_inputs():
     assert {name for name, layout in wired.items() if layout == "signed"} == {"stem", *signed}  # the stem has 27 inputs
     assert set(wired.values()) == {"wired", "signed"}
     assert set(lenet(1, 28).layouts().values()) == {"relu"}
-    assert set(lenet(1, 28).layouts("signed", ["dense3"]).items()) >= {("conv1", "signed"), ("dense3", "mac")}
+    assert set(lenet(1, 28).layouts("signed", {"dense3": "mac"}).items()) >= {("conv1", "signed"), ("dense3", "mac")}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -72,4 +72,8 @@ def test_unknown_layouts_and_layers_are_refused():
     with pytest.raises(ModelError, match="must be one of auto, signed, wired, mac, not 'both'"):
         net.build().layouts("both")
     with pytest.raises(ModelError, match="must be one of dense, not 'last'"):
-        net.build().layouts("auto", ["last"])
+        net.build().layouts("auto", {"last": "mac"})
+    signed_inputs = next(name for name, layout in resnet_v2(3, 32).layouts().items() if layout == "bipolar")
+    for layout in ("relu", "wired"):
+        with pytest.raises(ModelError, match=f"{signed_inputs} can't be {layout}: its inputs may be below 0"):
+            resnet_v2(3, 32).layouts("signed", {signed_inputs: layout})

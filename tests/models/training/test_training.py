@@ -352,7 +352,7 @@ class TestCommands:
             (["bmhw.train", "--bits", "17"], 2, "from 2 to 16, not 17"),
             (["bmhw.train", "--layout", "mac", "--mac-weight-bits", "1"], 2, "from 2 to 16, not 1"),
             (["bmhw.train", "--log-bits", "4", "--log-fraction", "4"], 2, "from 0 to 3, not 4"),
-            (["bmhw.train", "--mac-weight-bits", "4"], 2, "needs --layout mac or --mac-layers"),
+            (["bmhw.train", "--mac-weight-bits", "4"], 2, "needs --layout mac or --neurons NAME=mac"),
             (["bmhw.train", "--log-bits", "x"], 2, "not 'x'"),
             (["bmhw.train", "--bm-epochs", "-1"], 2, "--bm-epochs must be an integer of 0 or more, not -1"),
             (["bmhw.train", "--threads", "0"], 2, "--threads must be an integer of 1 or more, not 0"),
