@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "Vtop.h"
-#include "taps.h"  // struct Tap {const char *name; long per_image; int bits;}; TAPS, CLASSES_PER_IMAGE, read_tap(Vtop &, int, bool &) -> uint64_t
+#include "taps.h"  // of the network: struct Tap, TAPS, read_tap
 #include "verilated.h"
 
 template <typename T> static std::vector<T> read(const std::string &path) {

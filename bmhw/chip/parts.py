@@ -24,7 +24,7 @@ from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork
 from bmhw.models.networks.architecture import Node
 
-__all__ = ["Assembly", "assemble", "weight_words"]
+__all__ = ["Assembly", "assemble", "shape_of", "weight_words"]
 
 Integers = NDArray[np.int64]
 
@@ -40,18 +40,26 @@ class Wire:
     port: str = "o"
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a part gives in the integer network: the value of a node or, of an encoder, its codes."""
+
+    node: str
+    codes: bool = False
+
+
 @dataclass
 class Assembly:
     """Parts as they are put together.
 
-    ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire; ``shown``: node -> part whose transfers
-    are its values, for benches.
+    ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire; ``fifos``: name -> numbers that a
+    shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer network, for benches.
     """
 
     network: IntegerNetwork
     blocks: dict[str, tuple[type[Block], dict[str, Any]]] = field(default_factory=dict)
     sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
-    shown: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, Shown] = field(default_factory=dict)
     fifos: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, kind: type[Block], inputs: Mapping[str, Wire], **parameters: Any) -> str:
@@ -86,7 +94,7 @@ class Assembly:
                         inputs=tuple((port, (wire.part, wire.port)) for port, wire in inputs.items())))
         last = next(part for part in parts if part.kind is LargestIndex)
         parts.remove(last)
-        return Network(parts=(*parts, last), taps=tuple((part, "o") for part in self.shown.values()) if taps else ())
+        return Network(parts=(*parts, last), taps=tuple((part, "o") for part in self.shown) if taps else ())
 
 
 def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
@@ -119,7 +127,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
             part = assembly.add(f"{name}_codes", Encoder, {"i": values[source]}, width=values[source].bits,
                                 channels=channels, relu=relu)
             codes[name] = Wire(part=part, bits=encoder.end.log.bits + (not relu))
-            assembly.shown[f"{name} codes"] = part
+            assembly.shown[part] = Shown(name, codes=True)
         return codes[name]
 
     for node in architecture.nodes:
@@ -132,7 +140,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
             source = node.inputs[0]
             wire = codes_of(source) if layer.takes_codes else _pixels(assembly, layer, values[source])
             values[node.name] = _layer(assembly, layer, wire, folding[node.name], architecture[source])
-            assembly.shown[node.name] = node.name
+            assembly.shown[node.name] = Shown(node.name)
             continue
         wires = [values[name] for name in node.inputs if name in values]
         if node.operation == "norm":
@@ -168,7 +176,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
             part = assembly.add(node.name, Rectifier, {"i": wires[0]}, width=wires[0].bits, out_width=_bits(low, high),
                                 channels=((0, False),) * node.channels)
         values[node.name] = Wire(part=part, bits=_bits(low, high), low=low, high=high)
-        assembly.shown[node.name] = part
+        assembly.shown[part] = Shown(node.name)
     last = architecture.nodes[-1].name
     shift = network.exponents[last] - network.exponents[last].min()
     assembly.add("class", LargestIndex, {"i": values[last]}, width=values[last].bits, shifts=tuple(map(int, shift)))
@@ -184,10 +192,10 @@ def _bits(low: Integers, high: Integers) -> int:
 def _pixels(assembly: Assembly, layer: IntegerLayer, wire: Wire) -> Wire:
     """The codes that a layer makes of linear numbers by itself."""
     fmt = layer.format
-    if not isinstance(fmt, BmFormat) or fmt.signed_inputs:
+    if not isinstance(fmt, BmFormat) or fmt.signed_inputs or not layer.scale.is_shift:
         raise UsageError(f"Layer {layer.name} must take codes or pixels to be on a chip")
     end = LinearEnd(out_fraction=fmt.x.magnitude_bits, log=fmt.activation, method=fmt.log2)
-    channels = tuple(ChannelCode(end=end, shift=int(shift)) for shift in layer.shift)
+    channels = tuple(ChannelCode(end=end, shift=int(shift)) for shift in layer.scale.shift)
     part = assembly.add(f"{layer.name}_codes", Encoder, {"i": wire}, width=wire.bits, channels=channels, relu=True)
     return Wire(part=part, bits=fmt.log_bits)
 
@@ -196,14 +204,11 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
     node, fmt = layer.node, layer.format
     if not isinstance(fmt, BmFormat) or fmt.layout != "signed" or fmt.combine != "linear":
         raise UsageError(f"Layer {node.name} must have layout signed and a linear end to be on a chip")
-    shape = LayerShape(height=source.height, width=source.width, channels=source.channels, kernel=node.kernel,
-                       stride=node.stride, padding=node.padding, outputs=node.channels, groups=fmt.groups,
-                       parallel=parallel)
-    if shape.kernel == (1, 1) and shape.stride > 1:
-        part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=shape.height, width=shape.width,
-                            channels=shape.channels, stride=shape.stride, bits=wire.bits)
+    shape = shape_of(assembly.network, node.name, parallel)
+    if (shape.height, shape.width) != (source.height, source.width):
+        part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
+                            channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
-        shape = dataclasses.replace(shape, height=shape.out_height, width=shape.out_width, stride=1)
     codes = ()
     if layer.gives_codes:
         fine = np.zeros(node.channels, dtype=np.int64) if layer.fine is None else layer.fine
@@ -211,10 +216,23 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
     linear = dataclasses.replace(fmt, boundary="layer", result="linear", offset=0)
     folded = Folded(shape=shape, format=linear, weights=weight_words(shape, layer),
                     biases=tuple(map(int, layer.biases["bias"])), codes=codes, rows=shape.overlapping_rows,
-                    results=max(2 * parallel, 4))
+                    results=Folded.ample_results(shape, bool(codes)))
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = _sums(layer)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
+
+
+def shape_of(network: IntegerNetwork, name: str, parallel: int) -> LayerShape:
+    """The shape of a layer that computes so many outputs at a time; of one with kernels of 1 x 1, of the pixels on the
+    grid of its stride, which are all that come to it."""
+    layer = network.layers[name]
+    node, source = layer.node, network.architecture[layer.node.inputs[0]]
+    height, width, stride = source.height, source.width, node.stride
+    if node.kernel == (1, 1) and node.padding == 0:
+        height, width, stride = node.height, node.width, 1
+    return LayerShape(height=height, width=width, channels=source.channels, kernel=node.kernel, stride=stride,
+                      padding=node.padding, outputs=node.channels, groups=getattr(layer.format, "groups", 1),
+                      parallel=parallel)
 
 
 def _sums(layer: IntegerLayer) -> tuple[Integers, Integers]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folded layer: its window, its weights, its elements, the end that they share, and the queue of its results."""
 
+import math
 from dataclasses import dataclass
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
@@ -61,10 +62,22 @@ class Folded:
     def output_bits(self) -> int:
         return self.format.log_bits if self.codes else self.format.y.bits
 
+    @staticmethod
+    def ample_results(shape: LayerShape, codes: bool) -> int:
+        """A queue of so many results never makes a fold wait for those before it: as many as are under way when a fold
+        begins, and its own."""
+        fold = shape.groups * shape.group_cycles
+        under_way = fold + Window.latency + ELEMENT_LATENCY + Unloading.latency + shape.parallel + Fifo.latency
+        return shape.parallel * (1 + math.ceil((under_way + Encoder.latency * codes) / fold))
+
     @property
     def element(self) -> Design:
         fmt = element_format(self.format)
         return Design(format=fmt, form="serial", adder="ripple", registers=("sums",))
+
+
+ELEMENT_LATENCY = 2
+"""Cycles from an input to the maxima that count it, with a register between sums and maxima."""
 
 
 class Weights(Block):
@@ -99,7 +112,7 @@ class Weights(Block):
 class Unloading(Block):
     """Maxima of a layer's elements as they become ready, added one by one to the sums of their neurons.
 
-    - Latency: five cycles from ``load`` to the first sum.
+    - Latency: :attr:`latency` cycles from ``load`` to the first sum.
     - Throughput: an element a cycle; a load may come as many cycles after another one as there are elements, and
       :attr:`LayerShape.UNLOADING` at least.
 
@@ -111,6 +124,7 @@ class Unloading(Block):
     """
 
     clocked = True
+    latency = 5
 
     def __init__(self, *, folded: Folded):
         self.folded = folded

@@ -72,7 +72,7 @@ class Skid(Block):
 class Fifo(Block):
     """A queue in a memory with one port for writing and one for reading.
 
-    - Latency: two cycles from an input to the output that shows it.
+    - Latency: :attr:`latency` cycles from an input to the output that shows it and to the place that is free again.
     - Throughput: one transfer a cycle.
 
     Parameters
@@ -87,6 +87,7 @@ class Fifo(Block):
     """
 
     clocked = True
+    latency = 3
 
     def __init__(self, *, width: int, depth: int, style: str = "auto"):
         self.width, self.style = check_range("Width of a stream", width, 1), style

@@ -8,12 +8,14 @@ __all__ = ["collected"]
 
 
 def collected(block, numbers, count, *, seed=None, cycles=None):
-    """The ``count`` payloads that a block with streams ``i`` and ``o`` gives of ``numbers``; with a seed, both ends have
-    random gaps. The payload and ``valid`` of the output must stay until they are taken."""
+    """The ``count`` payloads that a block with streams ``i`` and ``o`` gives of ``numbers``; with a seed, both ends
+    have random gaps. The payload and ``valid`` of the output must stay until they are taken."""
     rng = np.random.default_rng(seed)
     limit = cycles or 200 + 40 * (len(numbers) + count)
-    gap = (lambda: seed is not None and rng.random() < 0.4)
     taken = []
+
+    def gap():
+        return seed is not None and rng.random() < 0.4
 
     async def drive(ctx):
         for number in numbers:
