@@ -13,6 +13,7 @@ COMMANDS = {
     "sim": ("bmhw.simulate", "a trained neuron's Verilog against the integer model, bit for bit"),
     "layers": ("bmhw.layers", "a network's layers as MAC and as BM hardware"),
     "fpga": ("bmhw.fpga", "both neurons placed and routed on an FPGA"),
+    "network": ("bmhw.network", "a whole trained network as hardware: plan, Verilog, check"),
     "elements": ("bmhw.elements", "what takes one input a cycle: BM and MAC elements, in gates and placed"),
     "tradeoff": ("bmhw.tradeoff", "every trained network's accuracy against its elements, neuron and weights"),
     "train": ("bmhw.train", "train a network and write its integer weights"),

@@ -36,6 +36,9 @@ class Block(wiring.Component):
     registers: tuple[int, ...] = ()
     """Levels with registers behind them, counted from 1, each a cycle of latency; never the last one."""
 
+    memory_style = "auto"
+    """What of a device the block's memory is to be made of: ``auto``, ``block`` (RAM) or ``logic``."""
+
     _parameters: dict[str, Any]
 
     def check_registers(self, registers: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,8 +70,10 @@ class Block(wiring.Component):
 
     @property
     def ports(self) -> dict[str, tuple[Flow, Signal]]:
-        """Port name -> (direction, signal)."""
-        return {path[0]: (member.flow, value) for path, member, value in self.signature.flatten(self)}
+        """Port name -> (direction, signal); what lies in an interface, such as a stream, is named as Amaranth names it,
+        ``i__valid``."""
+        return {"__".join(map(str, path)): (member.flow, value)
+                for path, member, value in self.signature.flatten(self)}
 
 
 class Hierarchy:
@@ -87,6 +92,8 @@ class Hierarchy:
         """Module name -> the first sentence of the block's docstring."""
         self.ports: dict[str, list[tuple[str, str]]] = {}
         """Module name -> (``input`` or ``output``, port name), in order."""
+        self.memory_styles: dict[str, str] = {}
+        """Module name -> :attr:`Block.memory_style`."""
         self._names: dict[tuple, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -106,6 +113,7 @@ class Hierarchy:
         clock = [("input", "clk"), ("input", "rst")] if block.clocked else []
         self.ports[name] = clock + [("input" if flow is Flow.In else "output", port)
                                     for port, (flow, _) in block.ports.items()]
+        self.memory_styles[name] = block.memory_style
         self.descriptions[name] = _plain(" ".join(_docstring(type(block)).split("\n\n")[0].split()))
         return name
 

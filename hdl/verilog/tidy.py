@@ -19,6 +19,8 @@ _NAME = re.compile(r"\\\S+ |[A-Za-z_][\w$]*")
 _HELPER = re.compile(r"\\(\$\w+) ")
 _SLICE_PREFIX = "\\$slice_"
 _DECLARATION = re.compile(r"  (wire|reg|input|output) (?:\[(\d+):0\] )?(\\\S+ |\w+)(?: = .*)?;")
+_MEMORY = re.compile(r"  reg (?:\[\d+:0\] )?\w+ \[\d+:0\];")
+_ENTRY = re.compile(r"    \w+\[\d+\] = (?:\d+'h0+|\d+'h(?P<value>[0-9a-f]+));\n")
 _BITWISE = re.compile(r"~ \S+ ?|\S+ ? [&|^] \S+ ?|[&|^] \S+ ?")
 _LINE = 110
 _ATOM = re.compile(r"(\\\S+ |\w+) ?(?:\[(\d+)(?::(\d+))?\])?")
@@ -31,14 +33,17 @@ class _Module:
     name: str
     widths: dict[str, int] = field(default_factory=dict)
     registers: set[str] = field(default_factory=set)
+    memories: list[str] = field(default_factory=list)
+    """Their declarations, each with its line end."""
     statements: list[str] = field(default_factory=list)
     """Assignments, instances and always blocks, each with its line ends."""
 
 
-def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False) -> str:
+def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False, memory_style: str = "auto") -> str:
     """One module as written by ``write_verilog -noattr``, made readable. ``ports``: (direction, name), in order.
 
-    ``sliced``: leave wires in slices and next values in blocks of their own, as Yosys writes them.
+    ``sliced``: leave wires in slices and next values in blocks of their own, as Yosys writes them. ``memory_style``:
+    see ``Block``; put before each memory, in the words that Yosys and other tools know.
     """
     module = _parse(text)
     if not sliced:
@@ -47,6 +52,9 @@ def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False) -
         _unite_slices(module)
     _inline(module)
     _remove_unread(module, {name for _, name in ports})
+    if memory_style != "auto":
+        word = f'  (* ram_style = "{memory_style}", rom_style = "{memory_style}" *)\n'
+        module.memories = [word + memory for memory in module.memories]
     return _write(module, ports)
 
 
@@ -63,14 +71,27 @@ def _parse(text: str) -> _Module:
                 if kind == "reg":
                     module.registers.add(name)
             continue
+        if _MEMORY.fullmatch(line.rstrip("\n")):
+            module.memories.append(line)
+            continue
         if _TRIGGER.search(line) or line.strip().startswith("(* full_case"):
             continue
         statement += line
         depth += len(re.findall(r"\b(?:begin|casez?)\b", line)) - len(re.findall(r"\b(?:end|endcase)\b", line))
         if depth == 0 and (line.rstrip().endswith(";") or line.strip() == "end"):
-            module.statements.append(statement)
+            if not _is_empty_memory(statement):
+                module.statements.append(statement)
             statement = ""
     return module
+
+
+def _is_empty_memory(statement: str) -> bool:
+    """Whether a statement fills a memory with zeros: nothing that is read is in it before it is written."""
+    lines = statement.splitlines(keepends=True)
+    if lines[0] != "  initial begin\n":
+        return False
+    entries = [_ENTRY.fullmatch(line) for line in lines[1:-1]]
+    return all(entry is not None and entry["value"] is None for entry in entries)
 
 
 def _width(module: _Module, atom: str) -> int | None:
@@ -356,4 +377,5 @@ def _write(module: _Module, ports: Sequence[tuple[str, str]]) -> str:
         f"  {'reg' if name in module.registers else 'wire'} {_range(width)}{names[name]};\n"
         for name, width in sorted(module.widths.items(), key=lambda item: _natural(names[item[0]]))
         if name not in port_names)
-    return f"module {module.name} (\n{header}\n);\n{declarations}{body}endmodule\n"
+    memories = "".join(module.memories)
+    return f"module {module.name} (\n{header}\n);\n{declarations}{memories}{body}endmodule\n"

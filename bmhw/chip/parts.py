@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a network on a chip, from its integers: what stands where, how wide it is, what waits for what."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bmhw.errors import UsageError
+from bmhw.hdl.block import Block
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.codes import LinearCode
+from bmhw.hdl.formats.conversions import LinearEnd
+from bmhw.hdl.network.encoder import ChannelCode, Encoder
+from bmhw.hdl.network.folded import Folded, FoldedLayer
+from bmhw.hdl.network.network import Network, Part
+from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
+from bmhw.hdl.network.shape import LayerShape
+from bmhw.hdl.network.streams import Add, Fifo, Fork
+from bmhw.models.integer.layer import IntegerLayer
+from bmhw.models.integer.network import IntegerNetwork
+from bmhw.models.networks.architecture import Node
+
+__all__ = ["Assembly", "assemble", "shape_of", "weight_words"]
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """A node's stream: which part gives it, how many bits its payload has, and where its numbers lie, by channel."""
+
+    part: str
+    bits: int
+    low: Integers | None = None
+    high: Integers | None = None
+    port: str = "o"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a part gives in the integer network: the value of a node or, of an encoder, its codes."""
+
+    node: str
+    codes: bool = False
+
+
+@dataclass
+class Assembly:
+    """Parts as they are put together.
+
+    ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire; ``fifos``: name -> numbers that a
+    shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer network, for benches.
+    """
+
+    network: IntegerNetwork
+    blocks: dict[str, tuple[type[Block], dict[str, Any]]] = field(default_factory=dict)
+    sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
+    shown: dict[str, Shown] = field(default_factory=dict)
+    fifos: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, kind: type[Block], inputs: Mapping[str, Wire], **parameters: Any) -> str:
+        self.blocks[name] = kind, parameters
+        for port, wire in inputs.items():
+            self.sources[name, port] = wire
+        return name
+
+    def block(self, *, taps: bool = False) -> Network:
+        """The network; a stream with several readers gets a fork."""
+        sources = dict(self.sources)
+        blocks = dict(self.blocks)
+        readers: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for reader, wire in self.sources.items():
+            readers.setdefault((wire.part, wire.port), []).append(reader)
+        for (part, _), behind in readers.items():
+            if len(behind) == 1:
+                continue
+            wire, fork = self.sources[behind[0]], f"{part or 'image'}_fork"
+            blocks[fork] = Fork, {"width": wire.bits, "readers": len(behind)}
+            sources[fork, "i"] = wire
+            for n, reader in enumerate(behind):
+                sources[reader] = dataclasses.replace(sources[reader], part=fork, port=f"o{n}")
+        parts, placed = [], {""}
+        while len(parts) < len(blocks):
+            for name, (kind, parameters) in blocks.items():
+                inputs = {port: wire for (part, port), wire in sources.items() if part == name}
+                if name not in placed and all(wire.part in placed for wire in inputs.values()):
+                    placed.add(name)
+                    parts.append(Part(
+                        name=name, kind=kind, parameters=tuple(parameters.items()),
+                        inputs=tuple((port, (wire.part, wire.port)) for port, wire in inputs.items())))
+        last = next(part for part in parts if part.kind is LargestIndex)
+        parts.remove(last)
+        return Network(parts=(*parts, last), taps=tuple((part, "o") for part in self.shown) if taps else ())
+
+
+def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
+    """The parts of a network.
+
+    ``folding``: outputs of each layer that are computed at a time. UsageError for a layer that no block computes.
+    """
+    assembly = Assembly(network)
+    architecture = network.architecture
+    values: dict[str, Wire] = {}  # of nodes, linear or codes
+    codes: dict[str, Wire] = {}  # of nodes with linear numbers, encoded
+    readers = {node.name: [n for n in architecture.nodes if node.name in n.inputs] for node in architecture.nodes}
+
+    def codes_of(name: str) -> Wire:
+        """The codes of a node, which its layers take."""
+        node = architecture[name]
+        if name not in network.encoders:
+            return values[name]
+        if name not in codes:
+            encoder, source, thresholds = network.encoders[name], name, None
+            if node.operation == "norm" and name not in values:
+                source, thresholds = node.inputs[0], network.thresholds[name]
+            channels = tuple(
+                ChannelCode(end=dataclasses.replace(encoder.end, offset=encoder.end.offset + int(fine)),
+                            shift=int(shift),
+                            **({} if thresholds is None else {"threshold": int(thresholds.threshold[channel]),
+                                                              "negative": bool(thresholds.negative[channel])}))
+                for channel, (fine, shift) in enumerate(zip(encoder.fine, encoder.shift, strict=True)))
+            relu = architecture.nonnegative(name)
+            part = assembly.add(f"{name}_codes", Encoder, {"i": values[source]}, width=values[source].bits,
+                                channels=channels, relu=relu)
+            codes[name] = Wire(part=part, bits=encoder.end.log.bits + (not relu))
+            assembly.shown[part] = Shown(name, codes=True)
+        return codes[name]
+
+    for node in architecture.nodes:
+        if node.operation == "image":
+            low = np.zeros(node.channels, dtype=np.int64)
+            values[node.name] = Wire(part="", bits=9, low=low, high=low + 255)
+            continue
+        if node.is_layer:
+            layer = network.layers[node.name]
+            source = node.inputs[0]
+            wire = codes_of(source) if layer.takes_codes else _pixels(assembly, layer, values[source])
+            values[node.name] = _layer(assembly, layer, wire, folding[node.name], architecture[source])
+            assembly.shown[node.name] = Shown(node.name)
+            continue
+        wires = [values[name] for name in node.inputs if name in values]
+        if node.operation == "norm":
+            threshold = network.thresholds.get(node.name)
+            if threshold is None:  # part of the codes of the layer in front of it
+                values[node.name] = wires[0]
+                continue
+            if all(n.is_layer for n in readers[node.name]):
+                continue  # part of its encoder
+            sign = np.where(threshold.negative, -1, 1)
+            ends = np.stack([sign * (wires[0].low - threshold.threshold), sign * (wires[0].high - threshold.threshold)])
+            low, high = np.maximum(ends.min(axis=0), 0), np.maximum(ends.max(axis=0), 0)
+            part = assembly.add(node.name, Rectifier, {"i": wires[0]}, width=wires[0].bits, out_width=_bits(low, high),
+                                channels=tuple(zip(map(int, threshold.threshold), map(bool, threshold.negative),
+                                                   strict=True)))
+        elif node.operation == "add":
+            common = network.exponents[node.name]
+            shifts = [network.exponents[name] - common for name in node.inputs]
+            low, high = (sum(getattr(wire, end) << shift for wire, shift in zip(wires, shifts, strict=True))
+                         for end in ("low", "high"))
+            part = assembly.add(node.name, Add, {"i0": wires[0], "i1": wires[1]},
+                                widths=tuple(wire.bits for wire in wires), width=_bits(low, high),
+                                shifts=tuple(zip(*(map(int, shift) for shift in shifts), strict=True)))
+        elif node.operation == "pool":
+            source = architecture[node.inputs[0]]
+            size = node.kernel[0] * node.kernel[1]
+            low, high = wires[0].low * size, wires[0].high * size
+            part = assembly.add(node.name, Pool, {"i": wires[0]}, height=source.height, width=source.width,
+                                channels=node.channels, kernel=node.kernel, bits=wires[0].bits,
+                                out_bits=_bits(low, high))
+        else:
+            low, high = np.maximum(wires[0].low, 0), np.maximum(wires[0].high, 0)
+            part = assembly.add(node.name, Rectifier, {"i": wires[0]}, width=wires[0].bits, out_width=_bits(low, high),
+                                channels=((0, False),) * node.channels)
+        values[node.name] = Wire(part=part, bits=_bits(low, high), low=low, high=high)
+        assembly.shown[part] = Shown(node.name)
+    last = architecture.nodes[-1].name
+    shift = network.exponents[last] - network.exponents[last].min()
+    assembly.add("class", LargestIndex, {"i": values[last]}, width=values[last].bits, shifts=tuple(map(int, shift)))
+    _shortcuts(assembly)
+    return assembly
+
+
+def _bits(low: Integers, high: Integers) -> int:
+    """Of a signed number that lies there in each channel."""
+    return LinearCode.covering(min(int(low.min()), -1), int(high.max())).bits
+
+
+def _pixels(assembly: Assembly, layer: IntegerLayer, wire: Wire) -> Wire:
+    """The codes that a layer makes of linear numbers by itself."""
+    fmt = layer.format
+    if not isinstance(fmt, BmFormat) or fmt.signed_inputs or not layer.scale.is_shift:
+        raise UsageError(f"Layer {layer.name} must take codes or pixels to be on a chip")
+    end = LinearEnd(out_fraction=fmt.x.magnitude_bits, log=fmt.activation, method=fmt.log2)
+    channels = tuple(ChannelCode(end=end, shift=int(shift)) for shift in layer.scale.shift)
+    part = assembly.add(f"{layer.name}_codes", Encoder, {"i": wire}, width=wire.bits, channels=channels, relu=True)
+    return Wire(part=part, bits=fmt.log_bits)
+
+
+def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, source: Node) -> Wire:
+    node, fmt = layer.node, layer.format
+    if not isinstance(fmt, BmFormat) or fmt.layout != "signed" or fmt.combine != "linear":
+        raise UsageError(f"Layer {node.name} must have layout signed and a linear end to be on a chip")
+    shape = shape_of(assembly.network, node.name, parallel)
+    if (shape.height, shape.width) != (source.height, source.width):
+        part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
+                            channels=source.channels, stride=node.stride, bits=wire.bits)
+        wire = dataclasses.replace(wire, part=part, port="o")
+    codes = ()
+    if layer.gives_codes:
+        fine = np.zeros(node.channels, dtype=np.int64) if layer.fine is None else layer.fine
+        codes = tuple(ChannelCode(end=dataclasses.replace(fmt.end, offset=fmt.end.offset + int(f))) for f in fine)
+    linear = dataclasses.replace(fmt, boundary="layer", result="linear", offset=0)
+    folded = Folded(shape=shape, format=linear, weights=weight_words(shape, layer),
+                    biases=tuple(map(int, layer.biases["bias"])), codes=codes, rows=shape.overlapping_rows,
+                    results=Folded.ample_results(shape, bool(codes)))
+    part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
+    low, high = _sums(layer)
+    return Wire(part=part, bits=folded.output_bits, low=low, high=high)
+
+
+def shape_of(network: IntegerNetwork, name: str, parallel: int) -> LayerShape:
+    """The shape of a layer that computes so many outputs at a time; of one with kernels of 1 x 1, of the pixels on the
+    grid of its stride, which are all that come to it."""
+    layer = network.layers[name]
+    node, source = layer.node, network.architecture[layer.node.inputs[0]]
+    height, width, stride = source.height, source.width, node.stride
+    if node.kernel == (1, 1) and node.padding == 0:
+        height, width, stride = node.height, node.width, 1
+    return LayerShape(height=height, width=width, channels=source.channels, kernel=node.kernel, stride=stride,
+                      padding=node.padding, outputs=node.channels, groups=getattr(layer.format, "groups", 1),
+                      parallel=parallel)
+
+
+def _sums(layer: IntegerLayer) -> tuple[Integers, Integers]:
+    """Between which numbers each output's sum lies, whatever comes in."""
+    fmt = layer.format
+    k = layer.weights["k"].reshape(layer.channels, fmt.groups, -1)
+    sign = layer.weights["sign"].reshape(k.shape)
+    largest = fmt.activation.maximum
+
+    def part(chosen: Integers) -> Integers:
+        sums = np.where(chosen & (k > 0), np.maximum(k + largest - fmt.sum_origin, 0), 0).max(axis=2)
+        return fmt.exp2_unit.compute(sums).sum(axis=1)
+
+    plus, minus = part(sign == 0), part(sign == 1)
+    if fmt.signed_inputs:
+        plus = minus = np.maximum(part(k >= 0), 0)
+    bias = layer.biases["bias"]
+    # an empty maximum is exp2(0), which may be a step above 0
+    least = int(fmt.exp2_unit.compute(0)) * fmt.groups
+    return bias - minus - least, bias + plus + least
+
+
+def weight_words(shape: LayerShape, layer: IntegerLayer) -> tuple[int, ...]:
+    """A layer's weights as words of its memory (see ``Folded``); elements without an output have weights of 0."""
+    bits = layer.format.weight_bits
+    codes = layer.weights["k"] | layer.weights["sign"] << bits
+    missing = shape.folds * shape.parallel - shape.outputs
+    codes = np.concatenate([codes, np.zeros((missing, codes.shape[1]), dtype=np.int64)])
+    grouped = codes.reshape(shape.folds, shape.parallel, shape.groups, shape.group_channels, *shape.kernel)
+    words = grouped.transpose(0, 2, 4, 5, 3, 1).reshape(-1, shape.parallel)
+    return tuple(sum(int(code) << (n * (bits + 1)) for n, code in enumerate(word)) for word in words)
+
+
+def _shortcuts(assembly: Assembly) -> None:
+    """Put a FIFO where what comes through a shortcut waits for what comes through layers with windows."""
+    for name in [name for name, (kind, _) in assembly.blocks.items() if kind is Add]:
+        paths = [_path(assembly, name, port) for port in ("i0", "i1")]
+        common = next(wire for _, wire in paths[0] if any(wire == other for _, other in paths[1]))
+        paths = [path[: 1 + [wire for _, wire in path].index(common)] for path in paths]
+        waiting = [_pixels_needed(assembly, path) for path in paths]
+        short = 0 if waiting[0].sum() <= waiting[1].sum() else 1
+        path, needed = paths[short], waiting[1 - short]
+        # in front of the shortcut's own layer, where numbers are codes, and behind its stride
+        reader, wire = next(((reader, wire) for reader, wire in path if assembly.blocks[reader[0]][0] is FoldedLayer),
+                            path[0])
+        kept = _pixels_needed(assembly, [step for step in path if path.index(step) >= path.index((reader, wire))][1:])
+        arrived = np.searchsorted(kept, needed, side="right") if len(kept) else needed
+        waits = int((arrived - np.arange(len(needed))).max())
+        # while a layer computes a row, the one before it computes the next one
+        ahead = sum(_row_pixels(assembly, part) for (part, _), _ in paths[1 - short])
+        channels = _channels(assembly, reader[0])
+        depth = (waits + ahead + SLACK) * channels
+        fifo = assembly.add(f"{name}_shortcut_fifo", Fifo, {"i": wire}, width=wire.bits, depth=depth)
+        assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
+        assembly.fifos[fifo] = depth
+
+
+SLACK = 4
+"""Pixels that a shortcut's FIFO has above what its branch needs, for those under way in the other one."""
+
+
+def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str], Wire]]:
+    """From a part's input back to the network's, of parts with one input each: (part, input), wire."""
+    path = []
+    while True:
+        wire = assembly.sources[part, port]
+        path.append(((part, port), wire))
+        if not wire.part:
+            return path
+        part, port = wire.part, "i" if (wire.part, "i") in assembly.sources else "i0"
+
+
+def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]]) -> Integers:
+    """For each pixel that leaves a path, how many must have entered it; none: a path that changes no pixels."""
+    needed: Integers = np.zeros(0, dtype=np.int64)
+    for (part, _), _wire in path:
+        kind, parameters = assembly.blocks[part]
+        if kind is FoldedLayer:
+            shape = parameters["folded"].shape
+            ends = np.array([shape.oldest_row(row) + shape.needed_rows(row) for row in range(shape.output_rows)])
+            own = np.repeat(ends * shape.stored[1], shape.out_pixels // shape.output_rows)
+        elif kind is Grid:
+            rows, columns = (np.arange(0, parameters[size], parameters["stride"]) for size in ("height", "width"))
+            own = (rows[:, None] * parameters["width"] + columns + 1).ravel()
+        else:
+            continue
+        needed = own if not len(needed) else own[needed - 1]
+    return needed
+
+
+def _row_pixels(assembly: Assembly, part: str) -> int:
+    """Pixels that a layer gives between two of its steps in its input's memory; 0 of what is no layer."""
+    kind, parameters = assembly.blocks[part]
+    if kind is not FoldedLayer:
+        return 0
+    shape = parameters["folded"].shape
+    return shape.out_pixels // shape.output_rows
+
+
+def _channels(assembly: Assembly, part: str) -> int:
+    kind, parameters = assembly.blocks[part]
+    return parameters["folded"].shape.channels if kind is FoldedLayer else len(parameters["shifts"])

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m bmhw.network``: a trained network as hardware: how it is folded, its Verilog, its check."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from bmhw.flow.files import write_atomically
+from bmhw.flow.work_folder import work_folder
+from bmhw.show.progress import shares
+
+from .command_line import Parser, RunError, UsageError, run
+from .options import number
+
+__all__ = ["main", "parser"]
+
+_DESCRIPTION = """\
+A trained network as hardware, with its weights inside: pixels in, classes out, one number a cycle.
+
+Each layer is folded onto a few elements, one input a cycle each, as few as take at most --cycles an image.
+
+  python -m bmhw.network --model NAME --cycles 100000 --plan
+  python -m bmhw.network --model NAME --cycles 100000 --check 20 --data DIR"""
+
+
+def parser() -> Parser:
+    result = Parser(description=_DESCRIPTION)
+    result.add_argument("--model", required=True, metavar="NAME",
+                        help="name of a network (python -m bmhw.models list) or a path to its .json; layout signed")
+    result.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
+    result.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
+                        help="outputs that a layer computes at a time, whatever --cycles says")
+    what = result.add_argument_group("what to do (default: --plan)")
+    what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
+    what.add_argument("--out", type=Path, metavar="FILE.v", help="write the Verilog")
+    what.add_argument("--check", type=number, metavar="N",
+                      help="simulate N test images and compare every number of every layer")
+    result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files, for --check")
+    result.add_argument("--gaps", type=number, default=0, metavar="PERCENT",
+                        help="pauses at both ends of a checked network, of the cycles (default: 0)")
+    return result
+
+
+USUAL_SLOWNESS = 8
+"""Cycles an image, unless given, in those of the fastest folding."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    for option, value, low, high in (("--cycles", args.cycles, 1, 1 << 40), ("--check", args.check, 1, 1 << 20),
+                                     ("--gaps", args.gaps, 0, 90)):
+        if value is not None and (not isinstance(value, int) or not low <= value <= high):
+            raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
+    try:
+        from bmhw.chip.folding import fastest, folding_for, overrides
+        from bmhw.chip.parts import assemble
+        from bmhw.models.files.store import load
+    except ImportError as error:
+        raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
+    network = load(args.model)
+    cycles = args.cycles or USUAL_SLOWNESS * fastest(network)
+    fixed = overrides(network, args.fold)
+    assembly = assemble(network, folding_for(network, cycles, fixed))
+    if args.plan or (args.out is None and args.check is None):
+        from bmhw.chip.plan import plan
+        from bmhw.show.network import plan_table
+
+        Console().print(plan_table(plan(assembly)))
+    if args.out is not None:
+        from bmhw.hdl.verilog.convert import block_to_verilog
+
+        write_atomically(args.out, block_to_verilog(assembly.block(), args.out.stem))
+        print(args.out)
+    if args.check is not None:
+        _check(assembly, args)
+    return 0
+
+
+def _check(assembly, args) -> None:
+    from bmhw.chip.check import Bench
+    from bmhw.models.training.datasets import load_dataset
+
+    data = load_dataset(assembly.network.card["data"]["name"], args.data)
+    if args.check > len(data.test_images):
+        raise UsageError(f"--check must be at most {len(data.test_images)}, the test images there are, "
+                         f"not {args.check}")
+    with work_folder("bmhw-network-") as folder:
+        bench = Bench(assembly, folder)
+        with shares("building the simulation") as progress:
+            bench.build()
+            progress(1)
+        started = time.monotonic()
+        with shares("comparing images") as progress:
+            result = bench.run(data.test_images[:args.check], data.test_labels[:args.check], gaps=args.gaps,
+                               report=lambda done: progress(1 / args.check))
+    seconds = time.monotonic() - started
+    rate = result.cycles_per_image
+    print(f"{result.images} images, every number of {len(bench.taps)} parts as in the integer network; "
+          f"{100 * result.right / result.images:.2f} % right"
+          + (f"; {rate:,.0f} cycles an image" if rate else "") + f"; {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main)

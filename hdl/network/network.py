@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole network: blocks with streams, put together as a list of parts says."""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Module
+from amaranth.lib.wiring import In, Out, connect
+
+from bmhw.hdl.block import Block, place
+
+__all__ = ["Network", "Part"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A block of a network: its name, what makes it, and where its inputs come from.
+
+    ``kind``, ``parameters``: of the block. ``inputs``: its input stream -> (part, output stream); the part ``""`` is
+    the network's own input.
+    """
+
+    name: str
+    kind: type[Block]
+    parameters: tuple[tuple[str, object], ...]
+    inputs: tuple[tuple[str, tuple[str, str]], ...]
+
+    def create(self) -> Block:
+        return self.kind(**dict(self.parameters))
+
+
+class Network(Block):
+    """A trained network with its weights: an image's pixels in, its class out.
+
+    Pixels come in raster order, the channels of each one after the other; images without a gap.
+
+    Parameters
+    ----------
+    parts: in the order of the data; the last one's stream ``o`` is the network's.
+    taps: parts whose transfers are shown, for benches.
+
+    Members
+    -------
+    in_data : In(8), in_valid : In(1), in_ready : Out(1): a stream of pixels
+    out_data : Out, out_valid : Out(1), out_ready : In(1): the stream of what the last part gives
+    NAME : Out of each tap's payload, and NAME_moves : Out(1): it is transferred
+    """
+
+    clocked = True
+    block_name = "network"
+
+    def __init__(self, *, parts: tuple[Part, ...], taps: tuple[tuple[str, str], ...] = ()):
+        self.parts, self.taps = parts, taps
+        blocks = {part.name: part.create() for part in parts}
+        members = {}
+        for name, port in taps:
+            members |= {f"{name}_payload": Out(len(getattr(blocks[name], port).payload)), f"{name}_moves": Out(1)}
+        super().__init__({"in_data": In(8), "in_valid": In(1), "in_ready": Out(1),
+                          "out_data": Out(len(blocks[parts[-1].name].o.payload)), "out_valid": Out(1),
+                          "out_ready": In(1), **members})
+
+    def elaborate(self, platform):
+        m = Module()
+        blocks: dict[str, Block] = {}
+        for part in self.parts:
+            block = blocks[part.name] = place(m, platform, part.name, part.create())
+            for port, (source, output) in part.inputs:
+                if source:
+                    connect(m, getattr(blocks[source], output), getattr(block, port))
+                else:
+                    first = getattr(block, port)
+                    m.d.comb += [first.payload.eq(self.in_data), first.valid.eq(self.in_valid),
+                                 self.in_ready.eq(first.ready)]
+        last = blocks[self.parts[-1].name].o
+        m.d.comb += [self.out_data.eq(last.payload), self.out_valid.eq(last.valid), last.ready.eq(self.out_ready)]
+        for name, port in self.taps:
+            tapped = getattr(blocks[name], port)
+            m.d.comb += [getattr(self, f"{name}_payload").eq(tapped.payload),
+                         getattr(self, f"{name}_moves").eq(tapped.valid & tapped.ready)]
+        return m

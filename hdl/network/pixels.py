@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network does with linear numbers between its layers: rectification, pooling, the largest of its results."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from bmhw.hdl.block import Block, place
+from bmhw.hdl.checks import check_range
+
+from .memories import Ram
+from .pipeline import Pipeline
+from .streams import Skid, by_index, stepped
+
+__all__ = ["Grid", "LargestIndex", "Pool", "Rectifier"]
+
+
+class Rectifier(Block):
+    """A normalisation with its ReLU: what a number is above its channel's threshold, or below it.
+
+    - Latency: three cycles.
+    - Throughput: one number a cycle.
+
+    Parameters
+    ----------
+    width: of the numbers, signed.
+    channels: (threshold, whether it is what lies below) of each.
+    out_width: of the result, signed; wide enough.
+
+    Members
+    -------
+    i : In(stream of width), o : Out(stream of out_width)
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, channels: tuple[tuple[int, bool], ...], out_width: int):
+        self.width, self.channels, self.out_width = width, channels, out_width
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(out_width))})
+
+    def elaborate(self, platform):
+        m = Module()
+        skid = place(m, platform, "skid", Skid(width=self.out_width))
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
+        channel = Signal(range(max(len(self.channels), 2)), name="channel")
+        m.d.comb += self.i.ready.eq(moves)
+        with m.If(self.i.valid & moves):
+            m.d.sync += channel.eq(stepped(channel, len(self.channels)))
+        number = pipe.register("number", self.i.payload.as_signed())
+        difference = number - pipe.table("thresholds", [threshold for threshold, _ in self.channels], channel)
+        minus = pipe.table("minus", [int(negative) for _, negative in self.channels], channel)
+        difference = pipe.register("difference", Mux(minus, -difference, difference))
+        m.d.comb += [skid.i.payload.eq(Mux(difference < 0, 0, difference)),
+                     skid.i.valid.eq(pipe.flags("valid", self.i.valid, 2))]
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+class Grid(Block):
+    """The pixels on the grid of a stride: what a layer of 1 x 1 kernels reads.
+
+    - Latency: one cycle.
+    - Throughput: one number a cycle.
+
+    Parameters
+    ----------
+    height, width, channels: of the map. stride: in both directions. bits: of the payload.
+
+    Members
+    -------
+    i : In(stream), o : Out(stream)
+    """
+
+    clocked = True
+
+    def __init__(self, *, height: int, width: int, channels: int, stride: int, bits: int):
+        self.height, self.width, self.channels, self.stride, self.bits = height, width, channels, stride, bits
+        super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        skid = place(m, platform, "skid", Skid(width=self.bits))
+        takes, kept = Signal(name="takes"), Signal(name="kept")
+        m.d.comb += [takes.eq(self.i.valid & skid.i.ready), self.i.ready.eq(skid.i.ready),
+                     skid.i.valid.eq(self.i.valid & kept), skid.i.payload.eq(self.i.payload)]
+        end, on_grid = takes, []
+        for name, count in (("channel", self.channels), ("column", self.width), ("row", self.height)):
+            counter = Signal(range(max(count, 2)), name=name)
+            with m.If(end):
+                m.d.sync += counter.eq(stepped(counter, count))
+            following = Signal(name=f"{name}_ends")
+            m.d.comb += following.eq(end & (counter == count - 1))
+            end = following
+            if name != "channel":
+                on_grid.append(_any(counter, list(range(0, count, self.stride))))
+        m.d.comb += kept.eq(on_grid[0] & on_grid[1])
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+class Pool(Block):
+    """Sums over windows that don't overlap; pixels behind the last whole window are dropped.
+
+    The division by the window is part of the next layer's codes.
+
+    - Latency: three cycles from a window's last pixel.
+    - Throughput: one number a cycle.
+
+    Parameters
+    ----------
+    height, width, channels: of the map; two channels or more.
+    kernel: (height, width) of a window.
+    bits, out_bits: of the numbers, signed; wide enough. style: of its memory.
+
+    Members
+    -------
+    i : In(stream of bits), o : Out(stream of out_bits)
+    """
+
+    clocked = True
+
+    def __init__(self, *, height: int, width: int, channels: int, kernel: tuple[int, int], bits: int, out_bits: int,
+                 style: str = "auto"):
+        self.height, self.width, self.kernel, self.bits, self.out_bits = height, width, kernel, bits, out_bits
+        self.style = style
+        # a sum is back in its memory two cycles after it was read
+        self.channels = check_range("Channels of a pool", channels, 2)
+        super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(out_bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        skid = place(m, platform, "skid", Skid(width=self.out_bits))
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
+        takes = Signal(name="takes")
+        m.d.comb += [self.i.ready.eq(moves), takes.eq(self.i.valid & moves)]
+        windows = self.height // self.kernel[0], self.width // self.kernel[1]
+        end, counters = takes, {}
+        for name, count in (("channel", self.channels), ("column", self.width), ("row", self.height)):
+            counters[name] = Signal(range(max(count, 2)), name=name)
+            with m.If(end):
+                m.d.sync += counters[name].eq(stepped(counters[name], count))
+            following = Signal(name=f"{name}_ends")
+            m.d.comb += following.eq(end & (counters[name] == count - 1))
+            end = following
+        inside, ends, begins = [], [], []
+        for name, size, count in (("row", self.kernel[0], windows[0]), ("column", self.kernel[1], windows[1])):
+            place_in = counters[name]
+            inside.append(place_in < size * count)
+            ends.append(_any(place_in, [size * n + size - 1 for n in range(count)]))
+            begins.append(_any(place_in, [size * n for n in range(count)]))
+        window = Signal(range(max(windows[1], 2)), name="window")
+        for n in range(1, windows[1]):
+            with m.If(counters["column"] >= n * self.kernel[1]):
+                m.d.comb += window.eq(n)
+        cells = windows[1] * self.channels
+        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, style=self.style))
+        address = Signal(range(max(cells, 2)), name="address")
+        m.d.comb += [address.eq(window * self.channels + counters["channel"]), sums.addr.eq(address),
+                     sums.en.eq(moves)]
+        number = pipe.register("number", self.i.payload.as_signed())
+        first = pipe.register("first", begins[0] & begins[1])
+        total = Signal(self.out_bits, name="total")
+        m.d.comb += [
+            total.eq(number + Mux(first, 0, sums.data.as_signed())),
+            sums.write_addr.eq(pipe.register("address", address)), sums.write_data.eq(total),
+            sums.write_en.eq(pipe.register("kept", takes & inside[0] & inside[1], reset=True) & moves),
+            skid.i.payload.eq(pipe.register("total", total)),
+            skid.i.valid.eq(pipe.flags("whole", takes & ends[0] & ends[1], 2)),
+        ]
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+class LargestIndex(Block):
+    """The index of the largest of a row of numbers, the first one of equals: the class of an image.
+
+    - Latency: two cycles from the last number.
+    - Throughput: one number a cycle.
+
+    Parameters
+    ----------
+    width: of the numbers, signed.
+    shifts: to the left, of each number of a row.
+
+    Members
+    -------
+    i : In(stream of width), o : Out(stream of index)
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, shifts: tuple[int, ...]):
+        self.width, self.shifts = width, shifts
+        self.bits = max(1, (len(shifts) - 1).bit_length())
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(self.bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        skid = place(m, platform, "skid", Skid(width=self.bits))
+        index, best_index = Signal(self.bits, name="index"), Signal(self.bits, name="best_index", reset_less=True)
+        number = Signal.like(by_index(index, self.i.payload.as_signed(), self.shifts), name="number")
+        best = Signal.like(number, name="best", reset_less=True)
+        last, found = index == len(self.shifts) - 1, Signal(name="found")
+        # the index waits in its register until it is taken; the next row may begin meanwhile, not overwrite it
+        takes = Signal(name="takes")
+        m.d.comb += [
+            number.eq(by_index(index, self.i.payload.as_signed(), self.shifts)),
+            self.i.ready.eq(~found), takes.eq(self.i.valid & ~found),
+            skid.i.valid.eq(found), skid.i.payload.eq(best_index),
+        ]
+        with m.If(takes):
+            m.d.sync += index.eq(stepped(index, len(self.shifts)))
+            with m.If((index == 0) | (number > best)):
+                m.d.sync += [best.eq(number), best_index.eq(index)]
+        m.d.sync += found.eq((takes & last) | (found & ~skid.i.ready))
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+def _any(number, values):
+    """Whether a number is one of some values."""
+    result = number == values[0]
+    for value in values[1:]:
+        result = result | (number == value)
+    return result

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams, and what joins, splits and stores them.
+
+A stream carries one number a transfer: the channels of a pixel one after the other, pixels in raster order, images
+without a gap. Its rules are those of ``amaranth.lib.stream``: ``valid`` never waits for ``ready``, and both stay with
+their payload until the transfer.
+
+Of every block here but :class:`Fork` and :class:`Add`, ``valid`` of the output and ``ready`` of the input come from
+registers, so that no path leads through a block in either direction.
+"""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import stream
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from bmhw.hdl.block import Block, place
+from bmhw.hdl.checks import check_range
+
+from .memories import Ram
+
+__all__ = ["Add", "Fifo", "Fork", "Skid", "stepped"]
+
+
+def stepped(counter: Signal, count: int) -> Value:
+    """What follows a counter of 0..count - 1."""
+    return Mux(counter == count - 1, 0, counter + 1)
+
+
+class Skid(Block):
+    """Two registers between an output and an input, so that ``ready`` is one.
+
+    - Latency: one cycle.
+    - Throughput: one transfer a cycle.
+
+    Parameters
+    ----------
+    width: of the payload.
+
+    Members
+    -------
+    i : In(stream), o : Out(stream)
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int):
+        self.width = check_range("Width of a stream", width, 1)
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width))})
+
+    def elaborate(self, platform):
+        m = Module()
+        shown, spare = (Signal(self.width, name=name, reset_less=True) for name in ("shown", "spare"))
+        valid, full = Signal(name="valid"), Signal(name="full")  # what is in shown; and in spare, behind it
+        m.d.comb += [self.i.ready.eq(~full), self.o.valid.eq(valid), self.o.payload.eq(shown)]
+        moves = Signal(name="moves")  # what is shown may change
+        m.d.comb += moves.eq(self.o.ready | ~valid)
+        with m.If(moves):
+            with m.If(full):
+                m.d.sync += shown.eq(spare)
+            with m.Else():
+                m.d.sync += shown.eq(self.i.payload)
+            m.d.sync += [valid.eq(full | self.i.valid), full.eq(0)]
+        with m.Elif(~full):
+            m.d.sync += full.eq(self.i.valid)
+        with m.If(~full):
+            m.d.sync += spare.eq(self.i.payload)
+        return m
+
+
+class Fifo(Block):
+    """A queue in a memory with one port for writing and one for reading.
+
+    - Latency: :attr:`latency` cycles from an input to the output that shows it and to the place that is free again.
+    - Throughput: one transfer a cycle.
+
+    Parameters
+    ----------
+    width: of the payload.
+    depth: numbers that it holds, two or more. style: of its memory.
+
+    Members
+    -------
+    i : In(stream), o : Out(stream)
+    level : Out, how many numbers are in it
+    """
+
+    clocked = True
+    latency = 3
+
+    def __init__(self, *, width: int, depth: int, style: str = "auto"):
+        self.width, self.style = check_range("Width of a stream", width, 1), style
+        self.depth = check_range("Depth of a FIFO", depth, 2)
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width)),
+                          "level": Out(range(depth + 1))})
+
+    def elaborate(self, platform):
+        m = Module()
+        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.depth, style=self.style))
+        level, ready = Signal(range(self.depth + 1), name="count"), Signal(init=0, name="room")
+        stored = Signal(range(self.depth + 1), name="stored")  # numbers that no read has begun for
+        written, taken = (Signal(range(self.depth), name=name) for name in ("written", "taken"))
+        valid = Signal(name="valid")
+        enters, leaves, fetch = Signal(name="enters"), Signal(name="leaves"), Signal(name="fetch")
+        m.d.comb += [
+            self.i.ready.eq(ready), self.level.eq(level), self.o.valid.eq(valid), self.o.payload.eq(memory.data),
+            enters.eq(self.i.valid & ready), leaves.eq(valid & self.o.ready),
+            fetch.eq((stored != 0) & (leaves | ~valid)),
+            memory.write_addr.eq(written), memory.write_data.eq(self.i.payload), memory.write_en.eq(enters),
+            memory.addr.eq(taken), memory.en.eq(fetch),
+        ]
+        after = Signal(range(self.depth + 1), name="after")
+        m.d.comb += after.eq(level + enters - leaves)
+        m.d.sync += [level.eq(after), ready.eq(after < self.depth), stored.eq(stored + enters - fetch)]
+        with m.If(enters):
+            m.d.sync += written.eq(stepped(written, self.depth))
+        with m.If(fetch):
+            m.d.sync += [taken.eq(stepped(taken, self.depth)), valid.eq(1)]
+        with m.Elif(leaves):
+            m.d.sync += valid.eq(0)
+        return m
+
+
+class Fork(Block):
+    """One stream for several readers; each takes a number when it can, and the last one lets the next number come.
+
+    Latency: combinational.
+
+    Members
+    -------
+    i : In(stream), o0, o1, ... : Out(stream)
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, readers: int):
+        self.width, self.readers = width, check_range("Readers of a stream", readers, 2)
+        super().__init__({"i": In(stream.Signature(width)),
+                          **{f"o{n}": Out(stream.Signature(width)) for n in range(readers)}})
+
+    def elaborate(self, platform):
+        m = Module()
+        done = Signal(self.readers, name="done")  # readers that have this number already
+        outputs = [getattr(self, f"o{n}") for n in range(self.readers)]
+        have = Signal(self.readers, name="have")
+        m.d.comb += self.i.ready.eq(have.all())
+        for n, output in enumerate(outputs):
+            m.d.comb += [output.valid.eq(self.i.valid & ~done[n]), output.payload.eq(self.i.payload),
+                         have[n].eq(done[n] | output.ready)]
+        with m.If(self.i.valid):
+            m.d.sync += done.eq(Mux(have.all(), 0, have))
+        return m
+
+
+class Add(Block):
+    """A residual sum: the numbers of two streams in pairs, each shifted left by what its channel has, and added.
+
+    Latency: one cycle, with a pair of registers behind the sum (:class:`Skid`).
+
+    Parameters
+    ----------
+    widths: of the two payloads, signed.
+    shifts: of each channel, for the first and the second stream.
+    width: of the sum, signed; wide enough.
+
+    Members
+    -------
+    i0, i1 : In(stream), o : Out(stream)
+    """
+
+    clocked = True
+
+    def __init__(self, *, widths: tuple[int, int], shifts: tuple[tuple[int, int], ...], width: int):
+        self.widths, self.shifts, self.width = widths, shifts, width
+        super().__init__({**{f"i{n}": In(stream.Signature(bits)) for n, bits in enumerate(widths)},
+                          "o": Out(stream.Signature(width))})
+
+    def elaborate(self, platform):
+        m = Module()
+        skid = place(m, platform, "skid", Skid(width=self.width))
+        channel = Signal(range(max(len(self.shifts), 2)), name="channel")
+        both = Signal(name="both")
+        m.d.comb += [both.eq(self.i0.valid & self.i1.valid), skid.i.valid.eq(both),
+                     self.i0.ready.eq(skid.i.ready & self.i1.valid), self.i1.ready.eq(skid.i.ready & self.i0.valid)]
+        parts = []
+        for n, stream_in in enumerate((self.i0, self.i1)):
+            of = [shifts[n] for shifts in self.shifts]
+            part = Signal(signed(self.width), name=f"part{n}")
+            m.d.comb += part.eq(by_index(channel, stream_in.payload.as_signed(), of))
+            parts.append(part)
+        m.d.comb += skid.i.payload.eq(parts[0] + parts[1])
+        with m.If(both & skid.i.ready):
+            m.d.sync += channel.eq(stepped(channel, len(self.shifts)))
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+def by_index(index: Value, number: Value, shifts: Sequence[int]) -> Value:
+    """A number shifted left by what an index has in a table."""
+    result = number << min(shifts)
+    for shift in sorted(set(shifts) - {min(shifts)}):
+        chosen = Const(sum((at == shift) << i for i, at in enumerate(shifts)), max(len(shifts), 2)).bit_select(index, 1)
+        result = Mux(chosen, number << shift, result)
+    return result

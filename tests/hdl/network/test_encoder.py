@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codes of streams of linear numbers, against the integer network's own."""
+
+import numpy as np
+import pytest
+from support.streams import collected
+
+from bmhw.hdl.formats.codes import LogCode
+from bmhw.hdl.formats.conversions import LinearEnd
+from bmhw.hdl.network.encoder import ChannelCode, Encoder
+from bmhw.models.integer.layer import round_shift
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("reach", [0, 2])
+@pytest.mark.parametrize("out_fraction", [6, 12, 14])
+def test_codes_are_those_of_the_linear_ends(relu, reach, out_fraction):
+    rng = np.random.default_rng(out_fraction)
+    log = LogCode(bits=4, fraction=2)
+    channels = tuple(
+        ChannelCode(end=LinearEnd(out_fraction=out_fraction, log=log, offset=int(rng.integers(-9, 6)), reach=reach),
+                    threshold=int(rng.integers(-300, 300)), negative=bool(rng.integers(2)),
+                    shift=int(rng.integers(-1, 3)))
+        for _ in range(5))
+    width = out_fraction + 4
+    values = rng.integers(-(1 << width - 1), 1 << width - 1, size=(200, 5))
+    values[::3] >>= rng.integers(0, width, size=(len(values[::3]), 5))
+    codes = []
+    for channel, column in zip(channels, values.T, strict=True):
+        left = (column - channel.threshold) * (-1 if channel.negative else 1)
+        left = round_shift(np.maximum(left, 0) if relu else left, np.int64(channel.shift))
+        code = channel.end.compute(np.abs(left))
+        codes.append(code if relu else code + np.where((left < 0) & (code > 0), 1 << log.bits, 0))
+    block = Encoder(width=width, channels=channels, relu=relu)
+    for seed in (None, 1):
+        found = collected(block, values.ravel(), len(values.ravel()), seed=seed)
+        assert found == list(np.stack(codes, axis=1).ravel())
