@@ -87,7 +87,7 @@ class TestTraining:
         # six layers, each rounding inputs and weights by at most half of 2^-15 of the largest; a normalisation of 4
         # channels of both signs makes of that a few times more
         error = (found - expected).abs().max() / expected.abs().max()
-        assert float(error) < 6 * 2 * 2.0**-15 * 8
+        assert float(error.detach()) < 6 * 2 * 2.0**-15 * 8
         norm = result.steps["stage1_conv1_norm"].norm
         torch.testing.assert_close(norm.running_var, network.steps["stage1_conv1_norm"].running_var, rtol=1e-2, atol=0)
 
