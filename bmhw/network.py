@@ -21,8 +21,8 @@ A trained network as hardware, with its weights inside: pixels in, classes out, 
 
 Each layer is folded onto a few elements, one input a cycle each, as few as take at most --cycles an image.
 
-  python -m bmhw.network --model NAME --cycles 100000 --plan
-  python -m bmhw.network --model NAME --cycles 100000 --check 20 --data DIR"""
+  python -m bmhw.network --model digits-signed-4bit --cycles 50000 --check 20
+  python -m bmhw.network --model mnist-lenet-signed-4bit --cycles 40000 --plan"""
 
 
 def parser() -> Parser:
