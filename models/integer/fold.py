@@ -31,9 +31,10 @@ from bmhw.models.networks.network import Network
 from .code_plan import CodePlan
 from .folded_end import FoldedEncoder
 from .folded_mac import FoldedMac
+from .folded_network import FoldedNetwork
 from .folded_norm import FoldedBatchNorm, FoldedNorm, threshold_and_factor
 from .limits import EXPONENT, SHIFT, SMALLEST_RANGE
-from .quantise import FoldedLayer, FoldedNetwork, Quantisation
+from .quantise import FoldedLayer, Quantisation
 from .scales import (
     SMALLEST_WEIGHT,
     ceil_log2,

@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from bmhw.models.errors import ModelError
-from bmhw.models.integer.quantise import FoldedNetwork
+from bmhw.models.integer.folded_network import FoldedNetwork
 from bmhw.models.networks.network import Network
 from bmhw.models.networks.wiring import Wiring
 

@@ -25,7 +25,8 @@ from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.run_files import CHECKPOINT, LOG
 from bmhw.models.files.writing import write_atomically
 from bmhw.models.integer.fold import check_foldable, fold
-from bmhw.models.integer.quantise import FoldedLayer, FoldedNetwork, Quantisation
+from bmhw.models.integer.folded_network import FoldedNetwork
+from bmhw.models.integer.quantise import FoldedLayer, Quantisation
 from bmhw.models.networks.architecture import build
 from bmhw.models.networks.network import NORM_EPSILON, Network
 from bmhw.models.networks.wiring import Wiring
