@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from bmhw.flow.files import write_atomically
 from bmhw.flow.work_folder import work_folder
 from bmhw.show.progress import shares
@@ -65,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     assembly = assemble(network, folding_for(network, cycles, fixed))
     if args.plan or (args.out is None and args.check is None):
         from bmhw.chip.plan import plan
-        from bmhw.show.network import plan_table
+        from bmhw.show.network import print_plan
 
-        Console().print(plan_table(plan(assembly)))
+        print_plan(plan(assembly))
     if args.out is not None:
         from bmhw.hdl.verilog.convert import block_to_verilog
 

@@ -1,30 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans of networks on a chip as tables."""
 
-from rich import box
-from rich.table import Table
+from rich.console import Console
 
 from bmhw.chip.plan import Memory, Plan
 
-__all__ = ["plan_table"]
+from .tables import plain_table, print_whole
+
+__all__ = ["print_plan"]
 
 
-def plan_table(plan: Plan) -> Table:
-    """A row for each layer; the FIFOs of shortcuts below."""
-    kbit = plan.weight_bits / 1000
-    fifos = "".join(f"\nFIFO {name.removesuffix('_shortcut_fifo')}: {_memory(memory)}"
-                    for name, memory in plan.fifos.items())
-    table = Table(title=f"{plan.name}: {plan.elements} elements, {plan.cycles:,} cycles an image, {kbit:,.0f} kbit of "
-                        "weights", box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left",
-                  pad_edge=False, padding=(0, 1, 0, 0),
-                  caption=f"P: elements, outputs at a time; memories: words x bits{fifos}")
+def print_plan(plan: Plan) -> None:
+    """A row for each layer; the FIFOs of shortcuts below. Lines are as long as they have to be."""
+    console = Console(highlight=False)
+    console.print(f"{plan.name}: {plan.elements} elements, {plan.cycles:,} cycles an image, "
+                  f"{plan.weight_bits / 1000:,.0f} kbit of weights", soft_wrap=True)
+    table = plain_table()
     for column in ("layer", "inputs", "outputs", "groups", "P", "cycles", "weights", "window"):
-        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == "layer" else "right")
     for layer in plan.layers:
         shape = layer.shape
         table.add_row(layer.name, str(shape.fan_in), str(shape.outputs), str(shape.groups), str(shape.parallel),
                       f"{shape.cycles:,}", _memory(layer.weights), _memory(layer.window))
-    return table
+    print_whole(table)
+    console.print("P: elements, outputs at a time; memories: words x bits")
+    for name, memory in plan.fifos.items():
+        console.print(f"FIFO of the shortcut of {name.removesuffix('_shortcut_fifo')}: {_memory(memory)}")
 
 
 def _memory(memory: Memory) -> str:
