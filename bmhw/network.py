@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmhw.flow.files import write_atomically
+from bmhw.deliver.export_names import check_name
+from bmhw.flow.files import check_writable, write_atomically
 from bmhw.flow.work_folder import work_folder
 from bmhw.show.progress import shares
 
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      ("--gaps", args.gaps, 0, 90)):
         if value is not None and (not isinstance(value, int) or not low <= value <= high):
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
+    if args.out is not None:
+        check_name(args.out.stem, "--out without its ending")
+        check_writable(args.out)
     try:
         from bmhw.chip.folding import fastest, folding_for, overrides
         from bmhw.chip.parts import assemble

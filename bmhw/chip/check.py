@@ -99,6 +99,8 @@ class Bench:
                     result.images += 1
                     result.cycles.append(int(values[1]))
                     report(result.images)
+            if result.images < start + len(chunk):
+                raise RunError(f"the simulation ended behind {result.images} of {len(images)} images")
             result.right += int((classes == labels[start:start + CHUNK]).sum())
         return result
 

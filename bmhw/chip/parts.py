@@ -24,7 +24,7 @@ from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork
 from bmhw.models.networks.architecture import Node
 
-__all__ = ["Assembly", "assemble", "shape_of", "weight_words"]
+__all__ = ["Assembly", "assemble", "shape_of"]
 
 Integers = NDArray[np.int64]
 
@@ -214,7 +214,7 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
         fine = np.zeros(node.channels, dtype=np.int64) if layer.fine is None else layer.fine
         codes = tuple(ChannelCode(end=dataclasses.replace(fmt.end, offset=fmt.end.offset + int(f))) for f in fine)
     linear = dataclasses.replace(fmt, boundary="layer", result="linear", offset=0)
-    folded = Folded(shape=shape, format=linear, weights=weight_words(shape, layer),
+    folded = Folded(shape=shape, format=linear, weights=shape.words(_codes_with_signs(layer), fmt.weight_bits + 1),
                     biases=tuple(map(int, layer.biases["bias"])), codes=codes, rows=shape.overlapping_rows,
                     results=Folded.ample_results(shape, bool(codes)))
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
@@ -235,6 +235,10 @@ def shape_of(network: IntegerNetwork, name: str, parallel: int) -> LayerShape:
                       parallel=parallel)
 
 
+def _codes_with_signs(layer: IntegerLayer) -> Integers:
+    return layer.weights["k"] | layer.weights["sign"] << layer.format.weight_bits
+
+
 def _sums(layer: IntegerLayer) -> tuple[Integers, Integers]:
     """Between which numbers each output's sum lies, whatever comes in."""
     fmt = layer.format
@@ -253,17 +257,6 @@ def _sums(layer: IntegerLayer) -> tuple[Integers, Integers]:
     # an empty maximum is exp2(0), which may be a step above 0
     least = int(fmt.exp2_unit.compute(0)) * fmt.groups
     return bias - minus - least, bias + plus + least
-
-
-def weight_words(shape: LayerShape, layer: IntegerLayer) -> tuple[int, ...]:
-    """A layer's weights as words of its memory (see ``Folded``); elements without an output have weights of 0."""
-    bits = layer.format.weight_bits
-    codes = layer.weights["k"] | layer.weights["sign"] << bits
-    missing = shape.folds * shape.parallel - shape.outputs
-    codes = np.concatenate([codes, np.zeros((missing, codes.shape[1]), dtype=np.int64)])
-    grouped = codes.reshape(shape.folds, shape.parallel, shape.groups, shape.group_channels, *shape.kernel)
-    words = grouped.transpose(0, 2, 4, 5, 3, 1).reshape(-1, shape.parallel)
-    return tuple(sum(int(code) << (n * (bits + 1)) for n, code in enumerate(word)) for word in words)
 
 
 def _shortcuts(assembly: Assembly) -> None:

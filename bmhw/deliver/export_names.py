@@ -43,19 +43,19 @@ KEYWORDS = frozenset(
 _TAKEN = ("std", "TOP")  # SystemVerilog's built-in package; what Verilator calls its own top
 
 
-def check_name(name: str) -> str:
-    """Return ``name`` if a module and its files may be called so; :class:`UsageError` otherwise.
+def check_name(name: str, option: str = "--name") -> str:
+    """Return ``name`` if a module and its files may be called so; :class:`UsageError` about an option otherwise.
 
     A port's name is refused for every design, so that a name that is right for one form is right for the others.
     """
     shown = repr(name) if len(name) <= LONGEST_NAME else f"one of {len(name)}"
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or len(name) > LONGEST_NAME:
-        raise UsageError(f"--name must be 1 to {LONGEST_NAME} letters, digits and underscores of ASCII, a letter "
+        raise UsageError(f"{option} must be 1 to {LONGEST_NAME} letters, digits and underscores of ASCII, a letter "
                          f"first, not {shown}")
     if name in KEYWORDS or name in _TAKEN:
-        raise UsageError(f"--name must be no word of Verilog, SystemVerilog or Verilator, not {name!r}")
+        raise UsageError(f"{option} must be no word of Verilog, SystemVerilog or Verilator, not {name!r}")
     if name in PORT_NAMES:
-        raise UsageError(f"--name must be no name of a port ({', '.join(sorted(PORT_NAMES))}), not {name!r}")
+        raise UsageError(f"{option} must be no name of a port ({', '.join(sorted(PORT_NAMES))}), not {name!r}")
     return name
 
 

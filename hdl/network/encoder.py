@@ -13,7 +13,7 @@ from bmhw.hdl.formats.codes import EXACT_LIMIT, LogCode
 from bmhw.hdl.formats.conversions import LinearEnd, Log2
 
 from .pipeline import Pipeline
-from .streams import Skid, stepped
+from .streams import Skid, loops
 
 __all__ = ["ChannelCode", "Encoder"]
 
@@ -67,19 +67,13 @@ class Encoder(Block):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=len(self.o.payload)))
         moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
-        channel = Signal(range(max(len(self.channels), 2)), name="channel")
+        channel = loops(m, self.i.valid & moves, {"channel": len(self.channels)})[0]["channel"]
         m.d.comb += self.i.ready.eq(moves)
-        with m.If(self.i.valid & moves):
-            m.d.sync += channel.eq(stepped(channel, len(self.channels)))
         valid, ends = pipe.flags("valid", self.i.valid, self.latency - 1), [c.end for c in self.channels]
         at = pipe.delayed("channel", channel, 4)
-        # the threshold comes with the number, then the difference and its sign
-        number = pipe.register("number", self.i.payload.as_signed())
-        threshold = pipe.table("thresholds", [c.threshold for c in self.channels], at[0])
-        minus = pipe.table("minus", [int(c.negative) for c in self.channels], at[0])
-        difference = number - threshold
-        difference = Mux(minus, -difference, difference)
-        left = pipe.register("left", Mux(difference < 0, 0, difference) if self.relu else difference)
+        thresholds = [(c.threshold, c.negative) for c in self.channels]
+        left = pipe.beyond(self.i.payload.as_signed(), thresholds, at[0])
+        left = pipe.register("left", Mux(left < 0, 0, left) if self.relu else left)
         # shift to about the bits of log2, magnitude
         shifts = [c.shift for c in self.channels]
         shifted = pipe.register("shifted", pipe.chosen(

@@ -62,3 +62,10 @@ class Pipeline:
         for number, option in enumerate(kinds[1:], start=1):
             result = Mux(which == number, value(option), result)
         return result
+
+    def beyond(self, number: Value, thresholds: Sequence[tuple[int, bool]], index: Value) -> Value:
+        """What a number is above the threshold of an index or, where that says so, below it; both are in registers."""
+        number = self.register("number", number)
+        difference = number - self.table("thresholds", [threshold for threshold, _ in thresholds], index)
+        minus = self.table("minus", [int(negative) for _, negative in thresholds], index)
+        return Mux(minus, -difference, difference)

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a network does with linear numbers between its layers: rectification, pooling, the largest of its results."""
 
-from amaranth.hdl import Module, Mux, Signal
+from collections.abc import Iterable
+
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 
 from .memories import Ram
 from .pipeline import Pipeline
-from .streams import Skid, by_index, stepped
+from .streams import Skid, by_index, loops, stepped
 
 __all__ = ["Grid", "LargestIndex", "Pool", "Rectifier"]
 
@@ -42,14 +45,9 @@ class Rectifier(Block):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=self.out_width))
         moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
-        channel = Signal(range(max(len(self.channels), 2)), name="channel")
+        channel = loops(m, self.i.valid & moves, {"channel": len(self.channels)})[0]["channel"]
         m.d.comb += self.i.ready.eq(moves)
-        with m.If(self.i.valid & moves):
-            m.d.sync += channel.eq(stepped(channel, len(self.channels)))
-        number = pipe.register("number", self.i.payload.as_signed())
-        difference = number - pipe.table("thresholds", [threshold for threshold, _ in self.channels], channel)
-        minus = pipe.table("minus", [int(negative) for _, negative in self.channels], channel)
-        difference = pipe.register("difference", Mux(minus, -difference, difference))
+        difference = pipe.register("difference", pipe.beyond(self.i.payload.as_signed(), self.channels, channel))
         m.d.comb += [skid.i.payload.eq(Mux(difference < 0, 0, difference)),
                      skid.i.valid.eq(pipe.flags("valid", self.i.valid, 2))]
         connect(m, skid.o, flipped(self.o))
@@ -83,17 +81,9 @@ class Grid(Block):
         takes, kept = Signal(name="takes"), Signal(name="kept")
         m.d.comb += [takes.eq(self.i.valid & skid.i.ready), self.i.ready.eq(skid.i.ready),
                      skid.i.valid.eq(self.i.valid & kept), skid.i.payload.eq(self.i.payload)]
-        end, on_grid = takes, []
-        for name, count in (("channel", self.channels), ("column", self.width), ("row", self.height)):
-            counter = Signal(range(max(count, 2)), name=name)
-            with m.If(end):
-                m.d.sync += counter.eq(stepped(counter, count))
-            following = Signal(name=f"{name}_ends")
-            m.d.comb += following.eq(end & (counter == count - 1))
-            end = following
-            if name != "channel":
-                on_grid.append(_any(counter, list(range(0, count, self.stride))))
-        m.d.comb += kept.eq(on_grid[0] & on_grid[1])
+        at, _ = loops(m, takes, {"channel": self.channels, "column": self.width, "row": self.height})
+        m.d.comb += kept.eq(_is_one_of(at["column"], range(0, self.width, self.stride))
+                            & _is_one_of(at["row"], range(0, self.height, self.stride)))
         connect(m, skid.o, flipped(self.o))
         return m
 
@@ -134,20 +124,13 @@ class Pool(Block):
         takes = Signal(name="takes")
         m.d.comb += [self.i.ready.eq(moves), takes.eq(self.i.valid & moves)]
         windows = self.height // self.kernel[0], self.width // self.kernel[1]
-        end, counters = takes, {}
-        for name, count in (("channel", self.channels), ("column", self.width), ("row", self.height)):
-            counters[name] = Signal(range(max(count, 2)), name=name)
-            with m.If(end):
-                m.d.sync += counters[name].eq(stepped(counters[name], count))
-            following = Signal(name=f"{name}_ends")
-            m.d.comb += following.eq(end & (counters[name] == count - 1))
-            end = following
+        counters, _ = loops(m, takes, {"channel": self.channels, "column": self.width, "row": self.height})
         inside, ends, begins = [], [], []
         for name, size, count in (("row", self.kernel[0], windows[0]), ("column", self.kernel[1], windows[1])):
             place_in = counters[name]
             inside.append(place_in < size * count)
-            ends.append(_any(place_in, [size * n + size - 1 for n in range(count)]))
-            begins.append(_any(place_in, [size * n for n in range(count)]))
+            ends.append(_is_one_of(place_in, range(size - 1, size * count, size)))
+            begins.append(_is_one_of(place_in, range(0, size * count, size)))
         window = Signal(range(max(windows[1], 2)), name="window")
         for n in range(1, windows[1]):
             with m.If(counters["column"] >= n * self.kernel[1]):
@@ -217,9 +200,5 @@ class LargestIndex(Block):
         return m
 
 
-def _any(number, values):
-    """Whether a number is one of some values."""
-    result = number == values[0]
-    for value in values[1:]:
-        result = result | (number == value)
-    return result
+def _is_one_of(number: Value, values: Iterable[int]) -> Value:
+    return any_of(number == value for value in values)

@@ -5,6 +5,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bmhw.hdl.checks import check_range
 
 __all__ = ["LayerShape"]
@@ -89,6 +92,15 @@ class LayerShape:
     def macs(self) -> int:
         """Multiply-accumulates an image, or what stands for them."""
         return self.out_pixels * self.outputs * self.fan_in
+
+    def words(self, codes: NDArray[np.int64], bits: int) -> tuple[int, ...]:
+        """Weights (outputs, fan-in), unsigned codes of so many bits, as words of the memory in the order above, the
+        first element's in the lowest bits; elements without an output have weights of 0."""
+        missing = self.folds * self.parallel - self.outputs
+        codes = np.concatenate([codes.reshape(self.outputs, -1), np.zeros((missing, self.fan_in), dtype=np.int64)])
+        grouped = codes.reshape(self.folds, self.parallel, self.groups, self.group_channels, *self.kernel)
+        words = grouped.transpose(0, 2, 4, 5, 3, 1).reshape(-1, self.parallel)
+        return tuple(sum(int(code) << (n * bits) for n, code in enumerate(word)) for word in words)
 
     # -- rows in the window's memory
 

@@ -9,7 +9,7 @@ Of every block here but :class:`Fork` and :class:`Add`, ``valid`` of the output 
 registers, so that no path leads through a block in either direction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
@@ -20,12 +20,25 @@ from bmhw.hdl.checks import check_range
 
 from .memories import Ram
 
-__all__ = ["Add", "Fifo", "Fork", "Skid", "stepped"]
+__all__ = ["Add", "Fifo", "Fork", "Skid", "by_index", "loops", "stepped"]
 
 
 def stepped(counter: Signal, count: int) -> Value:
     """What follows a counter of 0..count - 1."""
     return Mux(counter == count - 1, 0, counter + 1)
+
+
+def loops(m: Module, step: Value, counts: Mapping[str, int]) -> tuple[dict[str, Signal], dict[str, Signal]]:
+    """Nested counters that ``step`` moves on, the innermost first: each one, 0 to its count - 1, and a signal for the
+    step that ends it and all those within it. Both by name."""
+    counters, ends = {}, {}
+    for name, count in counts.items():
+        counters[name], ends[name] = Signal(range(max(count, 2)), name=name), Signal(name=f"{name}_ends")
+        m.d.comb += ends[name].eq(step & (counters[name] == count - 1))
+        with m.If(step):
+            m.d.sync += counters[name].eq(stepped(counters[name], count))
+        step = ends[name]
+    return counters, ends
 
 
 class Skid(Block):
@@ -179,8 +192,8 @@ class Add(Block):
     def elaborate(self, platform):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=self.width))
-        channel = Signal(range(max(len(self.shifts), 2)), name="channel")
         both = Signal(name="both")
+        channel = loops(m, both & skid.i.ready, {"channel": len(self.shifts)})[0]["channel"]
         m.d.comb += [both.eq(self.i0.valid & self.i1.valid), skid.i.valid.eq(both),
                      self.i0.ready.eq(skid.i.ready & self.i1.valid), self.i1.ready.eq(skid.i.ready & self.i0.valid)]
         parts = []
@@ -190,8 +203,6 @@ class Add(Block):
             m.d.comb += part.eq(by_index(channel, stream_in.payload.as_signed(), of))
             parts.append(part)
         m.d.comb += skid.i.payload.eq(parts[0] + parts[1])
-        with m.If(both & skid.i.ready):
-            m.d.sync += channel.eq(stepped(channel, len(self.shifts)))
         connect(m, skid.o, flipped(self.o))
         return m
 

@@ -5,13 +5,14 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
+from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 
 from .memories import Ram
 from .pipeline import Pipeline
 from .shape import LayerShape
-from .streams import stepped
+from .streams import loops, stepped
 
 __all__ = ["Window"]
 
@@ -72,21 +73,15 @@ class Window(Block):
     def _writer(self, m: Module, memory: Block, ready: Signal, row_written: Signal) -> None:
         shape = self.shape
         address = Signal(range(max(self.words, 2)), name="write_address")
-        channel = Signal(range(max(shape.channels, 2)), name="write_channel")
-        last_channel = channel == shape.channels - 1
-        column = Signal(range(max(shape.width, 2)), name="write_column")
         takes = Signal(name="takes")
+        _, ends = loops(m, takes, {"write_channel": shape.channels, "write_column": shape.stored[1]})
         m.d.comb += [
             self.i.ready.eq(ready), takes.eq(self.i.valid & ready),
             memory.write_addr.eq(address), memory.write_data.eq(self.i.payload), memory.write_en.eq(takes),
         ]
         with m.If(takes):
-            m.d.sync += channel.eq(stepped(channel, shape.channels))
             m.d.sync += address.eq(stepped(address, self.words))
-            with m.If(last_channel):
-                m.d.sync += column.eq(stepped(column, shape.width))
-        row_end = last_channel if shape.pointwise else last_channel & (column == shape.width - 1)
-        m.d.comb += row_written.eq(takes & row_end)
+        m.d.comb += row_written.eq(ends["write_column"])
 
     def _reader(self, m: Module, platform, memory: Block, used: Signal, row_freed: Signal) -> None:
         shape = self.shape
@@ -100,15 +95,7 @@ class Window(Block):
         # the loops, the innermost first; each one's end is that of all before it
         counts = {"channel": shape.group_channels, "tap_column": kernel_columns, "tap_row": kernel_rows,
                   "group": shape.groups, "fold": shape.folds, "column": out_columns, "row": shape.output_rows}
-        counters, ends = {}, {}
-        end = issued
-        for name, count in counts.items():
-            counters[name] = Signal(range(max(count, 2)), name=name)
-            ends[name] = Signal(name=f"{name}_ends")
-            m.d.comb += ends[name].eq(end & (counters[name] == count - 1))
-            with m.If(end):
-                m.d.sync += counters[name].eq(stepped(counters[name], count))
-            end = ends[name]
+        counters, ends = loops(m, issued, counts)
 
         # a row opens when what it needs is stored, and is closed by its last input
         row = counters["row"]
@@ -194,11 +181,7 @@ def _of_rows(row: Signal, values: list[int]):
     """``values[row]``."""
     result = values[0]
     for value in sorted(set(values) - {values[0]}):
-        rows = [r for r, at in enumerate(values) if at == value]
-        here = row == rows[0]
-        for r in rows[1:]:
-            here = here | (row == r)
-        result = Mux(here, value, result)
+        result = Mux(any_of(row == r for r, at in enumerate(values) if at == value), value, result)
     return result
 
 

@@ -77,7 +77,8 @@ def _parse(text: str) -> _Module:
         if _TRIGGER.search(line) or line.strip().startswith("(* full_case"):
             continue
         statement += line
-        depth += len(re.findall(r"\b(?:begin|casez?)\b", line)) - len(re.findall(r"\b(?:end|endcase)\b", line))
+        words = re.sub(r"\\\S+ ", "", line)  # a name may be a keyword behind a backslash
+        depth += len(re.findall(r"\b(?:begin|casez?)\b", words)) - len(re.findall(r"\b(?:end|endcase)\b", words))
         if depth == 0 and (line.rstrip().endswith(";") or line.strip() == "end"):
             if not _is_empty_memory(statement):
                 module.statements.append(statement)

@@ -14,6 +14,7 @@ from bmhw import network as command_line
 from bmhw.chip.check import Bench, Difference
 from bmhw.chip.folding import fastest, folding_for
 from bmhw.chip.parts import assemble
+from bmhw.errors import RunError
 from bmhw.hdl.network.streams import Fifo
 from bmhw.models.files.store import save
 from bmhw.models.integer.fold import fold
@@ -102,6 +103,15 @@ def test_a_number_that_differs_is_named(bench, network, images):
         other.run(images[:2], np.zeros(2))
 
 
+def test_a_simulation_that_ends_early_is_no_success(bench, images, tmp_path):
+    program = tmp_path / "obj" / "Vtop"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho image 0 10\n")
+    program.chmod(0o755)
+    with pytest.raises(RunError, match="the simulation ended behind 1 of 2 images"):
+        Bench(bench.assembly, tmp_path).run(images[:2], np.zeros(2))
+
+
 def test_a_shortcuts_fifo_is_needed(images, tmp_path):
     """With half of it the network must stop: what it holds is not there by chance."""
     assembly = assembly_of(made("residual"), 2)
@@ -135,6 +145,9 @@ def test_the_command(model, tmp_path):
     (["--fold", "conf=2"], "--fold LAYER=P: the layer must be one of conv, dense, not 'conf' (did you mean conv?)"),
     (["--fold", "conv=7"], "--fold conv=P needs outputs at a time from 1 to 6, not '7'"),
     (["--cycles", "many"], "--cycles must be an integer from 1 to 1099511627776, not 'many'"),
+    (["--out", "a-b.v"], "--out without its ending must be 1 to 100 letters, digits and underscores of ASCII, a letter "
+                         "first, not 'a-b'"),
+    (["--model", "digits"], "Layer stem must have layout signed and a linear end to be on a chip"),
     (["--check", "0"], "--check must be an integer from 1 to 1048576, not 0"),
 ])
 def test_bad_input_is_one_line(model, arguments, line):

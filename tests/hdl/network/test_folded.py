@@ -10,15 +10,6 @@ from bmhw.hdl.network.folded import Folded, FoldedLayer
 from bmhw.hdl.network.shape import LayerShape
 
 
-def words_of(shape, k, sign, bits):
-    """Weights (outputs, channels, kernel rows, kernel columns) as words of the memory."""
-    codes = k | sign << bits
-    codes = np.concatenate([codes, np.zeros((shape.folds * shape.parallel - shape.outputs, *codes.shape[1:]), int)])
-    grouped = codes.reshape(shape.folds, shape.parallel, shape.groups, shape.group_channels, *shape.kernel)
-    words = grouped.transpose(0, 2, 4, 5, 3, 1).reshape(-1, shape.parallel)
-    return tuple(sum(int(code) << (n * (bits + 1)) for n, code in enumerate(word)) for word in words)
-
-
 def expected(shape, fmt, codes, negative, k, sign, bias):
     """(images, pixels, outputs) of codes (images, channels, rows, columns)."""
     p, s = shape.padding, shape.stride
@@ -62,7 +53,7 @@ def test_sums_are_those_of_the_format(name, signed_inputs):
     for rows, results, seed in ((shape.fewest_rows, shape.parallel, 1),
                                 (shape.overlapping_rows, 2 * shape.parallel + 4, None)):
         layer = FoldedLayer(folded=Folded(
-            shape=shape, format=fmt, weights=words_of(shape, k, sign, 4), biases=tuple(map(int, bias)), rows=rows,
+            shape=shape, format=fmt, weights=shape.words(k | sign << 4, 5), biases=tuple(map(int, bias)), rows=rows,
             results=max(results, 2)))
         found = collected(layer, numbers, sums.size, seed=seed, cycles=40 * shape.cycles + 5000)
         assert found == list(sums.ravel() & ((1 << fmt.y.bits) - 1))
