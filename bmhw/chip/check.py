@@ -107,15 +107,7 @@ class Bench:
     def expected(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
         """What each part gives: (images, pixels, channels), codes with their sign as the highest bit."""
         values = {node.name: value for node, value in self.network.trace(images)}
-        found = {}
-        for part, shown in self.assembly.shown.items():
-            value = values[shown.node]
-            if shown.codes:
-                encoder = self.network.encoders[shown.node]
-                value = encoder.compute(value)
-                value = np.where(value < 0, (1 << encoder.end.log.bits) - value, value)
-            found[part] = value.transpose(0, 2, 3, 1).reshape(len(images), -1, value.shape[1])
-        return found
+        return {part: shown.expected(self.network, values[shown.node]) for part, shown in self.assembly.shown.items()}
 
     def _write(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         for number, value in enumerate(self.expected(images).values()):
@@ -154,11 +146,9 @@ class Bench:
 
     def _header(self) -> str:
         entries, cases = [], []
-        layers = self.network.layers
         for number, (part, shown) in enumerate(self.assembly.shown.items()):
-            codes = shown.codes or (shown.node in layers and layers[shown.node].gives_codes)
             bits = len(getattr(self.block, f"{part}_payload"))
-            entries.append(f'    {{"{part}", {bits}, {int(not codes)}}},')
+            entries.append(f'    {{"{part}", {bits}, {int(shown.is_signed(self.network))}}},')
             cases.append(f"    case {number}: moves = top.{part}_moves; return top.{part}_payload;")
         return "\n".join([
             "struct Tap { const char *name; int bits; bool is_signed; };", "static const Tap TAPS[] = {", *entries,

@@ -8,7 +8,7 @@ from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.network.shape import LayerShape
 from bmhw.models.integer.network import IntegerNetwork
 
-from .parts import shape_of
+from .layers import shape_of
 
 __all__ = ["fastest", "folding_for", "overrides"]
 

@@ -9,29 +9,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.errors import UsageError
 from bmhw.hdl.block import Block
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import LinearCode
-from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
-from bmhw.hdl.network.folded import Folded, FoldedLayer
+from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.network import Network, Part
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
-from bmhw.hdl.network.shape import LayerShape
 from bmhw.hdl.network.streams import Add, Fifo, Fork
 from bmhw.models.integer.layer import IntegerLayer
-from bmhw.models.integer.network import IntegerNetwork
+from bmhw.models.integer.network import IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Node
 
-__all__ = ["Assembly", "assemble", "shape_of"]
+from .layers import folded_layer, input_converter, shape_of
+
+__all__ = ["Assembly", "Shown", "assemble"]
 
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:
-    """A node's stream: which part gives it, how many bits its payload has, and where its numbers lie, by channel."""
+    """A node's stream: which part gives it, how many bits its payload has, and where its numbers lie, by channel; None
+    of codes."""
 
     part: str
     bits: int
@@ -42,10 +42,35 @@ class Wire:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a part gives in the integer network: the value of a node or, of an encoder, its codes."""
+    """What a part gives in the integer network: the value of a node or, of an encoder, its codes: those of all its
+    layers or, if only one has its own, that ``layer``'s."""
 
     node: str
     codes: bool = False
+    layer: str = ""
+
+    def expected(self, network: IntegerNetwork, value: Integers) -> Integers:
+        """Of the node's value (images, channels, height, width): (images, pixels, channels), log codes with their sign
+        as the highest bit."""
+        if self.codes and not self.layer:
+            encoder = network.encoders[self.node]
+            value = encoder.compute(value)
+            value = np.where(value < 0, (1 << encoder.end.log.bits) - value, value)
+        elif self.codes:
+            fmt = network.layers[self.layer].format
+            value = network.layers[self.layer].inputs(value)
+            if isinstance(fmt, BmFormat):
+                code, negative = fmt.log_codes(value)
+                # code 0 has no sign, unless it stands for its smallest step
+                value = code | (negative & ((code > 0) | (fmt.zero == "step"))) << fmt.log_bits
+        return value.transpose(0, 2, 3, 1).reshape(len(value), -1, value.shape[1])
+
+    def is_signed(self, network: IntegerNetwork) -> bool:
+        """Whether its numbers are in two's complement."""
+        if self.layer:
+            fmt = network.layers[self.layer].format
+            return fmt.signed_inputs and not isinstance(fmt, BmFormat)
+        return not self.codes and not (self.node in network.layers and network.layers[self.node].gives_codes)
 
 
 @dataclass
@@ -106,29 +131,48 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
     architecture = network.architecture
     values: dict[str, Wire] = {}  # of nodes, linear or codes
     codes: dict[str, Wire] = {}  # of nodes with linear numbers, encoded
+    made: dict[Any, Wire] = {}  # codes that layers make themselves, by what makes them
     readers = {node.name: [n for n in architecture.nodes if node.name in n.inputs] for node in architecture.nodes}
+
+    def linear(name: str) -> tuple[Wire, Threshold | None]:
+        """The linear numbers of a node; of a normalisation that only layers read, those before it and itself."""
+        if name in values:
+            return values[name], None
+        return values[architecture[name].inputs[0]], network.thresholds[name]
 
     def codes_of(name: str) -> Wire:
         """The codes of a node, which its layers take."""
-        node = architecture[name]
         if name not in network.encoders:
             return values[name]
         if name not in codes:
-            encoder, source, thresholds = network.encoders[name], name, None
-            if node.operation == "norm" and name not in values:
-                source, thresholds = node.inputs[0], network.thresholds[name]
+            encoder, (wire, norm) = network.encoders[name], linear(name)
             channels = tuple(
                 ChannelCode(end=dataclasses.replace(encoder.end, offset=encoder.end.offset + int(fine)),
                             shift=int(shift),
-                            **({} if thresholds is None else {"threshold": int(thresholds.threshold[channel]),
-                                                              "negative": bool(thresholds.negative[channel])}))
+                            **({} if norm is None else {"threshold": int(norm.threshold[channel]),
+                                                        "negative": bool(norm.negative[channel])}))
                 for channel, (fine, shift) in enumerate(zip(encoder.fine, encoder.shift, strict=True)))
             relu = architecture.nonnegative(name)
-            part = assembly.add(f"{name}_codes", Encoder, {"i": values[source]}, width=values[source].bits,
-                                channels=channels, relu=relu)
+            part = assembly.add(f"{name}_codes", Encoder, {"i": wire}, width=wire.bits, channels=channels, relu=relu)
             codes[name] = Wire(part=part, bits=encoder.end.log.bits + (not relu))
             assembly.shown[part] = Shown(name, codes=True)
         return codes[name]
+
+    def input_of(layer: IntegerLayer) -> Wire:
+        """The codes that a layer takes, or makes itself of linear numbers; layers that make the same have them once."""
+        name = layer.node.inputs[0]
+        if layer.takes_codes:
+            return codes_of(name)
+        wire, norm = linear(name)
+        if wire.low is None:
+            return wire
+        kind, parameters = input_converter(layer, wire.bits, (wire.low, wire.high), norm)
+        key = wire.part, wire.port, kind, tuple(parameters.items())
+        if key not in made:
+            part = assembly.add(f"{layer.name}_codes", kind, {"i": wire}, **parameters)
+            made[key] = Wire(part=part, bits=len(kind(**parameters).o.payload))
+            assembly.shown[part] = Shown(name, codes=True, layer=layer.name)
+        return made[key]
 
     for node in architecture.nodes:
         if node.operation == "image":
@@ -137,9 +181,8 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
             continue
         if node.is_layer:
             layer = network.layers[node.name]
-            source = node.inputs[0]
-            wire = codes_of(source) if layer.takes_codes else _pixels(assembly, layer, values[source])
-            values[node.name] = _layer(assembly, layer, wire, folding[node.name], architecture[source])
+            values[node.name] = _layer(assembly, layer, input_of(layer), folding[node.name],
+                                       architecture[node.inputs[0]])
             assembly.shown[node.name] = Shown(node.name)
             continue
         wires = [values[name] for name in node.inputs if name in values]
@@ -189,74 +232,17 @@ def _bits(low: Integers, high: Integers) -> int:
     return LinearCode.covering(min(int(low.min()), -1), int(high.max())).bits
 
 
-def _pixels(assembly: Assembly, layer: IntegerLayer, wire: Wire) -> Wire:
-    """The codes that a layer makes of linear numbers by itself."""
-    fmt = layer.format
-    if not isinstance(fmt, BmFormat) or fmt.signed_inputs or not layer.scale.is_shift:
-        raise UsageError(f"Layer {layer.name} must take codes or pixels to be on a chip")
-    end = LinearEnd(out_fraction=fmt.x.magnitude_bits, log=fmt.activation, method=fmt.log2)
-    channels = tuple(ChannelCode(end=end, shift=int(shift)) for shift in layer.scale.shift)
-    part = assembly.add(f"{layer.name}_codes", Encoder, {"i": wire}, width=wire.bits, channels=channels, relu=True)
-    return Wire(part=part, bits=fmt.log_bits)
-
-
 def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, source: Node) -> Wire:
-    node, fmt = layer.node, layer.format
-    if not isinstance(fmt, BmFormat) or fmt.layout != "signed" or fmt.combine != "linear":
-        raise UsageError(f"Layer {node.name} must have layout signed and a linear end to be on a chip")
+    node = layer.node
     shape = shape_of(assembly.network, node.name, parallel)
     if (shape.height, shape.width) != (source.height, source.width):
         part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
                             channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
-    codes = ()
-    if layer.gives_codes:
-        fine = np.zeros(node.channels, dtype=np.int64) if layer.fine is None else layer.fine
-        codes = tuple(ChannelCode(end=dataclasses.replace(fmt.end, offset=fmt.end.offset + int(f))) for f in fine)
-    linear = dataclasses.replace(fmt, boundary="layer", result="linear", offset=0)
-    folded = Folded(shape=shape, format=linear, weights=shape.words(_codes_with_signs(layer), fmt.weight_bits + 1),
-                    biases=tuple(map(int, layer.biases["bias"])), codes=codes, rows=shape.overlapping_rows,
-                    results=Folded.ample_results(shape, bool(codes)))
+    folded, results = folded_layer(layer, shape)
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
-    low, high = _sums(layer)
+    low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
-
-
-def shape_of(network: IntegerNetwork, name: str, parallel: int) -> LayerShape:
-    """The shape of a layer that computes so many outputs at a time; of one with kernels of 1 x 1, of the pixels on the
-    grid of its stride, which are all that come to it."""
-    layer = network.layers[name]
-    node, source = layer.node, network.architecture[layer.node.inputs[0]]
-    height, width, stride = source.height, source.width, node.stride
-    if node.kernel == (1, 1) and node.padding == 0:
-        height, width, stride = node.height, node.width, 1
-    return LayerShape(height=height, width=width, channels=source.channels, kernel=node.kernel, stride=stride,
-                      padding=node.padding, outputs=node.channels, groups=getattr(layer.format, "groups", 1),
-                      parallel=parallel)
-
-
-def _codes_with_signs(layer: IntegerLayer) -> Integers:
-    return layer.weights["k"] | layer.weights["sign"] << layer.format.weight_bits
-
-
-def _sums(layer: IntegerLayer) -> tuple[Integers, Integers]:
-    """Between which numbers each output's sum lies, whatever comes in."""
-    fmt = layer.format
-    k = layer.weights["k"].reshape(layer.channels, fmt.groups, -1)
-    sign = layer.weights["sign"].reshape(k.shape)
-    largest = fmt.activation.maximum
-
-    def part(chosen: Integers) -> Integers:
-        sums = np.where(chosen & (k > 0), np.maximum(k + largest - fmt.sum_origin, 0), 0).max(axis=2)
-        return fmt.exp2_unit.compute(sums).sum(axis=1)
-
-    plus, minus = part(sign == 0), part(sign == 1)
-    if fmt.signed_inputs:
-        plus = minus = np.maximum(part(k >= 0), 0)
-    bias = layer.biases["bias"]
-    # an empty maximum is exp2(0), which may be a step above 0
-    least = int(fmt.exp2_unit.compute(0)) * fmt.groups
-    return bias - minus - least, bias + plus + least
 
 
 def _shortcuts(assembly: Assembly) -> None:

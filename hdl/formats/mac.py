@@ -5,6 +5,7 @@ The one definition that hardware, integer model and benches share. ``compute`` t
 neuron's inputs; leading axes broadcast.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from bmhw.hdl.checks import check_choice, check_range
 from .choices import BOUNDARIES, ELEMENT, LARGEST_BIAS_BITS, REQUANTIZATIONS, RESULTS, set_default
 from .codes import Integers, LinearCode
 
-__all__ = ["MacFormat"]
+__all__ = ["FittedMacFormat", "MacFormat"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,3 +161,28 @@ class MacFormat:
         """The code of sums: ReLU, scale, rounding and saturation."""
         scaled = np.maximum(y, 0) * (self.scale.check("scale", scale) if self.has_scale else 1)
         return np.minimum((scaled + (1 << self.requantize_shift >> 1)) >> self.requantize_shift, self.z.maximum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedMacFormat(MacFormat):
+    """Multiply-accumulate neurons whose weights are known: numbers no wider than these weights can make them.
+
+    ``sums``: lowest and highest y; ``accumulated``: of boundary ``element``, the same of its accumulator. What lies
+    between is modulo their width, which doesn't change a sum.
+    """
+
+    sums: tuple[int, int]
+    accumulated: tuple[int, int]
+
+    @classmethod
+    def of(cls, fmt: MacFormat, sums: tuple[int, int], accumulated: tuple[int, int]) -> "FittedMacFormat":
+        """A layer's neurons with the linear result of another format."""
+        fields = {field.name: getattr(fmt, field.name) for field in dataclasses.fields(MacFormat)}
+        return cls(**fields | {"boundary": "layer", "result": "linear", "requantize_shift": 1},
+                   sums=sums, accumulated=accumulated)
+
+    @cached_property
+    def y(self) -> LinearCode:
+        """The narrowest signed code that holds what :attr:`sums` or, of an element, :attr:`accumulated` says."""
+        low, high = self.accumulated if self.boundary == ELEMENT else self.sums
+        return LinearCode.covering(min(low, -1), high)

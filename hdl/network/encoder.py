@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.arithmetic.logarithm import Log2Block
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.codes import EXACT_LIMIT, LogCode
+from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode, LogCode
 from bmhw.hdl.formats.conversions import LinearEnd, Log2
 
 from .pipeline import Pipeline
@@ -45,6 +45,8 @@ class Encoder(Block):
     width: of the numbers, signed.
     channels: what each channel's numbers become; the same code for all.
     relu: whether what is below 0 becomes code 0; else its magnitude's code comes with a sign, 1 for below 0.
+    saturation: a linear code in which the shifted numbers saturate, where that makes a difference.
+    zeros_signed: whether code 0, which may stand for its smallest step, has a sign as well.
 
     Members
     -------
@@ -55,8 +57,10 @@ class Encoder(Block):
     clocked = True
     latency = 6
 
-    def __init__(self, *, width: int, channels: tuple[ChannelCode, ...], relu: bool):
+    def __init__(self, *, width: int, channels: tuple[ChannelCode, ...], relu: bool,
+                 saturation: LinearCode | None = None, zeros_signed: bool = False):
         self.width, self.channels, self.relu = width, channels, relu
+        self.saturation, self.zeros_signed = saturation, zeros_signed
         logs = {channel.end.log for channel in channels}
         if len(logs) > 1:
             raise ValueError(f"All channels of an encoder have one code, not {len(logs)}")
@@ -76,8 +80,11 @@ class Encoder(Block):
         left = pipe.register("left", Mux(left < 0, 0, left) if self.relu else left)
         # shift to about the bits of log2, magnitude
         shifts = [c.shift for c in self.channels]
-        shifted = pipe.register("shifted", pipe.chosen(
-            "shift", shifts, at[1], lambda shift: _round_shifted(left, shift)))
+        shifted = pipe.chosen("shift", shifts, at[1], lambda shift: _round_shifted(left, shift))
+        if self.saturation is not None:
+            low, high = self.saturation.minimum, self.saturation.maximum
+            shifted = Mux(shifted < low, low, Mux(shifted > high, high, shifted))
+        shifted = pipe.register("shifted", shifted)
         below = pipe.delayed("below", shifted < 0, 2)
         magnitude = shifted.as_unsigned() if self.relu else Mux(below[0], -shifted, shifted).as_unsigned()
         above = pipe.delayed("above", magnitude != 0, 2)
@@ -92,8 +99,9 @@ class Encoder(Block):
         floor, largest = pipe.table("floors", self.floors, at[4]), self.log.maximum
         total = Mux(total < floor, floor, Mux(total > largest, largest, total))
         result = Signal(self.log.bits, name="result")
+        sign = below[2] if self.zeros_signed else below[2] & result.any()
         m.d.comb += [result.eq(Mux(above[2], total, 0)),
-                     skid.i.payload.eq(result if self.relu else Cat(result, below[2] & result.any())),
+                     skid.i.payload.eq(result if self.relu else Cat(result, sign)),
                      skid.i.valid.eq(valid)]
         connect(m, skid.o, flipped(self.o))
         return m

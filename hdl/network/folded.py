@@ -2,14 +2,18 @@
 """A folded layer: its window, its weights, its elements, the end that they share, and the queue of its results."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.codes import Integers
+from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.element_ends import GroupEnd, element_format
 from bmhw.hdl.neurons.elements import Element
@@ -17,6 +21,7 @@ from bmhw.hdl.neurons.elements import Element
 from .encoder import ChannelCode, Encoder
 from .memories import Ram, Rom
 from .pipeline import Pipeline
+from .requantizer import Requantization, Requantizer
 from .shape import LayerShape
 from .streams import Fifo, stepped
 from .window import Window
@@ -30,54 +35,92 @@ class Folded:
 
     Parameters
     ----------
-    format: of the neurons, result ``linear`` (a code is made by ``codes``), layout ``signed``.
+    format: of the neurons, boundary ``layer`` and result ``linear`` (a code is made by ``codes`` or ``requantized``).
+        Of BM any layout but ``wired``, whose neurons, each with its own order of inputs, are ``signed`` ones here. Of
+        MAC the groups of the shape are its flushes: with one, an accumulator holds a whole sum.
     weights: words of the weight memory in the order of :class:`LayerShape`: of each element, the first one in the
-        lowest bits, code and above it the sign; (folds * fan-in).
+        lowest bits, what :meth:`packed` gives; (folds * fan-in).
     biases: of each output.
-    codes: what becomes of each output's sum; none: it stays the linear number.
+    codes, requantized: what becomes of each output's sum: log codes, or numbers of another scale; neither: it stays.
     rows, results: of the window's ring and of the queue of results.
     styles: of the memories: of the window, the weights, the sums of a fold and the results.
     """
 
     shape: LayerShape
-    format: BmFormat
+    format: BmFormat | MacFormat
     weights: tuple[int, ...]
     biases: tuple[int, ...]
     codes: tuple[ChannelCode, ...] = ()
+    requantized: Requantization | None = None
     rows: int
     results: int
     styles: tuple[str, str, str, str] = ("auto",) * 4
 
+    @staticmethod
+    def weight_ports(format: BmFormat | MacFormat) -> dict[str, int]:
+        """What an element takes with each input, and its bits."""
+        return {name: code.bits for name, (code, _) in element_format(format).inputs_of.items()
+                if name not in ("x", "c", "negative")}
+
+    @classmethod
+    def packed(cls, format: BmFormat | MacFormat, weights: Mapping[str, Integers]) -> tuple[Integers, int]:
+        """Weights of all ports in one number each, the first port's in the lowest bits, and its width."""
+        numbers, bits = np.int64(0), 0
+        for name, width in cls.weight_ports(format).items():
+            numbers, bits = numbers | (weights[name] & ((1 << width) - 1)) << bits, bits + width
+        return numbers, bits
+
     @property
     def weight_bits(self) -> int:
         """Of an input's weight, with its sign."""
-        return self.format.weight_bits + 1
+        return sum(self.weight_ports(self.format).values())
 
     @property
     def input_bits(self) -> int:
         """Of an input's code, with its sign."""
+        if isinstance(self.format, MacFormat):
+            return self.format.bits
         return self.format.log_bits + bool(self.format.signed_inputs)
 
     @property
     def output_bits(self) -> int:
-        return self.format.log_bits if self.codes else self.format.y.bits
+        converter = self.converter()
+        return self.format.y.bits if converter is None else len(converter.o.payload)
+
+    def converter(self) -> Block | None:
+        """What makes something else of the sums, if they don't stay as they are."""
+        if self.codes:
+            return Encoder(width=self.format.y.bits, channels=self.codes, relu=True)
+        if self.requantized is not None:
+            return Requantizer(width=self.format.y.bits, to=self.requantized)
+        return None
+
+    @property
+    def flush(self) -> int | None:
+        """After how many products a MAC's accumulator is added to the sum of its neuron; None: at its end alone."""
+        return self.shape.group_inputs if isinstance(self.format, MacFormat) and self.shape.groups > 1 else None
 
     @staticmethod
-    def ample_results(shape: LayerShape, codes: bool) -> int:
+    def ample_results(shape: LayerShape, latency: int) -> int:
         """A queue of so many results never makes a fold wait for those before it: as many as are under way when a fold
-        begins, and its own."""
+        begins, and its own. ``latency``: of what becomes of the sums."""
         fold = shape.groups * shape.group_cycles
         under_way = fold + Window.latency + ELEMENT_LATENCY + Unloading.latency + shape.parallel + Fifo.latency
-        return shape.parallel * (1 + math.ceil((under_way + Encoder.latency * codes) / fold))
+        return shape.parallel * (1 + math.ceil((under_way + latency) / fold))
 
     @property
     def element(self) -> Design:
-        fmt = element_format(self.format)
+        fmt = element_format(self.format, self.flush) if self.flush else element_format(self.format)
+        if isinstance(fmt, MacFormat):
+            # the best ones measured on FPGAs (docs/results/elements.md); of two bits a product is a table anyway
+            multiplier = "booth" if min(fmt.bits, fmt.weight_bits) > 2 else "operator"
+            return Design(format=fmt, form="serial", multiplier=multiplier, adder="operator", selection="behind",
+                          registers=("products",))
         return Design(format=fmt, form="serial", adder="ripple", registers=("sums",))
 
 
 ELEMENT_LATENCY = 2
-"""Cycles from an input to the maxima that count it, with a register between sums and maxima."""
+"""Cycles from an input to the maxima or the accumulator that count it, with a register in front of these."""
 
 
 class Weights(Block):
@@ -110,7 +153,7 @@ class Weights(Block):
 
 
 class Unloading(Block):
-    """Maxima of a layer's elements as they become ready, added one by one to the sums of their neurons.
+    """Maxima or accumulators of a layer's elements as they become ready, added one by one to the sums of their neurons.
 
     - Latency: :attr:`latency` cycles from ``load`` to the first sum.
     - Throughput: an element a cycle; a load may come as many cycles after another one as there are elements, and
@@ -118,8 +161,9 @@ class Unloading(Block):
 
     Members
     -------
-    load : In(1): the maxima are those of a group
-    m1, m2 : In(parallel * maximum_bits), the first element's in the lowest bits
+    load : In(1): the elements show those of a group
+    m1, m2, ... : In(parallel * maximum_bits), of BM; a : In(parallel * width of an accumulator), of MAC; the first
+        element's in the lowest bits
     y : Out(width of y), signed; valid : Out(1): y is a neuron's whole sum, outputs in order
     """
 
@@ -128,19 +172,27 @@ class Unloading(Block):
 
     def __init__(self, *, folded: Folded):
         self.folded = folded
-        bits = folded.shape.parallel * folded.format.maximum_bits
-        super().__init__({"load": In(1), "m1": In(bits), "m2": In(bits), "y": Out(folded.format.y.bits),
-                          "valid": Out(1)})
+        self.shown = self._end().shown
+        super().__init__({"load": In(1), **{name: In(folded.shape.parallel * bits)
+                                            for name, bits in self.shown.items()},
+                          "y": Out(folded.format.y.bits), "valid": Out(1)})
+
+    def _end(self) -> GroupEnd:
+        return GroupEnd(format=self.folded.format, flush=self.folded.flush,
+                        adder="operator" if isinstance(self.folded.format, MacFormat) else "ripple")
 
     def elaborate(self, platform):
         m = Module()
         shape, fmt = self.folded.shape, self.folded.format
-        parallel, width = shape.parallel, fmt.maximum_bits
-        queues = []
-        for name, maxima in (("m1", self.m1), ("m2", self.m2)):
+        parallel = shape.parallel
+        pipe = Pipeline(m, platform)
+        end = place(m, platform, "group_end", self._end())
+        for name, width in self.shown.items():
             queue = Signal(parallel * width, name=f"{name}_waiting", reset_less=True)
-            m.d.sync += queue.eq(Mux(self.load, maxima, queue >> width))
-            queues.append(queue[:width])
+            m.d.sync += queue.eq(Mux(self.load, getattr(self, name), queue >> width))
+            # maxima become numbers meanwhile, an accumulator is one
+            shown = queue[:width]
+            m.d.comb += getattr(end, name).eq(pipe.register(name, shown) if name == "a" else shown)
         # which element, group and output leaves its queue
         element, group = Signal(range(max(parallel, 2)), name="element"), Signal(range(max(shape.groups, 2)),
                                                                                 name="group")
@@ -156,23 +208,25 @@ class Unloading(Block):
                     m.d.sync += base.eq(Mux(base == (shape.folds - 1) * parallel, 0, base + parallel))
         m.d.sync += busy.eq(self.load | (busy & ~last))
 
-        pipe = Pipeline(m, platform)
-        end = place(m, platform, "group_end", GroupEnd(format=fmt, adder="ripple"))
-        sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=parallel, style=self.folded.styles[2]))
-        elements = pipe.delayed("element", element, 2)
+        if "waiting" in end.ports:
+            sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=parallel, style=self.folded.styles[2]))
+            elements = pipe.delayed("element", element, 2)
+            m.d.comb += [
+                sums.addr.eq(element), sums.en.eq(1), end.waiting.eq(sums.data),
+                end.first.eq(pipe.register("first", group == 0)),
+                sums.write_addr.eq(elements[2]), sums.write_data.eq(end.y),
+                sums.write_en.eq(pipe.flags("sum", busy, 2)),
+            ]
         m.d.comb += [
-            end.m1.eq(queues[0]), end.m2.eq(queues[1]), sums.addr.eq(element), sums.en.eq(1), end.waiting.eq(sums.data),
-            end.first.eq(pipe.register("first", group == 0)),
-            end.bias.eq(pipe.table("biases", self.folded.biases, output)),
-            sums.write_addr.eq(elements[2]), sums.write_data.eq(end.y), sums.write_en.eq(pipe.flags("sum", busy, 2)),
-            self.y.eq(end.y),
+            end.bias.eq(pipe.table("biases", self.folded.biases, output)), self.y.eq(end.y),
             self.valid.eq(pipe.flags("whole", busy & (group == shape.groups - 1) & (output < shape.outputs), 2)),
         ]
         return m
 
 
 class FoldedLayer(Block):
-    """A layer that is folded onto a few elements: a stream of input codes becomes one of sums or of output codes.
+    """A layer that is folded onto a few elements: a stream of input codes becomes one of sums or of what becomes of
+    these.
 
     Nothing in it waits: a fold begins when there is room for its results, and runs to its end.
 
@@ -180,7 +234,7 @@ class FoldedLayer(Block):
 
     Members
     -------
-    i : In(stream of codes), o : Out(stream of sums, signed, or codes)
+    i : In(stream of codes), o : Out(stream of sums, signed, or of what they become)
     """
 
     clocked = True
@@ -192,38 +246,21 @@ class FoldedLayer(Block):
     def elaborate(self, platform):
         m = Module()
         folded = self.folded
-        shape, fmt, width = folded.shape, folded.format, folded.weight_bits
+        shape = folded.shape
         window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows,
                                                      style=folded.styles[0]))
-        weights = place(m, platform, "weights", Weights(width=shape.parallel * width, words=folded.weights,
-                                                        style=folded.styles[1]))
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
-        m.d.comb += weights.step.eq(window.issued)
-        # elements, which take `first` and signs with the register between sums and maxima
-        pipe = Pipeline(m, platform)
-        first = pipe.register("first", window.first)
-        maxima: dict[str, list[Value]] = {"m1": [], "m2": []}
-        for n in range(shape.parallel):
-            element = place(m, platform, f"element_{n}", Element(design=folded.element))
-            word = weights.word[n * width:(n + 1) * width]
-            m.d.comb += [element.first.eq(first), element.c.eq(window.code[:fmt.log_bits]), element.k.eq(word[:-1]),
-                         element.sign.eq(pipe.register(f"sign_{n}", word[-1]))]
-            if fmt.signed_inputs:
-                m.d.comb += element.negative.eq(window.code[-1])
-            for name, values in maxima.items():
-                values.append(getattr(element, name))
-        m.d.comb += [unloading.load.eq(pipe.flags("loads", window.valid & window.last, element.latency)),
-                     *(getattr(unloading, name).eq(Cat(values)) for name, values in maxima.items())]
+        self._elements(m, platform, window, unloading)
         # what a fold gives has its place before the fold begins, so that nothing behind it ever waits
         queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results,
                                                      style=folded.styles[3]))
-        if folded.codes:
-            encoder = place(m, platform, "encoder", Encoder(width=fmt.y.bits, channels=folded.codes, relu=True))
-            m.d.comb += [encoder.i.payload.eq(unloading.y), encoder.i.valid.eq(unloading.valid)]
-            connect(m, encoder.o, queue.i)
-        else:
-            m.d.comb += [queue.i.payload.eq(unloading.y), queue.i.valid.eq(unloading.valid)]
+        sums, converter = queue.i, folded.converter()
+        if converter is not None:
+            place(m, platform, "encoder" if folded.codes else "requantizer", converter)
+            connect(m, converter.o, queue.i)
+            sums = converter.i
+        m.d.comb += [sums.payload.eq(unloading.y), sums.valid.eq(unloading.valid)]
         connect(m, queue.o, flipped(self.o))
         places = Signal(range(folded.results + 1), init=folded.results, name="places")
         after, fold = Signal(range(folded.results + 1), name="places_after"), Signal(range(max(shape.folds, 2)),
@@ -237,3 +274,33 @@ class FoldedLayer(Block):
         with m.If(window.begins):
             m.d.sync += fold.eq(stepped(fold, shape.folds))
         return m
+
+    def _elements(self, m: Module, platform, window: Window, unloading: Unloading) -> None:
+        """Place the weights and the elements, which take ``first`` and signs with the register between sums and maxima.
+        """
+        folded = self.folded
+        parallel, fmt, bits = folded.shape.parallel, folded.format, folded.weight_bits
+        weights = place(m, platform, "weights", Weights(width=parallel * bits, words=folded.weights,
+                                                        style=folded.styles[1]))
+        m.d.comb += weights.step.eq(window.issued)
+        pipe = Pipeline(m, platform)
+        first = pipe.register("first", window.first)
+        shown: dict[str, list[Value]] = {name: [] for name in unloading.shown}
+        for n in range(parallel):
+            element = place(m, platform, f"element_{n}", Element(design=folded.element))
+            at = n * bits
+            for name, width in folded.weight_ports(fmt).items():
+                weight = weights.word[at:at + width]
+                at += width
+                m.d.comb += getattr(element, name).eq(pipe.register(f"sign_{n}", weight) if name == "sign" else weight)
+            m.d.comb += element.first.eq(first)
+            if isinstance(fmt, MacFormat):
+                m.d.comb += element.x.eq(window.code)
+            else:
+                m.d.comb += element.c.eq(window.code[:fmt.log_bits])
+                if fmt.signed_inputs:
+                    m.d.comb += element.negative.eq(window.code[-1])
+            for name, values in shown.items():
+                values.append(element.y if name == "a" else getattr(element, name))
+        m.d.comb += [unloading.load.eq(pipe.flags("loads", window.valid & window.last, element.latency)),
+                     *(getattr(unloading, name).eq(Cat(values)) for name, values in shown.items())]

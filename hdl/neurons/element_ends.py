@@ -54,10 +54,11 @@ class GroupEnd(Block):
         self.format, self.adder, self.flush = format, adder, flush
         element = element_format(format, flush)
         bm = isinstance(format, BmFormat)
-        shown = dict.fromkeys(element.shown, format.maximum_bits) if bm else {"a": element.y.bits}
+        self.shown = dict.fromkeys(element.shown, format.maximum_bits) if bm else {"a": element.y.bits}
+        """What an element shows -> its bits."""
         waits = bm or flush is not None
         super().__init__({
-            **{name: In(bits) for name, bits in shown.items()},
+            **{name: In(bits) for name, bits in self.shown.items()},
             **({"minus": In(1)} if bm and format.layout == "wired" else {}),
             "bias": In(format.bias_bits), **({"first": In(1), "waiting": In(format.y.bits)} if waits else {}),
             "y": Out(format.y.bits)})

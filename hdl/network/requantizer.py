@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the linear numbers of a stream to others of a fixed-point scale: what multiply-accumulate layers take and give.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import Module, Mux, Value
+from amaranth.lib import stream
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from bmhw.hdl.arithmetic.multipliers import Multiplier
+from bmhw.hdl.block import Block, place
+from bmhw.hdl.checks import check_range
+from bmhw.hdl.formats.codes import LinearCode
+
+from .pipeline import Pipeline
+from .streams import Skid, loops
+
+__all__ = ["ChannelScale", "Requantization", "Requantizer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelScale:
+    """How a channel's numbers are scaled: ``(+-(y - threshold) * multiplier + half) >> shift``, half of ``2^shift``.
+
+    ``negative``: the minus sign. ``multiplier``: 0 or more. ``shift`` below 0 goes left.
+    """
+
+    multiplier: int = 1
+    shift: int = 0
+    threshold: int = 0
+    negative: bool = False
+
+    def __post_init__(self):
+        check_range("Multiplier of a channel", self.multiplier, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requantization:
+    """What linear numbers become: ``channels``: each one's scale; ``relu``: what is below 0 becomes 0 first;
+    ``code``: of the results. What lies beyond saturates, if it ``saturates``; else nothing does lie there."""
+
+    channels: tuple[ChannelScale, ...]
+    code: LinearCode
+    relu: bool
+    saturates: bool = True
+
+
+class Requantizer(Block):
+    """Linear numbers as those of another scale, each channel's own: one multiplier for all of them.
+
+    - Latency: :attr:`latency` cycles.
+    - Throughput: one number a cycle.
+
+    Without a multiplier other than 1, shifts alone.
+
+    Parameters
+    ----------
+    width: of the numbers, signed.
+    to: what they become.
+
+    Members
+    -------
+    i : In(stream of width), o : Out(stream of the code's bits)
+    """
+
+    clocked = True
+    latency = 5
+
+    def __init__(self, *, width: int, to: Requantization):
+        self.width, self.to = check_range("Width of a stream", width, 1), to
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(to.code.bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        channels = self.to.channels
+        skid = place(m, platform, "skid", Skid(width=self.to.code.bits))
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
+        channel = loops(m, self.i.valid & moves, {"channel": len(channels)})[0]["channel"]
+        m.d.comb += self.i.ready.eq(moves)
+        at = pipe.delayed("channel", channel, 2)
+        thresholds = [(c.threshold, c.negative) for c in channels]
+        left = pipe.beyond(self.i.payload.as_signed(), thresholds, at[0])
+        left = pipe.register("left", Mux(left < 0, 0, left)[:len(left) - 1] if self.to.relu else left)
+        product = pipe.register("product", self._product(m, platform, left, pipe.table(
+            "multipliers", [c.multiplier for c in channels], at[1])))
+        # down to one bit below the result's lowest, which the rounding of halves up needs
+        taken = pipe.register("taken", pipe.chosen(
+            "shift", [c.shift for c in channels], at[2],
+            lambda shift: product >> (shift - 1) if shift > 0 else product << (1 - shift)))
+        m.d.comb += [skid.i.payload.eq(self._saturated((taken + 1) >> 1)),
+                     skid.i.valid.eq(pipe.flags("valid", self.i.valid, self.latency - 1))]
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+    def _product(self, m: Module, platform, number: Value, multiplier: Value) -> Value:
+        if all(channel.multiplier == 1 for channel in self.to.channels):
+            return number
+        signed = number.shape().signed
+        # as the ends of elements have it: the fewest tables
+        unit = place(m, platform, "multiplier", Multiplier(
+            a_bits=len(number), b_bits=len(multiplier), a_signed=signed, architecture="booth", adder="operator"))
+        m.d.comb += [unit.a.eq(number), unit.b.eq(multiplier)]
+        return unit.p.as_signed() if signed else unit.p
+
+    def _saturated(self, number: Value) -> Value:
+        """A number, signed or not, in the code's bits."""
+        code = self.to.code
+        result = number[:code.bits]
+        if not self.to.saturates or len(number) <= code.bits:
+            return number if len(number) <= code.bits else result
+        if not number.shape().signed:
+            return Mux(number[code.magnitude_bits:].any(), code.maximum, result)
+        minus, beyond = number[-1], number[code.magnitude_bits:]
+        if not code.signed:
+            return Mux(minus, 0, Mux(beyond.any(), code.maximum, result))
+        fits = beyond == minus.replicate(len(beyond))
+        return Mux(fits, result, Mux(minus, code.minimum & ((1 << code.bits) - 1), code.maximum))
