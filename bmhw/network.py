@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bmhw.deliver.export_names import check_name
+from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.files import check_writable, write_atomically
 from bmhw.flow.work_folder import work_folder
-from bmhw.show.progress import shares
+from bmhw.show.progress import say, shares, steps
 
 from .command_line import Parser, RunError, UsageError, run
-from .options import number
+from .options import jobs_from, jobs_option, number
 
 __all__ = ["main", "parser"]
 
@@ -35,10 +36,13 @@ def parser() -> Parser:
     what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
     what.add_argument("--out", type=Path, metavar="FILE.v", help="write the Verilog")
     what.add_argument("--check", type=number, metavar="N",
-                      help="simulate N test images and compare every number of every layer")
+                      help="simulate N test images, or all, and compare every number of every layer")
     result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files, for --check")
     result.add_argument("--gaps", type=number, default=0, metavar="PERCENT",
                         help="pauses at both ends of a checked network, of the cycles (default: 0)")
+    jobs_option(result, "simulations of a check")
+    result.add_argument("--waves", type=Path, metavar="FILE.fst",
+                        help="write what every signal did around a difference that --check finds; .fst or .vcd")
     return result
 
 
@@ -50,8 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     for option, value, low, high in (("--cycles", args.cycles, 1, 1 << 40), ("--check", args.check, 1, 1 << 20),
                                      ("--gaps", args.gaps, 0, 90)):
-        if value is not None and (not isinstance(value, int) or not low <= value <= high):
+        every = option == "--check" and value == "all"
+        if value is not None and not every and (not isinstance(value, int) or not low <= value <= high):
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
+    jobs_from(args.jobs)
+    if args.waves is not None:
+        if args.check is None or args.waves.suffix not in (".fst", ".vcd"):
+            raise UsageError(f"--waves FILE needs --check and a name that ends in .fst or .vcd, not {args.waves.name}")
+        check_writable(args.waves)
     if args.out is not None:
         check_name(args.out.stem, "--out without its ending")
         check_writable(args.out)
@@ -81,27 +91,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(assembly, args) -> None:
-    from bmhw.chip.check import Bench
+    from bmhw.chip.bench import Bench, Difference
+    from bmhw.chip.check import Check
     from bmhw.models.training.datasets import load_dataset
+    from bmhw.show.network import print_check
 
     data = load_dataset(assembly.network.card["data"]["name"], args.data)
-    if args.check > len(data.test_images):
+    count = len(data.test_images) if args.check == "all" else args.check
+    if count > len(data.test_images):
         raise UsageError(f"--check must be at most {len(data.test_images)}, the test images there are, "
                          f"not {args.check}")
     with work_folder("bmhw-network-") as folder:
         bench = Bench(assembly, folder)
-        with shares("building the simulation") as progress:
-            bench.build()
-            progress(1)
-        started = time.monotonic()
-        with shares("comparing images") as progress:
-            result = bench.run(data.test_images[:args.check], data.test_labels[:args.check], gaps=args.gaps,
-                               report=lambda done: progress(1 / args.check))
-    seconds = time.monotonic() - started
-    rate = result.cycles_per_image
-    print(f"{result.images} images, every number of {len(bench.taps)} parts as in the integer network; "
-          f"{100 * result.right / result.images:.2f} % right"
-          + (f"; {rate:,.0f} cycles an image" if rate else "") + f"; {seconds:.0f} s")
+        check = Check(bench, data.test_images[:count], data.test_labels[:count], gaps=args.gaps, jobs=args.jobs,
+                      cache=Cache(cache_folder()))
+        with steps("building the simulation"):
+            bench.build(jobs=args.jobs)
+        started, left = time.monotonic(), count - check.done
+        if check.done:
+            say(f"going on with a check that was interrupted: {check.done} of {count} images are compared")
+        try:
+            with shares("comparing images") as progress:
+                result = check.run(lambda: progress(1 / left))
+        except Difference as difference:
+            if args.waves is None:
+                raise
+            with steps("building a simulation with waves") as step:
+                bench.build(jobs=args.jobs, waves=args.waves.suffix)
+                step("running it again")
+                check.waves(args.waves, difference)
+            raise RunError(f"{difference}; {args.waves} has the signals around it") from None
+    print_check(result, bench, time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,8 @@ class Assembly:
                         inputs=tuple((port, (wire.part, wire.port)) for port, wire in inputs.items())))
         last = next(part for part in parts if part.kind is LargestIndex)
         parts.remove(last)
-        return Network(parts=(*parts, last), taps=tuple((part, "o") for part in self.shown) if taps else ())
+        shown = {"taps": tuple((part, "o") for part in self.shown), "gauges": tuple(self.fifos)} if taps else {}
+        return Network(parts=(*parts, last), **shown)
 
 
 def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
