@@ -31,7 +31,7 @@ def ports_of(chip: Chip, network: IntegerNetwork) -> list[PortLine]:
     meanings = {
         "clk": "rising edge",
         "rst": "synchronous, active high: 1 for a cycle or more before the first image, and at any time",
-        "s_axis_tdata": ("a pixel" if channels == 1 else f"a pixel, {channels} channels of 8 bits, the first one lowest")
+        "s_axis_tdata": "a pixel" + f", {channels} channels of 8 bits, the first one lowest" * (channels > 1)
                         + f"; {width} x {height}, row by row",
         "s_axis_tvalid": "a pixel is there",
         "s_axis_tready": "it is taken at this edge",
@@ -80,13 +80,14 @@ def _behaviour(logits: bool) -> str:
     results = ("The result of an image is a beat for each class and one for the class itself" if logits else
                "The result of an image is one beat")
     return f"""\
-- AXI4-Stream: a beat moves at a rising edge at which `tvalid` and `tready` are 1; until then `tvalid` and the data stay.
-  There is no `tkeep` and no `tstrb`: every byte counts.
-- {results}. Results come in the order of the images. Images may follow one another without a gap.
-- An image that ends early (`tlast`) is filled with pixels of 0; of one that ends late, what lies behind its last pixel is
-  dropped, up to `tlast`. Its result has `m_axis_tuser`, and the next image is whole again.
-- `rst` forgets what is under way, in any cycle; memories aren't cleared, and nothing of what they held comes out. A beat
-  that moves while `rst` is 1 is lost. From an AXI reset: `.rst(!aresetn)`.
+- AXI4-Stream: a beat moves at a rising edge at which `tvalid` and `tready` are 1; until then `tvalid` and the data
+  stay. There is no `tkeep` and no `tstrb`: every byte counts.
+- {results}. Results come in the order of the images. Images may follow one
+  another without a gap.
+- An image that ends early (`tlast`) is filled with pixels of 0; of one that ends late, what lies behind its last pixel
+  is dropped, up to `tlast`. Its result has `m_axis_tuser`, and the next image is whole again.
+- `rst` forgets what is under way, in any cycle; memories aren't cleared, and nothing of what they held comes out. A
+  beat that moves while `rst` is 1 is lost. From an AXI reset: `.rst(!aresetn)`.
 - Every output is a register, every input goes into one: no path leads through."""
 
 
@@ -94,8 +95,8 @@ def _numbers(network: IntegerNetwork, logits: bool) -> str:
     lines = ["Pixels are unsigned, 8 bits a channel, as the images of the data set have them."]
     if logits:
         exponent = int(network.exponents[network.architecture.nodes[-1].name].min())
-        lines.append(f"Logits are signed integers of 32 bits in one scale; one step is 2^{exponent}, up to a scale that "
-                     "all of them share.")
+        lines.append(f"Logits are signed integers of 32 bits in one scale; one step is 2^{exponent}, up to a "
+                     "scale that all of them share.")
     rows = ((name, *_format(layer)) for name, layer in network.layers.items())
     return "\n".join(lines) + "\n\n" + _table(("layer", "computes", "inputs", "weights"), rows)
 
@@ -106,9 +107,10 @@ def _format(layer: IntegerLayer) -> tuple[str, str, str]:
     if isinstance(fmt, BmFormat):
         log = fmt.activation
         groups = f", {fmt.groups} groups" if fmt.groups > 1 else ""
+        sign = ", and a sign"
         return (f"bipolar morphological, {fmt.layout}{groups}",
-                f"log codes, {log.bits} bits, {log.fraction} behind the point{', and a sign' * bool(fmt.signed_inputs)}",
-                f"log codes, {fmt.weight_bits} bits" + ", and a sign" * (fmt.layout == "signed"))
+                f"log codes, {log.bits} bits, {log.fraction} behind the point{sign * bool(fmt.signed_inputs)}",
+                f"log codes, {fmt.weight_bits} bits{sign * (fmt.layout == 'signed')}")
     return "multiply-accumulate", f"{fmt.bits} bits", f"{fmt.weight_bits or fmt.bits} bits"
 
 
@@ -125,8 +127,8 @@ def _accuracy(network: IntegerNetwork) -> str:
 
 def _speed(plan: Plan, run: str) -> str:
     slowest = max(plan.layers, key=lambda layer: layer.shape.cycles)
-    return (f"Computed: {plan.cycles:,} cycles an image in `{slowest.name}`, the slowest layer, and at most two more for "
-            "each row of its map; images overlap.\n\n"
+    return (f"Computed: {plan.cycles:,} cycles an image in `{slowest.name}`, the slowest layer, and at most two more "
+            "for each row of its map; images overlap.\n\n"
             f"Measured: `{run}` prints the cycles an image and those from an image's first pixel to its result. (It "
             "sends images of all kinds of lengths, with pauses and resets, and compares each beat.)")
 

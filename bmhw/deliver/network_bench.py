@@ -264,7 +264,7 @@ module @NAME@_tb;
       end
       // a job with a reset begins when all that was sent before it has come out
       if (!sends && !rst && job < JOBS && (job < RESET_JOB || frame == job)
-          && !(job >= PAUSE_JOB && job < RESET_JOB && random_below(2)))
+          && !(job >= PAUSE_JOB && job < RESET_JOB && random_below(2) != 0))
         sends = 1;
       s_axis_tvalid = sends;
       s_axis_tdata = sends && sent < PIXELS ? pixels[image_of(job) * PIXELS + sent] : {@PIXEL_HIGH@+1{1'b1}};

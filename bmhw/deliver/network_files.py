@@ -3,6 +3,7 @@
 
 import importlib.metadata
 from dataclasses import dataclass
+from functools import cached_property
 
 from bmhw import __version__
 from bmhw.chip.edge import chip_of
@@ -37,16 +38,17 @@ class Delivery:
     def network(self) -> IntegerNetwork:
         return self.assembly.network
 
+    @cached_property
     def chip(self) -> Chip:
         return chip_of(self.assembly, logits=self.logits, counters=self.counters)
 
     def verilog(self) -> str:
         """The chip with its weights: the text of ``NAME.v``."""
-        return _comment("//", self._head()) + "\n" + block_to_verilog(self.chip(), self.name)
+        return _comment("//", self._head()) + "\n" + block_to_verilog(self.chip, self.name)
 
     def files(self, images: int) -> dict[str, str]:
         """All files by name; the bench has so many of the network's held-out images."""
-        name, chip = self.name, self.chip()
+        name, chip = self.name, self.chip
         vectors = BenchVectors.of(self.network, self.network.samples[:images], logits=self.logits)
         hexadecimal = vectors.files(name, self.command, len(chip.m_axis_tdata))
         run = f"iverilog -g2005 -o {name}_tb {name}.v {name}_tb.v && ./{name}_tb"
@@ -61,25 +63,26 @@ class Delivery:
         return {
             f"{name}.v": self.verilog(),
             "DATASHEET.md": datasheet(self.assembly, chip, name, planned, command=self.command,
-                                      versions=self._versions(), run=run, logits=self.logits),
+                                      versions=self._versions, run=run, logits=self.logits),
             f"{name}_tb.v": bench_text(chip, name, vectors, cycles=planned.cycles, head=head.rstrip()),
             **hexadecimal,
             f"{name}.core": self._core(list(hexadecimal)),
             f"{name}.sdc": self._constraints(),
         }
 
+    @cached_property
     def _versions(self) -> str:
         versions = {"bmhw": __version__, "amaranth": importlib.metadata.version("amaranth"),
                     "yosys": ".".join(map(str, converter().version()))}
         return ", ".join(f"{name} {version}" for name, version in versions.items())
 
     def _head(self) -> list[str]:
-        chip = self.chip()
+        chip = self.chip
         ports = ports_of(chip, self.network)
         wide = max(len(port.name) for port in ports)
         return [
             "SPDX-License-Identifier: Apache-2.0", f"{self.name}: network {self.network.name} with its weights.", "",
-            f"Written by: {self.command}", f"Versions:   {self._versions()}", "", "Ports:",
+            f"Written by: {self.command}", f"Versions:   {self._versions}", "", "Ports:",
             *(f"  {port.name:{wide}}  {port.direction:6}  {port.bits:2}  {port.meaning}" for port in ports)]
 
     def _constraints(self) -> str:
