@@ -2,10 +2,12 @@
 """``python -m bmhw.network``: a trained network as hardware: how it is folded, its Verilog, its check."""
 
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmhw.deliver.export_names import check_name
+from bmhw.deliver.export_names import check_name, check_unused, legal_name
+from bmhw.deliver.together import command_text, write_together
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.files import check_writable, write_atomically
 from bmhw.flow.work_folder import work_folder
@@ -21,6 +23,10 @@ A trained network as hardware, with its weights inside: pixels in, classes out, 
 
 Each layer is folded onto a few elements, one input a cycle each, as few as take at most --cycles an image.
 
+--out DIR writes NAME.v with AXI4-Stream at its edge, DATASHEET.md, a self-checking bench with images (NAME_tb.v and
+.hex files), NAME.core (FuseSoC) and NAME.sdc. The same parameters give the same bytes.
+
+  python -m bmhw.network --model digits-signed-4bit --cycles 50000 --out build
   python -m bmhw.network --model digits-signed-4bit --cycles 50000 --check 20
   python -m bmhw.network --model mnist-lenet-signed-4bit --cycles 40000 --plan"""
 
@@ -34,7 +40,8 @@ def parser() -> Parser:
                         help="outputs that a layer computes at a time, whatever --cycles says")
     what = result.add_argument_group("what to do (default: --plan)")
     what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
-    what.add_argument("--out", type=Path, metavar="FILE.v", help="write the Verilog")
+    what.add_argument("--out", type=Path, metavar="DIR", help="write the chip, its data sheet and bench into a folder; "
+                      "into FILE.v: the chip alone")
     what.add_argument("--check", type=number, metavar="N",
                       help="simulate N test images, or all, and compare every number of every layer")
     result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files, for --check")
@@ -43,6 +50,14 @@ def parser() -> Parser:
     jobs_option(result, "simulations of a check")
     result.add_argument("--waves", type=Path, metavar="FILE.fst",
                         help="write what every signal did around a difference that --check finds; .fst or .vcd")
+    chip = result.add_argument_group("the chip of --out")
+    chip.add_argument("--name", metavar="NAME", help="of the module and the files (default: the network's)")
+    chip.add_argument("--logits", action="store_true", help="each class's number in front of the class")
+    chip.add_argument("--counters", action="store_true", help="outputs that count results and stalls")
+    chip.add_argument("--frequency", type=number, default=50, metavar="MHZ",
+                      help="clock that synthesis aims at (default: 50)")
+    chip.add_argument("--vectors", type=number, default=4, metavar="N", help="images of the bench (default: 4)")
+    chip.add_argument("--force", action="store_true", help="overwrite what another command wrote into the folder")
     return result
 
 
@@ -53,7 +68,8 @@ USUAL_SLOWNESS = 8
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     for option, value, low, high in (("--cycles", args.cycles, 1, 1 << 40), ("--check", args.check, 1, 1 << 20),
-                                     ("--gaps", args.gaps, 0, 90)):
+                                     ("--gaps", args.gaps, 0, 90), ("--frequency", args.frequency, 1, 1000),
+                                     ("--vectors", args.vectors, 2, 1 << 20)):
         every = option == "--check" and value == "all"
         if value is not None and not every and (not isinstance(value, int) or not low <= value <= high):
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
@@ -62,9 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.check is None or args.waves.suffix not in (".fst", ".vcd"):
             raise UsageError(f"--waves FILE needs --check and a name that ends in .fst or .vcd, not {args.waves.name}")
         check_writable(args.waves)
-    if args.out is not None:
-        check_name(args.out.stem, "--out without its ending")
+    alone = args.out is not None and args.out.suffix == ".v"
+    if alone:
+        if args.name is not None:
+            raise UsageError(f"--name contradicts --out {args.out}, which names the module")
+        args.name = check_name(args.out.stem, "--out without its ending")
         check_writable(args.out)
+    else:
+        if args.name is not None:
+            check_name(args.name)
+        if args.out is not None and args.out.exists() and not args.out.is_dir():
+            raise RunError(f"cannot write into {args.out}: it is a file")
     try:
         from bmhw.chip.folding import fastest, folding_for, overrides
         from bmhw.chip.parts import assemble
@@ -81,13 +105,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print_plan(plan(assembly))
     if args.out is not None:
-        from bmhw.hdl.verilog.convert import block_to_verilog
-
-        write_atomically(args.out, block_to_verilog(assembly.block(), args.out.stem))
-        print(args.out)
+        _deliver(assembly, args, alone)
     if args.check is not None:
         _check(assembly, args)
     return 0
+
+
+_ELSEWHERE = ("plan", "out", "check", "data", "gaps", "force", "jobs", "waves")
+"""Options that don't change what is in the files."""
+
+
+def _deliver(assembly, args, alone: bool) -> None:
+    from bmhw.deliver.network_files import Delivery
+
+    available = len(assembly.network.samples)
+    if not alone and args.vectors > available:
+        raise UsageError(f"--vectors must be from 2 to {available}, the images that the network brings, "
+                         f"not {args.vectors}")
+    usual = legal_name(assembly.network.name, "network")
+    name = args.name or check_name(usual, "--name")
+    # the same files wherever the network lies
+    shown = Namespace(**{**vars(args), "model": Path(args.model).name, "name": None if name == usual else name})
+    defaults = {option: parser().get_default(option) for option in vars(args)}
+    delivery = Delivery(assembly=assembly, name=name, logits=args.logits, counters=args.counters,
+                        megahertz=args.frequency,
+                        command=command_text("bmhw.network", shown, defaults, *_ELSEWHERE))
+    if alone:
+        write_atomically(args.out, delivery.verilog())
+        print(args.out)
+        return
+    files = delivery.files(args.vectors)
+    check_unused(name, {file: text for file, text in files.items() if file.endswith(".v")})
+    for path in write_together(args.out, files, command=delivery.command, force=args.force):
+        print(path)
 
 
 def _check(assembly, args) -> None:

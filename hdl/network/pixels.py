@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -13,9 +13,9 @@ from bmhw.hdl.checks import check_range
 
 from .memories import Ram
 from .pipeline import Pipeline
-from .streams import Skid, by_index, loops, stepped
+from .streams import Fork, Skid, by_index, loops, stepped
 
-__all__ = ["Grid", "LargestIndex", "Pool", "Rectifier"]
+__all__ = ["Grid", "LargestIndex", "Logits", "Pool", "Rectifier"]
 
 
 class Rectifier(Block):
@@ -196,6 +196,52 @@ class LargestIndex(Block):
             with m.If((index == 0) | (number > best)):
                 m.d.sync += [best.eq(number), best_index.eq(index)]
         m.d.sync += found.eq((takes & last) | (found & ~skid.i.ready))
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+class Logits(Block):
+    """A row of numbers in a common scale, and behind them the index of the largest.
+
+    - Latency: two cycles; the index comes three behind the last number.
+    - Throughput: one number a cycle.
+
+    Parameters
+    ----------
+    width, shifts: as :class:`LargestIndex` has them.
+    bits: of what leaves: numbers are signed, the index is not.
+
+    Members
+    -------
+    i : In(stream of width), o : Out(stream of bits), len(shifts) numbers and the index
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, shifts: tuple[int, ...], bits: int):
+        self.width, self.shifts = width, shifts
+        self.bits = check_range("Bits of a logit", bits, max(width + max(shifts), (len(shifts) - 1).bit_length(), 1))
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        fork = place(m, platform, "fork", Fork(width=self.width, readers=2))
+        largest = place(m, platform, "largest", LargestIndex(width=self.width, shifts=self.shifts))
+        skid = place(m, platform, "skid", Skid(width=self.bits))
+        connect(m, flipped(self.i), fork.i)
+        connect(m, fork.o1, largest.i)
+        at = Signal(range(len(self.shifts) + 1), name="beat")
+        behind = Signal(name="behind")  # the numbers, where the index comes
+        number = Signal(signed(self.bits), name="number")
+        m.d.comb += [
+            behind.eq(at == len(self.shifts)),
+            number.eq(by_index(at, fork.o0.payload.as_signed(), (*self.shifts, 0))),
+            skid.i.payload.eq(Mux(behind, largest.o.payload, number)),
+            skid.i.valid.eq(Mux(behind, largest.o.valid, fork.o0.valid)),
+            fork.o0.ready.eq(skid.i.ready & ~behind), largest.o.ready.eq(skid.i.ready & behind),
+        ]
+        with m.If(skid.i.valid & skid.i.ready):
+            m.d.sync += at.eq(stepped(at, len(self.shifts) + 1))
         connect(m, skid.o, flipped(self.o))
         return m
 
