@@ -10,6 +10,7 @@ from bmhw.deliver.export_names import check_name, check_unused, legal_name
 from bmhw.deliver.together import command_text, write_together
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.files import check_writable, write_atomically
+from bmhw.flow.fpga import DEVICES
 from bmhw.flow.work_folder import work_folder
 from bmhw.show.progress import say, shares, steps
 
@@ -38,6 +39,7 @@ def parser() -> Parser:
     result.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
     result.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
                         help="outputs that a layer computes at a time, whatever --cycles says")
+    result.add_argument("--device", choices=DEVICES, help="FPGA that the memories are cut for (default: any)")
     what = result.add_argument_group("what to do (default: --plan)")
     what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
     what.add_argument("--out", type=Path, metavar="DIR", help="write the chip, its data sheet and bench into a folder; "
@@ -91,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RunError(f"cannot write into {args.out}: it is a file")
     try:
         from bmhw.chip.folding import fastest, folding_for, overrides
+        from bmhw.chip.memories import fitted
         from bmhw.chip.parts import assemble
         from bmhw.models.files.store import load
     except ImportError as error:
@@ -99,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cycles = args.cycles or USUAL_SLOWNESS * fastest(network)
     fixed = overrides(network, args.fold)
     assembly = assemble(network, folding_for(network, cycles, fixed))
+    if args.device is not None:
+        assembly = fitted(assembly, DEVICES[args.device])
     if args.plan or (args.out is None and args.check is None):
         from bmhw.chip.plan import plan
         from bmhw.show.network import print_plan

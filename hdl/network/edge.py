@@ -15,6 +15,7 @@ from bmhw.hdl.checks import check_range
 
 from .network import Network, Part
 from .streams import Fifo, Skid, stepped
+from .technology import LOGIC
 
 __all__ = ["Chip", "Downsizer", "ImageInput", "ResultOutput"]
 
@@ -208,7 +209,7 @@ class Chip(Block):
         m = Module()
         network = place(m, platform, "network", Network(parts=self.parts))
         images = place(m, platform, "images", ImageInput(pixels=self.pixels, channels=self.channels))
-        flags = place(m, platform, "flags", Fifo(width=1, depth=self.images, style="logic"))
+        flags = place(m, platform, "flags", Fifo(width=1, depth=self.images, technology=LOGIC))
         results = place(m, platform, "results", ResultOutput(width=len(network.out_data), beats=self.beats))
         connect(m, images.malformed, flags.i)
         connect(m, flags.o, results.malformed)

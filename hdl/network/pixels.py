@@ -14,6 +14,7 @@ from bmhw.hdl.checks import check_range
 from .memories import Ram
 from .pipeline import Pipeline
 from .streams import Fork, Skid, by_index, loops, stepped
+from .technology import ANY, Memory, Technology
 
 __all__ = ["Grid", "LargestIndex", "Logits", "Pool", "Rectifier"]
 
@@ -100,7 +101,7 @@ class Pool(Block):
     ----------
     height, width, channels: of the map; two channels or more.
     kernel: (height, width) of a window.
-    bits, out_bits: of the numbers, signed; wide enough. style: of its memory.
+    bits, out_bits: of the numbers, signed; wide enough. technology: of its memory.
 
     Members
     -------
@@ -110,12 +111,16 @@ class Pool(Block):
     clocked = True
 
     def __init__(self, *, height: int, width: int, channels: int, kernel: tuple[int, int], bits: int, out_bits: int,
-                 style: str = "auto"):
+                 technology: Technology = ANY):
         self.height, self.width, self.kernel, self.bits, self.out_bits = height, width, kernel, bits, out_bits
-        self.style = style
+        self.technology = technology
         # a sum is back in its memory two cycles after it was read
         self.channels = check_range("Channels of a pool", channels, 2)
         super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(out_bits))})
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        return {"sums": Memory(self.width // self.kernel[1] * self.channels, self.out_bits)}
 
     def elaborate(self, platform):
         m = Module()
@@ -135,8 +140,8 @@ class Pool(Block):
         for n in range(1, windows[1]):
             with m.If(counters["column"] >= n * self.kernel[1]):
                 m.d.comb += window.eq(n)
-        cells = windows[1] * self.channels
-        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, style=self.style))
+        cells = self.memories["sums"].words
+        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, technology=self.technology))
         address = Signal(range(max(cells, 2)), name="address")
         m.d.comb += [address.eq(window * self.channels + counters["channel"]), sums.addr.eq(address),
                      sums.en.eq(moves)]
