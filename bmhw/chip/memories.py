@@ -5,9 +5,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bmhw.hdl.network.technology import Memory, Technology
-
 from bmhw.flow.fpga import Device
+from bmhw.hdl.network.technology import Memory, Technology
 
 from .parts import Assembly, assemble
 

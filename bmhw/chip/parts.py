@@ -78,8 +78,8 @@ class Shown:
 class Assembly:
     """Parts as they are put together.
 
-    ``folding``: as in :func:`assemble`; ``technologies``: of the memories of each part, none: any; ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire;
-    ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
+    ``folding``, ``technologies``: as in :func:`assemble`; ``blocks``: name -> (kind, parameters); ``sources``: (part,
+    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
     network, for benches.
     """
 
@@ -137,11 +137,12 @@ class Assembly:
         return Network(parts=(*parts, last), **shown)
 
 
-def assemble(network: IntegerNetwork, folding: Mapping[str, int], technologies: Mapping[str, Technology] | None = None) -> Assembly:
+def assemble(network: IntegerNetwork, folding: Mapping[str, int],
+             technologies: Mapping[str, Technology] | None = None) -> Assembly:
     """The parts of a network.
 
-    ``folding``: outputs of each layer that are computed at a time; ``technologies``: of the memories of
-    parts, none: any. UsageError for a layer that no block computes.
+    ``folding``: outputs of each layer that are computed at a time; ``technologies``: of the memories of each part,
+    none: any. UsageError for a layer that no block computes.
     """
     assembly = Assembly(network, dict(folding), technologies or {})
     architecture = network.architecture
