@@ -71,10 +71,11 @@ def test_the_bench_passes(kind, seed, request):
     status, printed = run_bench(request.getfixturevalue(kind), f"+seed={seed}")
     assert status == 0 and printed.splitlines()[-1].startswith("PASS: tiny, ")
     latency, cycles = map(int, re.search(r"latency (\d+) cycles.*, (\d+) cycles an image", printed).groups())
-    # as the data sheet computes them: two more cycles a row
-    computed = int(re.search(r"Computed: ([\d,]+) cycles", (request.getfixturevalue(kind) / "DATASHEET.md").read_text()
-                             )[1].replace(",", ""))
-    assert computed <= cycles <= computed + 2 * 4 and latency > 0
+    # as the data sheet computes them: two more cycles a row; the registers of five parts and the edge
+    sheet = (request.getfixturevalue(kind) / "DATASHEET.md").read_text()
+    figures = re.search(r"^\| an image.*? \| ([\d,]+) \|.*\n\| latency.*? \| ([\d,]+) \|", sheet, re.M).groups()
+    computed, computed_latency = (int(figure.replace(",", "")) for figure in figures)
+    assert computed <= cycles <= computed + 2 * 4 and computed_latency <= latency <= computed_latency + 6 * 15
 
 
 def changed(folder, tmp_path, file, pattern, replacement):
