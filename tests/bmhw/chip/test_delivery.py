@@ -11,6 +11,7 @@ from support.calls import command_of
 from support.networks import random_network
 
 from bmhw import network as command_line
+from bmhw.chip import edge
 from bmhw.deliver.together import recorded_command
 from bmhw.models.files.store import load, save
 from bmhw.models.integer.fold import fold
@@ -146,6 +147,12 @@ def test_what_is_the_users_stays(with_logits, model, tmp_path):
     # each file says itself what wrote it
     assert {recorded_command(folder / name, "bmhw.network") for name in FILES} == {
         "python -m bmhw.network --model tiny.json --cycles 600"}
+
+
+def test_logits_have_room(model, monkeypatch):
+    monkeypatch.setattr(edge, "LOGIT_BITS", 8)
+    result = network_command("--model", model, "--out", "x", "--logits")
+    assert result.returncode == 2 and "error: --logits: Bits of a logit must be an integer of " in result.stderr
 
 
 @pytest.mark.parametrize(("arguments", "status", "line"), [
