@@ -17,6 +17,7 @@ from bmhw.chip.edge import chip_of
 from bmhw.chip.parts import Assembly
 from bmhw.chip.plan import plan
 from bmhw.flow.fpga import chip_script, count_cells
+from bmhw.flow.memory_files import with_memory_files
 from bmhw.flow.work_folder import work_folder
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.streams import Add, Fifo, Fork
@@ -52,8 +53,12 @@ def measure_chip(fpga: Fpga, assembly: Assembly) -> dict[str, Any]:
     verilog = block_to_verilog(chip_of(assembly), TOP)
     fpga.progress(f"{network.name}: synthesising")
     script = chip_script(fpga.device, TOP, **fpga.resources)
-    mapped = fpga.stored(lambda: ("chip cells", 1, verilog, script, fpga.engine.version), lambda: (
-        fpga.engine.run(script, {"design.v": verilog}, ("cells.json", "netlist.json"))))
+
+    def synthesise() -> dict[str, Any]:
+        design, memories = with_memory_files(verilog)
+        return fpga.engine.run(script, {"design.v": design, **memories}, ("cells.json", "netlist.json"))
+
+    mapped = fpga.stored(lambda: ("chip cells", 1, verilog, script, fpga.engine.version), synthesise)
     counts = count_cells(fpga.device, json.loads(mapped["cells.json"]), TOP)
     placed = fpga.place(network.name, mapped["netlist.json"], _part_of)
     cycles = _cycles(fpga, assembly, verilog)
