@@ -42,6 +42,7 @@ class Folded:
         lowest bits, what :meth:`packed` gives; (folds * fan-in).
     biases: of each output.
     codes, requantized: what becomes of each output's sum: log codes, or numbers of another scale; neither: it stays.
+    border: the input code of each channel that lies outside the map; empty: 0.
     rows, results: of the window's ring and of the queue of results.
     styles: of the memories: of the window, the weights, the sums of a fold and the results.
     """
@@ -52,6 +53,7 @@ class Folded:
     biases: tuple[int, ...]
     codes: tuple[ChannelCode, ...] = ()
     requantized: Requantization | None = None
+    border: tuple[int, ...] = ()
     rows: int
     results: int
     styles: tuple[str, str, str, str] = ("auto",) * 4
@@ -248,7 +250,7 @@ class FoldedLayer(Block):
         folded = self.folded
         shape = folded.shape
         window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows,
-                                                     style=folded.styles[0]))
+                                                     style=folded.styles[0], border=folded.border))
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
         self._elements(m, platform, window, unloading)
