@@ -2,15 +2,15 @@
 """``python -m bmhw.export``: a neuron's Verilog, description, FuseSoC core and self-checking bench."""
 
 import argparse
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bmhw.deliver.export_files import export_files, write_together
+from bmhw.deliver.export_files import export_files
 from bmhw.deliver.export_names import check_name, check_unused, default_name
+from bmhw.deliver.together import command_text, write_together
 from bmhw.hdl.checks import check_range
 from bmhw.sim.stimulus import vectors
 from bmhw.sim.trained import MOST_VECTORS, TrainedNeuron, load_neuron
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError("--boundary element is for measuring: an element without an end has no result that a bench "
                          "could check")
     name = default_name(design, _USUAL_OBJECTIVE, trained) if args.name is None else args.name
-    command = _command(args, defaults)
+    command = command_text("bmhw.export", args, defaults, *_PLACE_OPTIONS)
     inputs = vectors(design.format, None if trained is not None else args.vectors, args.seed)
     expected = design.format.compute(**inputs)
     source = f"{len(expected)} vectors chosen by what they exercise (seed {args.seed})"
@@ -134,16 +134,6 @@ def _trained(args: argparse.Namespace, format_options: Iterable[str]) -> Trained
 
 def _flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
-
-
-def _command(args: argparse.Namespace, defaults: dict[str, Any]) -> str:
-    """The command line without what doesn't change the files, in one order, defaults left out."""
-    words = ["python", "-m", "bmhw.export"]
-    for option, value in vars(args).items():
-        if option in _PLACE_OPTIONS or value == defaults.get(option):
-            continue
-        words += [_flag(option)] if value is True else [_flag(option), str(value)]
-    return shlex.join(words)
 
 
 if __name__ == "__main__":

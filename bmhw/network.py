@@ -2,16 +2,20 @@
 """``python -m bmhw.network``: a trained network as hardware: how it is folded, its Verilog, its check."""
 
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmhw.deliver.export_names import check_name
+from bmhw.deliver.export_names import check_name, check_unused, legal_name
+from bmhw.deliver.together import command_text, write_together
+from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.files import check_writable, write_atomically
+from bmhw.flow.fpga import DEVICES
 from bmhw.flow.work_folder import work_folder
-from bmhw.show.progress import shares
+from bmhw.show.progress import say, shares, steps
 
 from .command_line import Parser, RunError, UsageError, run
-from .options import number
+from .options import jobs_from, jobs_option, number
 
 __all__ = ["main", "parser"]
 
@@ -20,6 +24,10 @@ A trained network as hardware, with its weights inside: pixels in, classes out, 
 
 Each layer is folded onto a few elements, one input a cycle each, as few as take at most --cycles an image.
 
+--out DIR writes NAME.v with AXI4-Stream at its edge, DATASHEET.md, a self-checking bench with images (NAME_tb.v and
+.hex files), NAME.core (FuseSoC) and NAME.sdc. The same parameters give the same bytes.
+
+  python -m bmhw.network --model digits-signed-4bit --cycles 50000 --out build
   python -m bmhw.network --model digits-signed-4bit --cycles 50000 --check 20
   python -m bmhw.network --model mnist-lenet-signed-4bit --cycles 40000 --plan"""
 
@@ -31,14 +39,27 @@ def parser() -> Parser:
     result.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
     result.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
                         help="outputs that a layer computes at a time, whatever --cycles says")
+    result.add_argument("--device", choices=DEVICES, help="FPGA that the memories are cut for (default: any)")
     what = result.add_argument_group("what to do (default: --plan)")
     what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
-    what.add_argument("--out", type=Path, metavar="FILE.v", help="write the Verilog")
+    what.add_argument("--out", type=Path, metavar="DIR", help="write the chip, its data sheet and bench into a folder; "
+                      "into FILE.v: the chip alone")
     what.add_argument("--check", type=number, metavar="N",
-                      help="simulate N test images and compare every number of every layer")
+                      help="simulate N test images, or all, and compare every number of every layer")
     result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files, for --check")
     result.add_argument("--gaps", type=number, default=0, metavar="PERCENT",
                         help="pauses at both ends of a checked network, of the cycles (default: 0)")
+    jobs_option(result, "simulations of a check")
+    result.add_argument("--waves", type=Path, metavar="FILE.fst",
+                        help="write what every signal did around a difference that --check finds; .fst or .vcd")
+    chip = result.add_argument_group("the chip of --out")
+    chip.add_argument("--name", metavar="NAME", help="of the module and the files (default: the network's)")
+    chip.add_argument("--logits", action="store_true", help="each class's number in front of the class")
+    chip.add_argument("--counters", action="store_true", help="outputs that count results and stalls")
+    chip.add_argument("--frequency", type=number, default=50, metavar="MHZ",
+                      help="clock that synthesis aims at (default: 50)")
+    chip.add_argument("--vectors", type=number, default=4, metavar="N", help="images of the bench (default: 4)")
+    chip.add_argument("--force", action="store_true", help="overwrite what another command wrote into the folder")
     return result
 
 
@@ -49,14 +70,30 @@ USUAL_SLOWNESS = 8
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     for option, value, low, high in (("--cycles", args.cycles, 1, 1 << 40), ("--check", args.check, 1, 1 << 20),
-                                     ("--gaps", args.gaps, 0, 90)):
-        if value is not None and (not isinstance(value, int) or not low <= value <= high):
+                                     ("--gaps", args.gaps, 0, 90), ("--frequency", args.frequency, 1, 1000),
+                                     ("--vectors", args.vectors, 2, 1 << 20)):
+        every = option == "--check" and value == "all"
+        if value is not None and not every and (not isinstance(value, int) or not low <= value <= high):
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
-    if args.out is not None:
-        check_name(args.out.stem, "--out without its ending")
+    jobs_from(args.jobs)
+    if args.waves is not None:
+        if args.check is None or args.waves.suffix not in (".fst", ".vcd"):
+            raise UsageError(f"--waves FILE needs --check and a name that ends in .fst or .vcd, not {args.waves.name}")
+        check_writable(args.waves)
+    alone = args.out is not None and args.out.suffix == ".v"
+    if alone:
+        if args.name is not None:
+            raise UsageError(f"--name contradicts --out {args.out}, which names the module")
+        args.name = check_name(args.out.stem, "--out without its ending")
         check_writable(args.out)
+    else:
+        if args.name is not None:
+            check_name(args.name)
+        if args.out is not None and args.out.exists() and not args.out.is_dir():
+            raise RunError(f"cannot write into {args.out}: it is a file")
     try:
         from bmhw.chip.folding import fastest, folding_for, overrides
+        from bmhw.chip.memories import fitted
         from bmhw.chip.parts import assemble
         from bmhw.models.files.store import load
     except ImportError as error:
@@ -65,43 +102,81 @@ def main(argv: Sequence[str] | None = None) -> int:
     cycles = args.cycles or USUAL_SLOWNESS * fastest(network)
     fixed = overrides(network, args.fold)
     assembly = assemble(network, folding_for(network, cycles, fixed))
+    if args.device is not None:
+        assembly = fitted(assembly, DEVICES[args.device])
     if args.plan or (args.out is None and args.check is None):
         from bmhw.chip.plan import plan
         from bmhw.show.network import print_plan
 
         print_plan(plan(assembly))
     if args.out is not None:
-        from bmhw.hdl.verilog.convert import block_to_verilog
-
-        write_atomically(args.out, block_to_verilog(assembly.block(), args.out.stem))
-        print(args.out)
+        _deliver(assembly, args, alone)
     if args.check is not None:
         _check(assembly, args)
     return 0
 
 
+_ELSEWHERE = ("plan", "out", "check", "data", "gaps", "force", "jobs", "waves")
+"""Options that don't change what is in the files."""
+
+
+def _deliver(assembly, args, alone: bool) -> None:
+    from bmhw.deliver.network_files import Delivery
+
+    available = len(assembly.network.samples)
+    if not alone and args.vectors > available:
+        raise UsageError(f"--vectors must be from 2 to {available}, the images that the network brings, "
+                         f"not {args.vectors}")
+    usual = legal_name(assembly.network.name, "network")
+    name = args.name or check_name(usual, "--name")
+    # the same files wherever the network lies
+    shown = Namespace(**{**vars(args), "model": Path(args.model).name, "name": None if name == usual else name})
+    defaults = {option: parser().get_default(option) for option in vars(args)}
+    delivery = Delivery(assembly=assembly, name=name, logits=args.logits, counters=args.counters,
+                        megahertz=args.frequency,
+                        command=command_text("bmhw.network", shown, defaults, *_ELSEWHERE))
+    if alone:
+        write_atomically(args.out, delivery.verilog())
+        print(args.out)
+        return
+    files = delivery.files(args.vectors)
+    check_unused(name, {file: text for file, text in files.items() if file.endswith(".v")})
+    for path in write_together(args.out, files, command=delivery.command, force=args.force):
+        print(path)
+
+
 def _check(assembly, args) -> None:
-    from bmhw.chip.check import Bench
+    from bmhw.chip.bench import Bench, Difference
+    from bmhw.chip.check import Check
     from bmhw.models.training.datasets import load_dataset
+    from bmhw.show.network import print_check
 
     data = load_dataset(assembly.network.card["data"]["name"], args.data)
-    if args.check > len(data.test_images):
+    count = len(data.test_images) if args.check == "all" else args.check
+    if count > len(data.test_images):
         raise UsageError(f"--check must be at most {len(data.test_images)}, the test images there are, "
                          f"not {args.check}")
     with work_folder("bmhw-network-") as folder:
         bench = Bench(assembly, folder)
-        with shares("building the simulation") as progress:
-            bench.build()
-            progress(1)
-        started = time.monotonic()
-        with shares("comparing images") as progress:
-            result = bench.run(data.test_images[:args.check], data.test_labels[:args.check], gaps=args.gaps,
-                               report=lambda done: progress(1 / args.check))
-    seconds = time.monotonic() - started
-    rate = result.cycles_per_image
-    print(f"{result.images} images, every number of {len(bench.taps)} parts as in the integer network; "
-          f"{100 * result.right / result.images:.2f} % right"
-          + (f"; {rate:,.0f} cycles an image" if rate else "") + f"; {seconds:.0f} s")
+        check = Check(bench, data.test_images[:count], data.test_labels[:count], gaps=args.gaps, jobs=args.jobs,
+                      cache=Cache(cache_folder()))
+        with steps("building the simulation"):
+            bench.build(jobs=args.jobs)
+        started, left = time.monotonic(), count - check.done
+        if check.done:
+            say(f"going on with a check that was interrupted: {check.done} of {count} images are compared")
+        try:
+            with shares("comparing images") as progress:
+                result = check.run(lambda: progress(1 / left))
+        except Difference as difference:
+            if args.waves is None:
+                raise
+            with steps("building a simulation with waves") as step:
+                bench.build(jobs=args.jobs, waves=args.waves.suffix)
+                step("running it again")
+                check.waves(args.waves, difference)
+            raise RunError(f"{difference}; {args.waves} has the signals around it") from None
+    print_check(result, bench, time.monotonic() - started)
 
 
 if __name__ == "__main__":

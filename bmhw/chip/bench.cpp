@@ -1,30 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 // A network's bench: images in, every part's numbers compared with what the integer network has there.
 //
-// Usage: bench FOLDER IMAGES SEED GAPS; the folder holds pixels.bin (a byte each) and of each tap N the file N.bin
-// (int32, those of one image after another). GAPS: per cent of cycles in which each end pauses.
-// Prints one line for each image that is done, "image NUMBER CYCLE", and one for what went wrong.
+// Usage: bench NAME=VALUE ..., of
+//   images     how many; their pixels are in pixels.bin (a byte each), their classes in classes.bin (int32), and what
+//              tap N gives of them, one after the other, in N.bin (int32)
+//   seed       of pauses, and of what registers without a reset hold in the beginning
+//   gaps       per cent of cycles in which each end pauses
+//   patience   cycles without a transfer after which the network is stuck
+//   reset      a cycle at which it is reset; from there on the images come again from the first one
+//   waves      a file of waves: nothing is compared then, they begin at the cycle `from` and end at `until`
+//
+// Prints a line for each image that is done, "image NUMBER CYCLE", one for what went wrong, "difference PART AT
+// EXPECTED GOT CYCLE" or "stuck CYCLE", and in the end, for each tap, "moved PART NUMBERS", and for each gauge "fifo
+// PART LARGEST WAITED": its largest filling and the cycles in which a number waited in front of it.
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "Vtop.h"
-#include "taps.h"  // of the network: struct Tap, TAPS, read_tap
+#include "taps.h"  // of the network: TAPS and read_tap, GAUGES and read_gauge
 #include "verilated.h"
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+using Waves = VerilatedFstC;
+#elif VM_TRACE
+#include "verilated_vcd_c.h"
+using Waves = VerilatedVcdC;
+#endif
 
-template <typename T> static std::vector<T> read(const std::string &path) {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) { std::printf("missing %s\n", path.c_str()); std::exit(3); }
-    std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    const T *first = reinterpret_cast<const T *>(bytes.data());
-    return std::vector<T>(first, first + bytes.size() / sizeof(T));
-}
+// Numbers of a file, one by one: those of many images need not be in memory.
+template <typename T> class Numbers {
+    std::FILE *file;
+    T buffer[4096];
+    size_t filled = 0, next = 0;
+
+public:
+    size_t at = 0;
+
+    explicit Numbers(const std::string &path) : file(std::fopen(path.c_str(), "rb")) {
+        if (!file) { std::printf("missing %s\n", path.c_str()); std::exit(3); }
+    }
+    Numbers(const Numbers &) = delete;
+    bool shows(T &value) {
+        if (next == filled) {
+            filled = std::fread(buffer, sizeof(T), 4096, file);
+            next = 0;
+        }
+        if (next < filled) value = buffer[next];
+        return next < filled;
+    }
+    void take() { next++; at++; }
+    void rewind() { std::rewind(file); filled = next = at = 0; }
+};
 
 static uint64_t state;
 static bool paused(int gaps) {  // xorshift64
@@ -33,72 +65,121 @@ static bool paused(int gaps) {  // xorshift64
     return static_cast<int>(state % 100) < gaps;
 }
 
+static const char *option(int argc, char **argv, const char *name, const char *otherwise) {
+    const size_t length = std::strlen(name);
+    for (int n = 1; n < argc; n++)
+        if (!std::strncmp(argv[n], name, length) && argv[n][length] == '=') return argv[n] + length + 1;
+    return otherwise;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 5) return 2;
-    const std::string folder = argv[1];
-    const long images = std::atol(argv[2]);
-    state = std::strtoull(argv[3], nullptr, 10) * 2654435761u + 88172645463325252ull;
-    const int gaps = std::atoi(argv[4]);
-    const std::vector<uint8_t> pixels = read<uint8_t>(folder + "/pixels.bin");
-    const int taps = sizeof(TAPS) / sizeof(TAPS[0]);
-    std::vector<std::vector<int32_t>> expected;
-    for (int n = 0; n < taps; n++) expected.push_back(read<int32_t>(folder + "/" + std::to_string(n) + ".bin"));
-    const std::vector<int32_t> classes = read<int32_t>(folder + "/classes.bin");
-    const size_t pixels_per_image = pixels.size() / images;
+    const auto number = [&](const char *name, const char *otherwise) {
+        return std::strtoll(option(argc, argv, name, otherwise), nullptr, 10);
+    };
+    const size_t images = number("images", "0");
+    const uint64_t seed = number("seed", "0");
+    state = seed * 2654435761u + 88172645463325252ull;
+    const int gaps = number("gaps", "0");
+    const long patience = number("patience", "100000"), reset = number("reset", "-1");
+    const long from = number("from", "0"), until = number("until", "-1");
+    const std::string waves = option(argc, argv, "waves", "");
 
-    auto top = std::make_unique<Vtop>();
-    top->clk = 0; top->rst = 1; top->in_valid = 0; top->in_data = 0; top->out_ready = 0;
-    auto tick = [&] { top->clk = 1; top->eval(); top->clk = 0; top->eval(); };
+    Numbers<uint8_t> pixels("pixels.bin");
+    Numbers<int32_t> classes("classes.bin");
+    const int taps = sizeof(TAPS) / sizeof(TAPS[0]), gauges = sizeof(GAUGES) / sizeof(GAUGES[0]) - 1;
+    std::vector<std::unique_ptr<Numbers<int32_t>>> expected;
+    for (int n = 0; n < taps; n++) expected.push_back(std::make_unique<Numbers<int32_t>>(std::to_string(n) + ".bin"));
+    std::vector<long> largest(gauges, 0), waited(gauges, 0);
+
+    VerilatedContext context;
+    context.randReset(2);
+    context.randSeed(static_cast<int>(seed & 0x3fffffff) + 1);
+    context.traceEverOn(!waves.empty());
+    Vtop top(&context);
+#if VM_TRACE
+    Waves dump;
+    if (!waves.empty()) { top.trace(&dump, 99); dump.open(waves.c_str()); }
+#endif
+    long cycle = 0, last = 0;  // the last one with a transfer
+    top.clk = 0; top.rst = 1; top.in_valid = 0; top.in_data = 0; top.out_ready = 0;
+    const auto tick = [&] { top.clk = 1; top.eval(); top.clk = 0; top.eval(); };
     for (int n = 0; n < 4; n++) tick();
-    top->rst = 0; top->eval();
+    top.rst = 0;
 
-    std::vector<size_t> at(taps, 0);
-    size_t sent = 0, done = 0;
-    long cycle = 0, last = 0;
-    const long patience = 50000000;
-    while (done < static_cast<size_t>(images)) {
-        if (!top->in_valid && sent < pixels.size() && !paused(gaps)) {
-            top->in_valid = 1; top->in_data = pixels[sent];
+    bool fine = true;
+    while (fine && (waves.empty() ? classes.at < images : cycle < until)) {
+        uint8_t pixel;
+        if (!top.in_valid && !paused(gaps) && pixels.shows(pixel)) { top.in_valid = 1; top.in_data = pixel; }
+        top.out_ready = !paused(gaps);
+        if (cycle == reset) {
+            top.rst = 1; top.in_valid = 0; top.out_ready = 0;
+            tick();
+            top.rst = 0;
+            pixels.rewind(); classes.rewind();
+            for (auto &numbers : expected) numbers->rewind();
+            last = cycle++;
+            continue;
         }
-        top->out_ready = !paused(gaps);
-        top->eval();
-        const bool takes = top->in_valid && top->in_ready;
-        for (int n = 0; n < taps; n++) {
+        top.eval();
+        const bool takes = top.in_valid && top.in_ready;
+        if (takes) last = cycle;
+        for (int n = 0; n < taps && waves.empty(); n++) {
             bool moves;
-            const uint64_t raw = read_tap(*top, n, moves);
+            const uint64_t raw = read_tap(top, n, moves);
             if (!moves) continue;
+            last = cycle;
             const int bits = TAPS[n].bits;
             const uint64_t mask = (uint64_t{1} << bits) - 1;
-            if (at[n] >= expected[n].size() || (static_cast<uint64_t>(static_cast<int64_t>(expected[n][at[n]])) & mask) != raw) {
-                const long want = at[n] < expected[n].size() ? expected[n][at[n]] : 0;
+            int32_t want = 0;
+            if (!expected[n]->shows(want) || (static_cast<uint64_t>(static_cast<int64_t>(want)) & mask) != raw) {
                 const long long got = bits > 1 && TAPS[n].is_signed && raw >> (bits - 1) & 1
                     ? static_cast<long long>(raw) - (1ll << bits) : static_cast<long long>(raw);
-                std::printf("difference %s %zu %ld %lld %ld\n", TAPS[n].name, at[n], want, got, cycle);
-                return 1;
+                std::printf("difference %s %zu %d %lld %ld\n", TAPS[n].name, expected[n]->at, want, got, cycle);
+                fine = false;
+                break;
             }
-            at[n]++;
+            expected[n]->take();
         }
-        if (top->out_valid && top->out_ready) {
-            if (static_cast<int32_t>(top->out_data) != classes[done]) {
-                std::printf("difference class %zu %d %d %ld\n", done, classes[done], static_cast<int>(top->out_data), cycle);
-                return 1;
+        for (int n = 0; n < gauges; n++) {
+            bool waits;
+            const long level = read_gauge(top, n, waits);
+            if (level > largest[n]) largest[n] = level;
+            waited[n] += waits;
+        }
+        if (fine && waves.empty() && top.out_valid && top.out_ready) {
+            int32_t want = 0;
+            if (!classes.shows(want) || static_cast<int32_t>(top.out_data) != want) {
+                std::printf("difference class %zu %d %d %ld\n", classes.at, want, static_cast<int>(top.out_data), cycle);
+                fine = false;
+            } else {
+                std::printf("image %zu %ld\n", classes.at, cycle);
+                std::fflush(stdout);
+                classes.take();
             }
-            std::printf("image %zu %ld\n", done++, cycle);
-            std::fflush(stdout);
-            last = cycle;
         }
+#if VM_TRACE
+        // a cycle is two steps, from where its inputs are there to the clock's rising edge
+        if (!waves.empty() && cycle >= from) dump.dump(static_cast<uint64_t>(2 * cycle));
+        top.clk = 1; top.eval();
+        if (!waves.empty() && cycle >= from) dump.dump(static_cast<uint64_t>(2 * cycle + 1));
+        top.clk = 0; top.eval();
+#else
         tick();
+#endif
         if (takes) {
-            sent++;
-            top->in_valid = 0;
+            pixels.take();
+            top.in_valid = 0;
+        }
+        if (fine && waves.empty() && cycle - last > patience) {
+            std::printf("stuck %ld\n", cycle);
+            fine = false;
         }
         cycle++;
-        if (cycle - last > patience) {
-            std::printf("stuck %ld", cycle);
-            for (int n = 0; n < taps; n++) std::printf(" %s:%zu", TAPS[n].name, at[n]);
-            std::printf("\n");
-            return 1;
-        }
     }
-    return 0;
+#if VM_TRACE
+    if (!waves.empty()) dump.close();
+#endif
+    for (int n = 0; n < taps; n++) std::printf("moved %s %zu\n", TAPS[n].name, expected[n]->at);
+    for (int n = 0; n < gauges; n++) std::printf("fifo %s %ld %ld\n", GAUGES[n], largest[n], waited[n]);
+    return fine ? 0 : 1;
 }

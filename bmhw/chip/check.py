@@ -1,156 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's Verilog against the integer network, on real images: every number of every part.
+"""The check of a network on many images: on all processors, and where an interrupted one ended."""
 
-Verilator makes a program of the network and ``bench.cpp``, which compares as it goes.
-"""
-
-import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.resources import files
+import hashlib
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bmhw.errors import RunError
-from bmhw.flow.children import Children
-from bmhw.hdl.verilog.convert import block_to_verilog
-from bmhw.models.integer.network import IntegerNetwork
-from bmhw.sim.simulators import Simulator, find_simulator
+from bmhw.flow.cache import Cache, digest
+from bmhw.flow.files import replacing
+from bmhw.flow.synthesis import in_parallel
 
-from .parts import Assembly
+from .bench import Bench, Difference, Filling, Run
 
-__all__ = ["Bench", "Difference", "Result"]
+__all__ = ["Check", "Result"]
 
-TOP = "network"
-CHUNK = 20
-"""Images of one run of the program: their numbers are files of some megabytes."""
-
-
-class Difference(RunError):
-    """The Verilog gave another number than the integer network."""
+CHUNK_CYCLES = 20_000_000
+"""Of one run of the program, about: an interrupted check loses no more, and the first image's way through all layers,
+which nothing else overlaps, is little of it."""
+CHUNK_IMAGES = 100
+"""At most: their numbers are files."""
 
 
 @dataclass
 class Result:
-    """What a check found: ``right`` of ``images`` classified as their label says, and the cycle each one left in."""
+    """What a check found: ``right`` of ``images`` classified as their label says, and the fillings of FIFOs."""
 
     images: int = 0
     right: int = 0
-    cycles: list[int] = field(default_factory=list)
+    cycles: int = 0
+    """Of all runs."""
+    fifos: dict[str, Filling] = field(default_factory=dict)
+    _steps: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def cycles_per_image(self) -> float | None:
-        """Between the first and the last image of a run, back to back; None of one."""
-        steps = [b - a for a, b in zip(self.cycles, self.cycles[1:], strict=False) if b > a]
-        return sum(steps) / len(steps) if steps else None
+        """Of images back to back; None where each had a run of its own."""
+        count = sum(images for _, images in self._steps)
+        return sum(rate * images for rate, images in self._steps) / count if count else None
+
+    def add(self, run: Run, labels: NDArray) -> None:
+        self.images += len(run.classes)
+        self.right += int((np.array(run.classes) == labels).sum())
+        self.cycles += run.cycles[-1]
+        if run.cycles_per_image is not None:
+            self._steps.append((run.cycles_per_image, len(run.classes) - 1))
+        for name, filling in run.fifos.items():
+            before = self.fifos.get(name, Filling(0, 0))
+            self.fifos[name] = Filling(max(before.largest, filling.largest), before.waited + filling.waited)
 
 
-class Bench:
-    """A network in a simulation, in ``folder``."""
+class Check:
+    """Images in runs of some, side by side; what a run found is kept until the last one is done.
 
-    def __init__(self, assembly: Assembly, folder: Path):
-        self.assembly, self.folder = assembly, folder
-        self.block = assembly.block(taps=True)
-        self.taps = list(assembly.shown)
+    Parameters
+    ----------
+    bench: built. images, labels: (count, ...).
+    seed, gaps: of pauses at both ends (:meth:`Bench.run`).
+    jobs: programs at a time, of one thread each.
+    cache: where an interrupted check is kept; a finished one is forgotten, so that a check never tells old results.
+    """
+
+    def __init__(self, bench: Bench, images: NDArray[np.uint8], labels: NDArray, *, seed: int = 0, gaps: int = 0,
+                 jobs: int = 1, cache: Cache | None = None):
+        self.bench, self.images, self.labels, self.seed, self.gaps = bench, images, labels, seed, gaps
+        self.jobs, self.cache = jobs, cache or Cache(None)
+        size = min(max(CHUNK_CYCLES // bench.plan.cycles, 1), CHUNK_IMAGES, math.ceil(len(images) / jobs))
+        self.chunks = [slice(start, min(start + size, len(images))) for start in range(0, len(images), size)]
+        self._key = digest("check", bench.digest, hashlib.sha256(images.tobytes()).hexdigest(), seed, gaps, size)
+        kept = (self.cache.get(self._key) or {}).get("runs", {})
+        self._runs = {int(start): Run(run["classes"], run["cycles"], {name: Filling(**filling)
+                                                                       for name, filling in run["fifos"].items()})
+                      for start, run in kept.items()}
+        self._lock = threading.Lock()
 
     @property
-    def network(self) -> IntegerNetwork:
-        return self.assembly.network
+    def done(self) -> int:
+        """Images that are compared, by an interrupted check in the beginning."""
+        return sum(len(run.classes) for run in self._runs.values())
 
-    def build(self, simulator: Simulator | None = None) -> None:
-        """Make the program; RunError where a tool fails."""
-        simulator = simulator or find_simulator("verilator")
-        (self.folder / f"{TOP}.v").write_text(block_to_verilog(self.block, TOP))
-        (self.folder / "taps.h").write_text(self._header())
-        (self.folder / "bench.cpp").write_text(files("bmhw.chip").joinpath("bench.cpp").read_text())
-        variables = os.environ | dict(simulator.environment)
-        # a whole network runs for minutes: what its compilation takes pays off
-        variables["MAKEFLAGS"] = variables["MAKEFLAGS"].replace("OPT_FAST=-O0", "OPT_FAST=-O2")
-        command = ["verilator", "--cc", "--exe", "--build", "-O3", "--top-module", TOP, "--prefix", "Vtop",
-                   "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", "obj", f"{TOP}.v", "bench.cpp",
-                   "-CFLAGS", "-I.. -O2"]
-        children = Children()
-        with children.stopping():
-            status, said = children.run_child(command, self.folder, "verilator", float("inf"), variables)
-        if status:
-            lines = [line for line in said.splitlines() if "rror" in line] or said.splitlines()[-1:]
-            raise RunError(f"{simulator} cannot build {TOP}: {lines[0] if lines else f'status {status}'}")
-
-    def run(self, images: NDArray[np.uint8], labels: NDArray, *, seed: int = 0, gaps: int = 0,
-            report: Callable[[int], None] = lambda done: None) -> Result:
-        """Compare the images' numbers, and count right classes; :class:`Difference` at the first other number.
-
-        ``seed``, ``gaps``: of pauses at both ends, in per cent of the cycles. ``report``: is told the images done.
-        """
+    def run(self, report: Callable[[], None] = lambda: None) -> Result:
+        """``report``: is called behind each image. :class:`Difference` at another number; with several jobs it need not
+        be the first one."""
+        in_parallel(self.bench.children,
+                    [partial(self._chunk, chunk, report) for chunk in self.chunks if chunk.start not in self._runs],
+                    self.jobs)
         result = Result()
-        for start in range(0, len(images), CHUNK):
-            chunk = images[start:start + CHUNK]
-            classes = self._write(chunk)
-            with self._program(len(chunk), seed + start, gaps) as lines:
-                for line in lines:
-                    word, *values = line.split()
-                    if word != "image":
-                        raise Difference(self._told(word, values, start, chunk))
-                    result.images += 1
-                    result.cycles.append(int(values[1]))
-                    report(result.images)
-            if result.images < start + len(chunk):
-                raise RunError(f"the simulation ended behind {result.images} of {len(images)} images")
-            result.right += int((classes == labels[start:start + CHUNK]).sum())
+        for chunk in self.chunks:
+            result.add(self._runs[chunk.start], self.labels[chunk])
+        self.cache.set(self._key, {})
         return result
 
-    def expected(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-        """What each part gives: (images, pixels, channels), codes with their sign as the highest bit."""
-        values = {node.name: value for node, value in self.network.trace(images)}
-        return {part: shown.expected(self.network, values[shown.node]) for part, shown in self.assembly.shown.items()}
+    def _chunk(self, chunk: slice, report: Callable[[], None]) -> None:
+        try:
+            run = self.bench.run(self.images[chunk], first=chunk.start, seed=self.seed + chunk.start, gaps=self.gaps,
+                                 report=lambda done: report())
+        except Difference as difference:
+            difference.chunk = chunk
+            raise
+        with self._lock:
+            self._runs[chunk.start] = run
+            self.cache.set(self._key, {"runs": {start: asdict(run) for start, run in self._runs.items()}})
 
-    def _write(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        for number, value in enumerate(self.expected(images).values()):
-            value.astype(np.int32).tofile(self.folder / f"{number}.bin")
-        pixels = images[:, None] if images.ndim == 3 else images
-        pixels.transpose(0, 2, 3, 1).tofile(self.folder / "pixels.bin")
-        classes = self.network.classify(images)
-        classes.astype(np.int32).tofile(self.folder / "classes.bin")
-        return classes
-
-    @contextmanager
-    def _program(self, images: int, seed: int, gaps: int) -> Iterator[Iterator[str]]:
-        command = [str(self.folder / "obj" / "Vtop"), str(self.folder), str(images), str(seed), str(gaps)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            try:
-                yield iter(child.stdout)
-            finally:
-                child.kill()
-
-    def _told(self, word: str, values: list[str], start: int, images: NDArray) -> str:
-        """A line of the program in words: image, layer, pixel, channel, expected and got."""
-        if word == "stuck":
-            counts = dict(value.rsplit(":", 1) for value in values[1:])
-            return f"no image left in 50,000,000 cycles; numbers of each part: {json.dumps(counts)}"
-        if word != "difference":
-            return " ".join([word, *values])
-        part, at, want, got, cycle = values[0], *map(int, values[1:])
-        if part == "class":
-            return f"image {start + at}: class {got}, not {want} (cycle {cycle})"
-        node = self.network.architecture[self.assembly.shown[part].node]
-        image, rest = divmod(at, node.channels * node.height * node.width)
-        pixel, channel = divmod(rest, node.channels)
-        row, column = divmod(pixel, node.width)
-        return (f"image {start + image}, {part}, pixel ({row}, {column}), channel {channel}: {got}, not {want} "
-                f"(cycle {cycle})")
-
-    def _header(self) -> str:
-        entries, cases = [], []
-        for number, (part, shown) in enumerate(self.assembly.shown.items()):
-            bits = len(getattr(self.block, f"{part}_payload"))
-            entries.append(f'    {{"{part}", {bits}, {int(shown.is_signed(self.network))}}},')
-            cases.append(f"    case {number}: moves = top.{part}_moves; return top.{part}_payload;")
-        return "\n".join([
-            "struct Tap { const char *name; int bits; bool is_signed; };", "static const Tap TAPS[] = {", *entries,
-            "};", "static uint64_t read_tap(const Vtop &top, int tap, bool &moves) {", "    switch (tap) {", *cases,
-            "    }", "    moves = false;", "    return 0;", "}", ""])
+    def waves(self, file: Path, difference: Difference) -> None:
+        """Write what every signal did around a difference that :meth:`run` raised."""
+        chunk = difference.chunk
+        with replacing(file) as temporary:
+            written = self.bench.folder / f"waves{file.suffix}"
+            self.bench.waves(written, self.images[chunk], difference.cycle, seed=self.seed + chunk.start,
+                             gaps=self.gaps)
+            written.replace(temporary)

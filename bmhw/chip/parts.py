@@ -18,6 +18,7 @@ from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.network import Network, Part
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
 from bmhw.hdl.network.streams import Add, Fifo, Fork
+from bmhw.hdl.network.technology import ANY, Memory, Technology
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Node
@@ -73,11 +74,14 @@ class Shown:
 class Assembly:
     """Parts as they are put together.
 
-    ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire; ``fifos``: name -> numbers that a
-    shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer network, for benches.
+    ``folding``: as in :func:`assemble`; ``technology``: of its memories; ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire;
+    ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
+    network, for benches.
     """
 
     network: IntegerNetwork
+    folding: Mapping[str, int]
+    technology: Technology = ANY
     blocks: dict[str, tuple[type[Block], dict[str, Any]]] = field(default_factory=dict)
     sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
     shown: dict[str, Shown] = field(default_factory=dict)
@@ -88,6 +92,13 @@ class Assembly:
         for port, wire in inputs.items():
             self.sources[name, port] = wire
         return name
+
+    @property
+    def memories(self) -> dict[tuple[str, str], Memory]:
+        """Of all parts, by part and name there."""
+        blocks = {name: kind(**parameters) for name, (kind, parameters) in self.blocks.items()
+                  if hasattr(kind, "memories")}
+        return {(part, name): memory for part, block in blocks.items() for name, memory in block.memories.items()}
 
     def block(self, *, taps: bool = False) -> Network:
         """The network; a stream with several readers gets a fork."""
@@ -115,15 +126,17 @@ class Assembly:
                         inputs=tuple((port, (wire.part, wire.port)) for port, wire in inputs.items())))
         last = next(part for part in parts if part.kind is LargestIndex)
         parts.remove(last)
-        return Network(parts=(*parts, last), taps=tuple((part, "o") for part in self.shown) if taps else ())
+        shown = {"taps": tuple((part, "o") for part in self.shown), "gauges": tuple(self.fifos)} if taps else {}
+        return Network(parts=(*parts, last), **shown)
 
 
-def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
+def assemble(network: IntegerNetwork, folding: Mapping[str, int], technology: Technology = ANY) -> Assembly:
     """The parts of a network.
 
-    ``folding``: outputs of each layer that are computed at a time. UsageError for a layer that no block computes.
+    ``folding``: outputs of each layer that are computed at a time; ``technology``: of the memories. UsageError for a
+    layer that no block computes.
     """
-    assembly = Assembly(network)
+    assembly = Assembly(network, dict(folding), technology)
     architecture = network.architecture
     values: dict[str, Wire] = {}  # of nodes, linear or codes
     codes: dict[str, Wire] = {}  # of nodes with linear numbers, encoded
@@ -212,7 +225,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
             low, high = wires[0].low * size, wires[0].high * size
             part = assembly.add(node.name, Pool, {"i": wires[0]}, height=source.height, width=source.width,
                                 channels=node.channels, kernel=node.kernel, bits=wires[0].bits,
-                                out_bits=_bits(low, high))
+                                out_bits=_bits(low, high), technology=technology)
         else:
             low, high = np.maximum(wires[0].low, 0), np.maximum(wires[0].high, 0)
             part = assembly.add(node.name, Rectifier, {"i": wires[0]}, width=wires[0].bits, out_width=_bits(low, high),
@@ -238,7 +251,7 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
         part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
                             channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
-    folded, results = folded_layer(layer, shape)
+    folded, results = folded_layer(layer, shape, assembly.technology)
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
@@ -263,7 +276,8 @@ def _shortcuts(assembly: Assembly) -> None:
         ahead = sum(_row_pixels(assembly, part) for (part, _), _ in paths[1 - short])
         channels = _channels(assembly, reader[0])
         depth = (waits + ahead + SLACK) * channels
-        fifo = assembly.add(f"{name}_shortcut_fifo", Fifo, {"i": wire}, width=wire.bits, depth=depth)
+        fifo = assembly.add(f"{name}_shortcut_fifo", Fifo, {"i": wire}, width=wire.bits, depth=depth,
+                            technology=assembly.technology)
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
         assembly.fifos[fifo] = depth
 

@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of the files that an export writes, and writing them: all or none."""
+"""The text of the files that an export writes."""
 
-import contextlib
 import importlib.metadata
 import json
-import os
-import re
-import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from bmhw import __version__
-from bmhw.errors import RunError
-from bmhw.flow.files import write_atomically
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
@@ -25,7 +18,7 @@ from bmhw.hdl.verilog.convert import converter, to_verilog
 from bmhw.sim.ports import input_order, ports_of
 from bmhw.sim.verilog_bench import verilog_bench
 
-__all__ = ["export_files", "recorded_command", "write_together"]
+__all__ = ["export_files"]
 
 # What marks a file as this command's own.
 _MARK = "bmhw.export"
@@ -210,74 +203,3 @@ targets:
         mode: lint-only
         verilator_options: [-Wno-fatal]
 """
-
-
-def recorded_command(path: Path) -> str | None:
-    """The command that wrote a file of an export, as it says itself; None for any other file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            description = json.loads(text)
-            command = description["command"] if description["generator"] == _MARK else None
-        else:
-            found = re.search(r"^(?://|#) .*\b[Ww]ritten by: +(\S.*)$", text[:4096], re.M)
-            command = found[1] if found else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return command if isinstance(command, str) and _MARK in command else None
-
-
-def write_together(folder: Path, files: dict[str, str], *, command: str, force: bool = False) -> list[Path]:
-    """Write all files into ``folder`` or none of them: first under temporary names, then renamed.
-
-    A file of the same name is replaced if ``command`` wrote it, with ``force`` also if another export did; any other
-    file is left alone. :class:`RunError` names what is wrong.
-    """
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (folder / name for name in files):
-            _check_replaceable(path, command, force)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".bmhw-export-") as temporary:
-            for name, text in files.items():
-                write_atomically(Path(temporary) / name, text)
-            _move_together(Path(temporary), folder, list(files))
-    except (OSError, RunError) as error:
-        if made:
-            with contextlib.suppress(OSError):  # it was never made, or is no longer empty
-                folder.rmdir()
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"cannot write into {folder}: {error.strerror or error}") from None
-    return [folder / name for name in files]
-
-
-def _check_replaceable(path: Path, command: str, force: bool) -> None:
-    if not os.path.lexists(path):
-        return
-    before = recorded_command(path)
-    if before is None:
-        raise RunError(f"cannot write {path}: it exists and is not a file of bmhw.export; "
-                       "move it away, or choose another --out or --name")
-    if before != command and not force:
-        raise RunError(f"cannot write {path}: it was written by another command, {before}; "
-                       "choose another --out or --name, or overwrite it with --force")
-
-
-def _move_together(source: Path, target: Path, names: list[str]) -> None:
-    """Move the files; if one can't be moved, put things back as they were."""
-    moved: list[str] = []
-    try:
-        for name in names:
-            moved.append(name)
-            if (target / name).exists():
-                os.replace(target / name, source / f"{name}.before")
-            os.replace(source / name, target / name)
-    except BaseException:  # an interruption too: what was there would go with the temporary folder
-        for name in moved:
-            with contextlib.suppress(OSError):
-                if (source / f"{name}.before").exists():
-                    os.replace(source / f"{name}.before", target / name)
-                elif not (source / name).exists():  # it is in its place, where there was nothing
-                    (target / name).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,7 @@ from bmhw.sim.ports import PORT_NAMES
 if TYPE_CHECKING:
     from bmhw.sim.trained import TrainedNeuron
 
-__all__ = ["KEYWORDS", "check_name", "check_unused", "default_name"]
+__all__ = ["KEYWORDS", "check_name", "check_unused", "default_name", "legal_name"]
 
 KEYWORDS = frozenset(
     """
@@ -77,14 +77,18 @@ def default_name(design: Design, objective: str, neuron: "TrainedNeuron | None" 
         words = [design.name]
     else:
         network = re.sub(r"\.(json|safetensors)$", "", PurePath(neuron.model).name)
-        words = [_legal(network), _legal(neuron.layer), f"channel{neuron.channel}"]
-        if not words[0][:1].isalpha():
-            words.insert(0, design.neuron)
+        words = [legal_name(network, design.neuron), _legal(neuron.layer), f"channel{neuron.channel}"]
         words += [design.form] if design.form != "parallel" else []
         words += [place.replace(".", "") for place in design.registers or ()]
     usual = choose(design.format, objective, form=design.form)
     words += [value for part, value in design.architecture.items() if value != usual.get(part)]
     return joined(words)
+
+
+def legal_name(text: str, prefix: str) -> str:
+    """A text as the name of a module, with ``prefix`` in front where no letter is."""
+    name = _legal(text)
+    return name if name[:1].isalpha() else joined([prefix, name])
 
 
 def _legal(text: str) -> str:

@@ -49,6 +49,23 @@ class Children:
                 child.wait()
         return status, (folder / "log").read_text(errors="replace")
 
+    @contextmanager
+    def saying(self, command: Sequence[str], folder: Path) -> Iterator[Iterator[str]]:
+        """The lines that a command run in ``folder`` says on stdout, as they come; behind the block it is ended."""
+        with self._lock:
+            if self.stopped:
+                raise RunError("it was stopped")
+            child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                                     start_new_session=True)
+            self._running.add(child)
+        try:
+            yield iter(child.stdout or ())
+        finally:
+            with self._lock:
+                self._running.discard(child)
+                _end_group(child)
+            child.communicate()
+
     def stop(self) -> None:
         """End every running child and let none start any more (from any thread)."""
         with self._lock:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmhw.errors import RunError, TimeLimitError, warn_once
+from bmhw.hdl.network.technology import Technology
 
 from .children import Children
 from .netlist import Cell, join, read_blocks
@@ -36,7 +37,8 @@ class DoesNotFitError(RunError):
 class Device:
     """An FPGA: the family's ``synth_*`` script and nextpnr, and which of its chips.
 
-    ``logic``: nextpnr's name of a logic cell. ``resources``: Yosys's kind of cell -> what a table calls it and
+    ``luts``, ``block_rams``: what the chip has; ``technology``: what its memories are made of. ``logic``: nextpnr's
+    name of a logic cell. ``resources``: Yosys's kind of cell -> what a table calls it and
     how many of those it takes. ``delays``: kind of cell -> (outputs, levels of logic in tenths), for planning only.
     """
 
@@ -47,6 +49,9 @@ class Device:
     resources: Mapping[str, tuple[tuple[str, int], ...]]
     delays: Mapping[str, tuple[frozenset[str], int]]
     registers: Mapping[str, frozenset[str]]
+    luts: int
+    block_rams: int
+    technology: Technology
     has_dsp: bool = False
 
 
@@ -57,27 +62,39 @@ def _pins(name: str, bits: int) -> frozenset[str]:
 _ICE40 = {
     "family": "ice40", "logic": "ICESTORM_LC",
     "resources": {"SB_LUT4": (("luts", 1),), "SB_CARRY": (("carries", 1),), "SB_RAM40_4K": (("block_rams", 1),),
-                  "SB_MAC16": (("dsps", 1),)},
+                  "SB_MAC16": (("dsps", 1),), "SB_SPRAM256KA": (("single_port_rams", 1),)},
     # nextpnr's own delays: 0.4 ns a table and about as much again to reach it, 0.13 ns a carry
     "delays": {"SB_LUT4": (frozenset("O"), 10), "SB_CARRY": (frozenset({"CO"}), 1)},
     "registers": {"SB_RAM40_4K": frozenset({"RDATA"})},
+    "technology": Technology(name="ice40", shapes=((2048, 2), (1024, 4), (512, 8), (256, 16))),
 }
 _ECP5 = {
     "family": "ecp5", "logic": "TRELLIS_COMB", "has_dsp": True,
     # a carry cell is two lookup tables with the chain between them
     "resources": {"LUT4": (("luts", 1),), "CCU2C": (("luts", 2), ("carries", 2)), "DP16KD": (("block_rams", 1),),
+                  "PDPW16KD": (("block_rams", 1),),
                   "MULT18X18D": (("dsps", 1),), "TRELLIS_DPR16X4": (("luts", 4),)},
     "delays": {"LUT4": (frozenset("Z"), 10), "PFUMX": (frozenset("Z"), 2), "L6MUX21": (frozenset("Z"), 2),
                "CCU2C": (frozenset({"S0", "S1", "COUT"}), 2), "MULT18X18D": (_pins("P", 36), 40)},
-    "registers": {"DP16KD": _pins("DOA", 18) | _pins("DOB", 18)},
+    "registers": {"DP16KD": _pins("DOA", 18) | _pins("DOB", 18), "PDPW16KD": _pins("DO", 36)},
+    "technology": Technology(name="ecp5", distributed=4, shapes=(
+        (16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))),
 }
 
 DEVICES = {
-    "ice40-hx8k": Device(chip="iCE40-HX8K CT256", options=("--hx8k", "--package", "ct256"), **_ICE40),
+    "ice40-hx8k": Device(chip="iCE40-HX8K CT256", options=("--hx8k", "--package", "ct256"), luts=7680, block_rams=32,
+                         **_ICE40),
+    "ice40-up5k": Device(chip="iCE40-UP5K SG48", options=("--up5k", "--package", "sg48"), luts=5280, block_rams=30,
+                         **_ICE40),
     "ecp5-25k": Device(chip="LFE5U-25F CABGA381, speed grade 6", options=("--25k", "--package", "CABGA381",
-                                                                         "--speed", "6"), **_ECP5),
+                                                                         "--speed", "6"), luts=24288, block_rams=56,
+                       **_ECP5),
+    "ecp5-45k": Device(chip="LFE5U-45F CABGA381, speed grade 6", options=("--45k", "--package", "CABGA381",
+                                                                         "--speed", "6"), luts=43848, block_rams=108,
+                       **_ECP5),
     "ecp5-85k": Device(chip="LFE5U-85F CABGA381, speed grade 6", options=("--85k", "--package", "CABGA381",
-                                                                         "--speed", "6"), **_ECP5),
+                                                                         "--speed", "6"), luts=83640, block_rams=208,
+                       **_ECP5),
 }
 """Name on the command line -> device."""
 
@@ -143,7 +160,7 @@ def count_cells(device: Device, statistics: Mapping[str, Any], module: str) -> d
     counts = dict.fromkeys(("luts", "carries", "flip_flops", "dsps", "block_rams"), 0)
     for kind, number in statistics["modules"][f"\\{module}"]["num_cells_by_type"].items():
         for name, each in device.resources.get(kind, ()):
-            counts[name] += each * number
+            counts[name] = counts.get(name, 0) + each * number
         if kind.startswith(("SB_DFF", "TRELLIS_FF")):
             counts["flip_flops"] += number
     return counts

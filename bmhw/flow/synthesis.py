@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .cache import Cache, digest
+from .children import Children
 from .engine import Engine
 from .liberty import Library
 from .netlist import Cell, Netlist, join, read_blocks
@@ -205,10 +206,10 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_parallel(engine: Engine, tasks: Iterable[Callable[[], Result]],
+def in_parallel(children: Children, tasks: Iterable[Callable[[], Result]],
                 jobs: int | None = None) -> list[Result]:
-    """The results of the tasks, run in threads; the first error or Ctrl-C ends the engine's children."""
-    with ThreadPoolExecutor(jobs or processors()) as pool, engine.stopping():
+    """The results of the tasks, run in threads; the first error or Ctrl-C ends what is a child of these."""
+    with ThreadPoolExecutor(jobs or processors()) as pool, children.stopping():
         futures: list[Future[Result]] = []
         try:
             for task in tasks:

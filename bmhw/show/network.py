@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of networks on a chip as tables."""
+"""Plans and checks of networks on a chip as tables."""
 
 from rich.console import Console
 
+from bmhw.chip.bench import Bench
+from bmhw.chip.check import Result
 from bmhw.chip.plan import Memory, Plan
 
 from .tables import plain_table, print_whole
 
-__all__ = ["print_plan"]
+__all__ = ["print_check", "print_plan"]
 
 
 def print_plan(plan: Plan) -> None:
@@ -24,8 +26,29 @@ def print_plan(plan: Plan) -> None:
                       f"{shape.cycles:,}", _memory(layer.weights), _memory(layer.window))
     print_whole(table)
     console.print("P: elements, outputs at a time; memories: words x bits")
+    if plan.technology.shapes:
+        console.print(f"{plan.block_rams} block RAMs of {plan.technology.name}; {plan.memory_luts:,} look-up tables of other memories")
     for name, memory in plan.fifos.items():
         console.print(f"FIFO of the shortcut of {name.removesuffix('_shortcut_fifo')}: {_memory(memory)}")
+
+
+def print_check(result: Result, bench: Bench, seconds: float) -> None:
+    """What a check found, in a sentence, and how full FIFOs were, a row for each."""
+    console = Console(highlight=False)
+    rate = result.cycles_per_image
+    console.print(
+        f"{result.images:,} images, every number of {len(bench.taps)} parts as in the integer network; "
+        f"{100 * result.right / result.images:.2f} % right" + (f"; {rate:,.0f} cycles an image" if rate else "")
+        + f"; {result.cycles:,} cycles, {seconds:.0f} s", soft_wrap=True)
+    if not result.fifos:
+        return
+    table = plain_table()
+    for column in ("FIFO of the shortcut of", "depth", "largest filling", "full, cycles"):
+        table.add_column(column, justify="right" if table.columns else "left")
+    for name, filling in result.fifos.items():
+        table.add_row(name.removesuffix("_shortcut_fifo"), f"{bench.plan.fifos[name].words:,}",
+                      f"{filling.largest:,}", f"{filling.waited:,}")
+    print_whole(table)
 
 
 def _memory(memory: Memory) -> str:

@@ -81,7 +81,8 @@ def activity() -> Iterator[Callable[[str, float | None], None]]:
 def shares(description: str) -> Iterator[Callable[[float], None]]:
     """Yields what is told each finished share of the work, 1 together, from any thread.
 
-    A bar with the time gone and left on a terminal, a line for each tenth elsewhere.
+    A bar with the time gone and left on a terminal, a line for each tenth elsewhere, with both times where it takes
+    more than :data:`LINE_SECONDS`.
     """
     if not on_terminal():
         yield _tenths(description)
@@ -94,7 +95,7 @@ def shares(description: str) -> Iterator[Callable[[float], None]]:
 
 
 def _tenths(description: str) -> Callable[[float], None]:
-    lock, done, said = threading.Lock(), 0.0, 0
+    lock, done, said, started = threading.Lock(), 0.0, 0, time.monotonic()
 
     def advance(share: float) -> None:
         nonlocal done, said
@@ -103,6 +104,8 @@ def _tenths(description: str) -> Callable[[float], None]:
             tenths = int(10 * done + 1e-6)  # each sum is rounded: n of them fall short by n * 2^-53 at most
             if tenths > said:
                 said = tenths
-                say(f"{description}: {10 * tenths} %")
+                gone = time.monotonic() - started
+                left = f", {gone:.0f} s, {gone * (1 / done - 1):.0f} s left" if gone >= LINE_SECONDS else ""
+                say(f"{description}: {10 * tenths} %{left}")
 
     return advance

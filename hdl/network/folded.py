@@ -24,6 +24,7 @@ from .pipeline import Pipeline
 from .requantizer import Requantization, Requantizer
 from .shape import LayerShape
 from .streams import Fifo, stepped
+from .technology import ANY, Memory, Technology
 from .window import Window
 
 __all__ = ["Folded", "FoldedLayer", "Unloading", "Weights"]
@@ -44,7 +45,7 @@ class Folded:
     codes, requantized: what becomes of each output's sum: log codes, or numbers of another scale; neither: it stays.
     border: the input code of each channel that lies outside the map; empty: 0.
     rows, results: of the window's ring and of the queue of results.
-    styles: of the memories: of the window, the weights, the sums of a fold and the results.
+    technology: of its memories.
     """
 
     shape: LayerShape
@@ -56,7 +57,7 @@ class Folded:
     border: tuple[int, ...] = ()
     rows: int
     results: int
-    styles: tuple[str, str, str, str] = ("auto",) * 4
+    technology: Technology = ANY
 
     @staticmethod
     def weight_ports(format: BmFormat | MacFormat) -> dict[str, int]:
@@ -111,6 +112,25 @@ class Folded:
         return shape.parallel * (1 + math.ceil((under_way + latency) / fold))
 
     @property
+    def memories(self) -> dict[str, Memory]:
+        """Of the layer: ``window``, ``weights``, ``results`` and, where a neuron has several groups or maxima, the
+        ``sums`` of a fold."""
+        shape = self.shape
+        found = {
+            "window": Memory(self.rows * shape.stored[1] * shape.channels, self.input_bits),
+            "weights": Memory(len(self.weights), shape.parallel * self.weight_bits, writable=False),
+            "results": Memory(self.results, self.output_bits),
+        }
+        if self.waits:
+            found["sums"] = Memory(max(shape.parallel, 2), self.format.y.bits)
+        return found
+
+    @property
+    def waits(self) -> bool:
+        """Whether a neuron's sum waits for its next group."""
+        return isinstance(self.format, BmFormat) or self.flush is not None
+
+    @property
     def element(self) -> Design:
         fmt = element_format(self.format, self.flush) if self.flush else element_format(self.format)
         if isinstance(fmt, MacFormat):
@@ -138,13 +158,13 @@ class Weights(Block):
 
     clocked = True
 
-    def __init__(self, *, width: int, words: tuple[int, ...], style: str = "auto"):
-        self.width, self.words, self.style = width, words, style
+    def __init__(self, *, width: int, words: tuple[int, ...], technology: Technology = ANY):
+        self.width, self.words, self.technology = width, words, technology
         super().__init__({"step": In(1), "word": Out(width)})
 
     def elaborate(self, platform):
         m = Module()
-        memory = place(m, platform, "memory", Rom(width=self.width, words=self.words, style=self.style))
+        memory = place(m, platform, "memory", Rom(width=self.width, words=self.words, technology=self.technology))
         address = Signal(range(max(len(self.words), 2)), name="address")
         pipe = Pipeline(m, platform)
         with m.If(self.step):
@@ -210,8 +230,8 @@ class Unloading(Block):
                     m.d.sync += base.eq(Mux(base == (shape.folds - 1) * parallel, 0, base + parallel))
         m.d.sync += busy.eq(self.load | (busy & ~last))
 
-        if "waiting" in end.ports:
-            sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=parallel, style=self.folded.styles[2]))
+        if self.folded.waits:
+            sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=parallel, technology=self.folded.technology))
             elements = pipe.delayed("element", element, 2)
             m.d.comb += [
                 sums.addr.eq(element), sums.en.eq(1), end.waiting.eq(sums.data),
@@ -245,18 +265,22 @@ class FoldedLayer(Block):
         self.folded = folded
         super().__init__({"i": In(stream.Signature(folded.input_bits)), "o": Out(stream.Signature(folded.output_bits))})
 
+    @property
+    def memories(self) -> dict[str, Memory]:
+        return self.folded.memories
+
     def elaborate(self, platform):
         m = Module()
         folded = self.folded
         shape = folded.shape
         window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows,
-                                                     style=folded.styles[0], border=folded.border))
+                                                     technology=folded.technology, border=folded.border))
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
         self._elements(m, platform, window, unloading)
         # what a fold gives has its place before the fold begins, so that nothing behind it ever waits
         queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results,
-                                                     style=folded.styles[3]))
+                                                     technology=folded.technology))
         sums, converter = queue.i, folded.converter()
         if converter is not None:
             place(m, platform, "encoder" if folded.codes else "requantizer", converter)
@@ -283,7 +307,7 @@ class FoldedLayer(Block):
         folded = self.folded
         parallel, fmt, bits = folded.shape.parallel, folded.format, folded.weight_bits
         weights = place(m, platform, "weights", Weights(width=parallel * bits, words=folded.weights,
-                                                        style=folded.styles[1]))
+                                                        technology=folded.technology))
         m.d.comb += weights.step.eq(window.issued)
         pipe = Pipeline(m, platform)
         first = pipe.register("first", window.first)

@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memories, each a module of its own, with a word that says what of a device they are to be made of."""
+"""Memories, cut into the banks that a device has block RAMs for, each bank a module of its own."""
 
-from amaranth.hdl import Module
-from amaranth.lib.memory import Memory
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import memory
 from amaranth.lib.wiring import In, Out
 
-from bmhw.hdl.block import Block
+from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_choice, check_range
 
-__all__ = ["STYLES", "Ram", "Rom"]
+from .technology import ANY, Column, Memory, Row, Technology
 
-STYLES = ("auto", "block", "logic")
-"""What a memory is made of: ``auto``: what a tool thinks best; ``block``: block RAM; ``logic``: look-up tables and
-flip-flops."""
+__all__ = ["STYLES", "Ram", "RamBank", "Rom", "RomBank"]
+
+STYLES = ("auto", "block", "distributed", "logic")
+"""What a bank is made of, in the words of the attributes that tools know (:class:`~.technology.Row`)."""
 
 
-class Rom(Block):
-    """A table of constants.
+class RomBank(Block):
+    """A table of constants in one piece.
 
     Latency: one cycle from ``addr`` to ``data``, where ``en`` is 1; else ``data`` stays.
 
@@ -40,14 +41,14 @@ class Rom(Block):
     def elaborate(self, platform):
         m = Module()
         depth = max(len(self.words), 2)
-        m.submodules.words = memory = Memory(shape=self.width, depth=depth, init=self.words)
-        port = memory.read_port()
+        m.submodules.words = words = memory.Memory(shape=self.width, depth=depth, init=self.words)
+        port = words.read_port()
         m.d.comb += [port.addr.eq(self.addr), port.en.eq(self.en), self.data.eq(port.data)]
         return m
 
 
-class Ram(Block):
-    """A memory with a port for writing and one for reading.
+class RamBank(Block):
+    """A memory in one piece with a port for writing and one for reading.
 
     Latency: one cycle from ``addr`` to ``data``, where ``en`` is 1; else ``data`` stays. What is written in a cycle can
     be asked for in the next one.
@@ -73,8 +74,100 @@ class Ram(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = memory = Memory(shape=self.width, depth=self.depth, init=[])
-        write, read = memory.write_port(), memory.read_port()
+        m.submodules.words = words = memory.Memory(shape=self.width, depth=self.depth, init=[])
+        write, read = words.write_port(), words.read_port()
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(self.en), self.data.eq(read.data),
                      write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write_en)]
         return m
+
+
+class Rom(Block):
+    """A table of constants in the banks of a device; ports and latency of :class:`RomBank`.
+
+    Parameters
+    ----------
+    width: of a word. words: unsigned. technology: of the device.
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, words: tuple[int, ...], technology: Technology = ANY):
+        self.width, self.words, self.technology = check_range("Width of a memory", width, 1), words, technology
+        super().__init__({"addr": In(range(max(len(words), 2))), "en": In(1), "data": Out(width)})
+
+    def elaborate(self, platform):
+        m = Module()
+        columns = []
+        for c, column in enumerate(self.technology.columns(Memory(len(self.words), self.width, writable=False))):
+            rows = []
+            for r, row in enumerate(column.rows):
+                parts, low = [], column.low
+                for n, width in enumerate(row.widths):
+                    words = tuple(word >> low & ((1 << width) - 1)
+                                  for word in self.words[row.first:row.first + row.words])
+                    bank = place(m, platform, f"bank_{c}_{r}_{n}", RomBank(width=width, words=words, style=row.style))
+                    m.d.comb += [bank.addr.eq(self.addr[:len(bank.addr)]), bank.en.eq(self.en)]
+                    parts.append(bank.data)
+                    low += width
+                rows.append(Cat(parts))
+            columns.append(_read(m, column, rows, self.addr, self.en))
+        m.d.comb += self.data.eq(Cat(columns))
+        return m
+
+
+class Ram(Block):
+    """A memory with a port for writing and one for reading in the banks of a device; ports and latency of
+    :class:`RamBank`.
+
+    Parameters
+    ----------
+    width: of a word. depth: words. technology: of the device.
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, depth: int, technology: Technology = ANY):
+        self.width, self.depth = check_range("Width of a memory", width, 1), max(check_range("Words", depth, 1), 2)
+        self.technology = technology
+        address = In(range(self.depth))
+        super().__init__({"addr": address, "en": In(1), "data": Out(width),
+                          "write_addr": address, "write_data": In(width), "write_en": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        columns = []
+        for c, column in enumerate(self.technology.columns(Memory(self.depth, self.width))):
+            rows = []
+            for r, row in enumerate(column.rows):
+                parts, low = [], column.low
+                for n, width in enumerate(row.widths):
+                    bank = place(m, platform, f"bank_{c}_{r}_{n}",
+                                 RamBank(width=width, depth=row.words, style=row.style))
+                    m.d.comb += [
+                        bank.addr.eq(self.addr[:len(bank.addr)]), bank.en.eq(self.en),
+                        bank.write_addr.eq(self.write_addr[:len(bank.addr)]),
+                        bank.write_data.eq(self.write_data[low:low + width]),
+                        bank.write_en.eq(self.write_en & _lies_in(row, self.write_addr)),
+                    ]
+                    parts.append(bank.data)
+                    low += width
+                rows.append(Cat(parts))
+            columns.append(_read(m, column, rows, self.addr, self.en))
+        m.d.comb += self.data.eq(Cat(columns))
+        return m
+
+
+def _lies_in(row: Row, address: Value) -> Value:
+    """Whether an address lies in a row; no address is behind the last row."""
+    return address[row.address_bits:] == row.first >> row.address_bits
+
+
+def _read(m: Module, column: Column, rows: list[Value], address: Value, enable: Value) -> Value:
+    """The row of a column that was asked for a cycle ago."""
+    result = rows[-1]
+    for n in reversed(range(len(rows) - 1)):
+        asked = Signal(name=f"asked_{column.low}_{n}", reset_less=True)
+        with m.If(enable):
+            m.d.sync += asked.eq(_lies_in(column.rows[n], address))
+        result = Mux(asked, rows[n], result)
+    return result

@@ -36,24 +36,28 @@ class Network(Block):
     Parameters
     ----------
     parts: in the order of the data; the last one's stream ``o`` is the network's.
-    taps: parts whose transfers are shown, for benches.
+    taps: parts whose transfers are shown, and gauges: FIFOs whose filling is, for benches.
 
     Members
     -------
     in_data : In(8), in_valid : In(1), in_ready : Out(1): a stream of pixels
     out_data : Out, out_valid : Out(1), out_ready : In(1): the stream of what the last part gives
-    NAME : Out of each tap's payload, and NAME_moves : Out(1): it is transferred
+    NAME_payload : Out, of each tap, and NAME_moves : Out(1): it is transferred
+    NAME_level : Out, of each gauge, and NAME_waits : Out(1): a number waits in front of it
     """
 
     clocked = True
     block_name = "network"
 
-    def __init__(self, *, parts: tuple[Part, ...], taps: tuple[tuple[str, str], ...] = ()):
-        self.parts, self.taps = parts, taps
+    def __init__(self, *, parts: tuple[Part, ...], taps: tuple[tuple[str, str], ...] = (),
+                 gauges: tuple[str, ...] = ()):
+        self.parts, self.taps, self.gauges = parts, taps, gauges
         blocks = {part.name: part.create() for part in parts}
         members = {}
         for name, port in taps:
             members |= {f"{name}_payload": Out(len(getattr(blocks[name], port).payload)), f"{name}_moves": Out(1)}
+        for name in gauges:
+            members |= {f"{name}_level": Out(len(blocks[name].level)), f"{name}_waits": Out(1)}
         super().__init__({"in_data": In(8), "in_valid": In(1), "in_ready": Out(1),
                           "out_data": Out(len(blocks[parts[-1].name].o.payload)), "out_valid": Out(1),
                           "out_ready": In(1), **members})
@@ -76,4 +80,8 @@ class Network(Block):
             tapped = getattr(blocks[name], port)
             m.d.comb += [getattr(self, f"{name}_payload").eq(tapped.payload),
                          getattr(self, f"{name}_moves").eq(tapped.valid & tapped.ready)]
+        for name in self.gauges:
+            gauged = blocks[name]
+            m.d.comb += [getattr(self, f"{name}_level").eq(gauged.level),
+                         getattr(self, f"{name}_waits").eq(gauged.i.valid & ~gauged.i.ready)]
         return m

@@ -7,13 +7,9 @@ from amaranth.hdl import Const, Module, Mux, Signal, Value
 
 from bmhw.hdl.block import place
 
-from .memories import Rom
+from .memories import RomBank
 
 __all__ = ["Pipeline"]
-
-MOST_IN_LOGIC = 64
-"""Entries up to which a table is of look-up tables: four of them a bit."""
-
 
 class Pipeline:
     """Places registers in a module that are loaded where ``enable`` is 1; those of data have no reset."""
@@ -49,8 +45,7 @@ class Pipeline:
             return Const(low)
         bits = max((low if low >= 0 else ~low).bit_length(), high.bit_length()) + (low < 0)
         words = tuple(int(entry) & ((1 << bits) - 1) for entry in entries)
-        memory = place(self.m, self.platform, name, Rom(
-            width=bits, words=words, style="logic" if len(entries) <= MOST_IN_LOGIC else "auto"))
+        memory = place(self.m, self.platform, name, RomBank(width=bits, words=words, style="logic"))
         self.m.d.comb += [memory.addr.eq(index), memory.en.eq(self.enable)]
         return memory.data.as_signed() if low < 0 else memory.data
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -13,9 +13,10 @@ from bmhw.hdl.checks import check_range
 
 from .memories import Ram
 from .pipeline import Pipeline
-from .streams import Skid, by_index, loops, stepped
+from .streams import Fork, Skid, by_index, loops, stepped
+from .technology import ANY, Memory, Technology
 
-__all__ = ["Grid", "LargestIndex", "Pool", "Rectifier"]
+__all__ = ["Grid", "LargestIndex", "Logits", "Pool", "Rectifier"]
 
 
 class Rectifier(Block):
@@ -100,7 +101,7 @@ class Pool(Block):
     ----------
     height, width, channels: of the map; two channels or more.
     kernel: (height, width) of a window.
-    bits, out_bits: of the numbers, signed; wide enough. style: of its memory.
+    bits, out_bits: of the numbers, signed; wide enough. technology: of its memory.
 
     Members
     -------
@@ -110,12 +111,16 @@ class Pool(Block):
     clocked = True
 
     def __init__(self, *, height: int, width: int, channels: int, kernel: tuple[int, int], bits: int, out_bits: int,
-                 style: str = "auto"):
+                 technology: Technology = ANY):
         self.height, self.width, self.kernel, self.bits, self.out_bits = height, width, kernel, bits, out_bits
-        self.style = style
+        self.technology = technology
         # a sum is back in its memory two cycles after it was read
         self.channels = check_range("Channels of a pool", channels, 2)
         super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(out_bits))})
+
+    @property
+    def memories(self) -> dict[str, Memory]:
+        return {"sums": Memory(self.width // self.kernel[1] * self.channels, self.out_bits)}
 
     def elaborate(self, platform):
         m = Module()
@@ -135,8 +140,8 @@ class Pool(Block):
         for n in range(1, windows[1]):
             with m.If(counters["column"] >= n * self.kernel[1]):
                 m.d.comb += window.eq(n)
-        cells = windows[1] * self.channels
-        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, style=self.style))
+        cells = self.memories["sums"].words
+        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, technology=self.technology))
         address = Signal(range(max(cells, 2)), name="address")
         m.d.comb += [address.eq(window * self.channels + counters["channel"]), sums.addr.eq(address),
                      sums.en.eq(moves)]
@@ -196,6 +201,52 @@ class LargestIndex(Block):
             with m.If((index == 0) | (number > best)):
                 m.d.sync += [best.eq(number), best_index.eq(index)]
         m.d.sync += found.eq((takes & last) | (found & ~skid.i.ready))
+        connect(m, skid.o, flipped(self.o))
+        return m
+
+
+class Logits(Block):
+    """A row of numbers in a common scale, and behind them the index of the largest.
+
+    - Latency: two cycles; the index comes three behind the last number.
+    - Throughput: one number a cycle.
+
+    Parameters
+    ----------
+    width, shifts: as :class:`LargestIndex` has them.
+    bits: of what leaves: numbers are signed, the index is not.
+
+    Members
+    -------
+    i : In(stream of width), o : Out(stream of bits), len(shifts) numbers and the index
+    """
+
+    clocked = True
+
+    def __init__(self, *, width: int, shifts: tuple[int, ...], bits: int):
+        self.width, self.shifts = width, shifts
+        self.bits = check_range("Bits of a logit", bits, max(width + max(shifts), (len(shifts) - 1).bit_length(), 1))
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        fork = place(m, platform, "fork", Fork(width=self.width, readers=2))
+        largest = place(m, platform, "largest", LargestIndex(width=self.width, shifts=self.shifts))
+        skid = place(m, platform, "skid", Skid(width=self.bits))
+        connect(m, flipped(self.i), fork.i)
+        connect(m, fork.o1, largest.i)
+        at = Signal(range(len(self.shifts) + 1), name="beat")
+        behind = Signal(name="behind")  # the numbers, where the index comes
+        number = Signal(signed(self.bits), name="number")
+        m.d.comb += [
+            behind.eq(at == len(self.shifts)),
+            number.eq(by_index(at, fork.o0.payload.as_signed(), (*self.shifts, 0))),
+            skid.i.payload.eq(Mux(behind, largest.o.payload, number)),
+            skid.i.valid.eq(Mux(behind, largest.o.valid, fork.o0.valid)),
+            fork.o0.ready.eq(skid.i.ready & ~behind), largest.o.ready.eq(skid.i.ready & behind),
+        ]
+        with m.If(skid.i.valid & skid.i.ready):
+            m.d.sync += at.eq(stepped(at, len(self.shifts) + 1))
         connect(m, skid.o, flipped(self.o))
         return m
 

@@ -19,6 +19,7 @@ from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 
 from .memories import Ram
+from .technology import ANY, Memory, Technology
 
 __all__ = ["Add", "Fifo", "Fork", "Skid", "by_index", "loops", "stepped"]
 
@@ -91,7 +92,7 @@ class Fifo(Block):
     Parameters
     ----------
     width: of the payload.
-    depth: numbers that it holds, two or more. style: of its memory.
+    depth: numbers that it holds, two or more. technology: of its memory.
 
     Members
     -------
@@ -102,15 +103,19 @@ class Fifo(Block):
     clocked = True
     latency = 3
 
-    def __init__(self, *, width: int, depth: int, style: str = "auto"):
-        self.width, self.style = check_range("Width of a stream", width, 1), style
+    def __init__(self, *, width: int, depth: int, technology: Technology = ANY):
+        self.width, self.technology = check_range("Width of a stream", width, 1), technology
         self.depth = check_range("Depth of a FIFO", depth, 2)
         super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width)),
                           "level": Out(range(depth + 1))})
 
+    @property
+    def memories(self) -> dict[str, Memory]:
+        return {"numbers": Memory(self.depth, self.width)}
+
     def elaborate(self, platform):
         m = Module()
-        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.depth, style=self.style))
+        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.depth, technology=self.technology))
         level, ready = Signal(range(self.depth + 1), name="count"), Signal(init=0, name="room")
         stored = Signal(range(self.depth + 1), name="stored")  # numbers that no read has begun for
         written, taken = (Signal(range(self.depth), name=name) for name in ("written", "taken"))

@@ -13,6 +13,7 @@ from .memories import Ram
 from .pipeline import Pipeline
 from .shape import LayerShape
 from .streams import loops, stepped
+from .technology import ANY, Technology
 
 __all__ = ["Window"]
 
@@ -31,7 +32,7 @@ class Window(Block):
     shape: of the layer.
     width: of a code, with its sign.
     rows: of the ring, ``shape.fewest_rows`` or more; with ``shape.overlapping_rows`` storing and reading overlap.
-    style: of its memory.
+    technology: of its memory.
     border: the code of each channel that lies outside the map; empty: 0.
 
     Members
@@ -46,8 +47,9 @@ class Window(Block):
     clocked = True
     latency = 3
 
-    def __init__(self, *, shape: LayerShape, width: int, rows: int, style: str = "auto", border: tuple[int, ...] = ()):
-        self.shape, self.width, self.style, self.border = shape, width, style, border
+    def __init__(self, *, shape: LayerShape, width: int, rows: int, technology: Technology = ANY,
+                 border: tuple[int, ...] = ()):
+        self.shape, self.width, self.technology, self.border = shape, width, technology, border
         self.rows = check_range("Rows of a window", rows, shape.fewest_rows)
         super().__init__({"i": In(stream.Signature(width)), "room": In(1), "begins": Out(1), "issued": Out(1),
                           "code": Out(width), "valid": Out(1), "first": Out(1), "last": Out(1)})
@@ -59,7 +61,7 @@ class Window(Block):
 
     def elaborate(self, platform):
         m = Module()
-        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.words, style=self.style))
+        memory = place(m, platform, "memory", Ram(width=self.width, depth=self.words, technology=self.technology))
         m.d.comb += memory.en.eq(1)
         used = Signal(range(self.rows + 1), name="rows_used")  # whole rows that are stored
         ready = Signal(name="row_free")

@@ -98,14 +98,15 @@ def read_initial(
     file = read_weights(path)
     checksum = sha256(path.read_bytes())
     own = _by_network(file.tensors)
-    if teacher is not None:
-        if own["classical"]:
-            raise ModelUsageError(f"--teacher {teacher} is for a file without a classical network, which {path} holds")
-        return _with_teacher(file, checksum, architecture, layouts, groups, conventions, order, teacher)
     if own["bm"] and not own["classical"]:
         for part in parts(path):
             for kind, state in _by_network(read_weights(part).tensors).items():
                 own[kind] |= state
+    if teacher is not None:
+        if own["classical"]:
+            raise ModelUsageError(f"--teacher {teacher} is for a file without a classical network, which {path} or a "
+                                  "file beside it holds")
+        return _with_teacher(file, checksum, architecture, layouts, groups, conventions, order, teacher)
     if not own["classical"]:
         pairs = min((key for key, value in file.tensors.items() if value.ndim == 5), default=None)
         if pairs is not None:

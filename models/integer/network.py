@@ -149,17 +149,24 @@ class IntegerNetwork:
     def logits(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
         """One integer a class, all of the same scale: (images, classes)."""
         images = np.asarray(images)
-        last = self.architecture.nodes[-1].name
-        shift = self.exponents[last] - self.exponents[last].min()
         parts = []
         for start in range(0, len(images), batch):
             *_, (_node, value) = self.trace(images[start : start + batch], threads=threads)
-            parts.append(value.reshape(len(value), -1) << shift)
+            parts.append(self._scaled(value))
         return np.concatenate(parts) if parts else np.empty((0, self.architecture.classes), dtype=np.int64)
 
     def classify(self, images: ArrayLike, batch: int = 16, threads: int = 1) -> Integers:
         """The class of each image: (images,)."""
         return self.logits(images, batch, threads).argmax(axis=1)
+
+    def classes(self, value: Integers) -> Integers:
+        """The classes (images,) that the last node's value says, the first one of equals."""
+        return self._scaled(value).argmax(axis=1)
+
+    def _scaled(self, value: Integers) -> Integers:
+        """The last node's value with one scale for all classes: (images, classes)."""
+        last = self.architecture.nodes[-1].name
+        return value.reshape(len(value), -1) << (self.exponents[last] - self.exponents[last].min())
 
     def with_log_bits(self, log_bits: int) -> "IntegerNetwork":
         """The same network with log codes of ``log_bits`` bits: rounded, not trained again. Where its layers have codes

@@ -50,8 +50,8 @@ class Quantisation:
     log codes. ``groups`` of input channels as asked for (``groups_of``: what a layer has); with more than one, layers
     hand on codes through linear ends (see ``CodePlan``). ``zero``: what code 0 stands for (None: ``exact`` in a network
     with groups, else its step). ``edge_bits``: width of the first and the last layer's inputs and codes (None: as all),
-    ``out_fraction``: bits behind the point of the other BM layers' linear numbers. ``layer_bits``: (name, width) of
-    multiply-accumulate layers with a width of their own, of inputs and weights.
+    ``out_fraction``: bits behind the point of all BM layers' linear numbers: a sum has as many as the finest of what it
+    adds. ``layer_bits``: (name, width) of multiply-accumulate layers with a width of their own, of inputs and weights.
     """
 
     bits: int = 8
@@ -104,7 +104,7 @@ class Quantisation:
             signed_inputs=signed_inputs,
             log_bits=self.edge_bits if edge else self.log_bits,
             log_fraction=None if edge else self.log_fraction,
-            out_fraction=None if edge else self.out_fraction,
+            out_fraction=self.out_fraction,
             log2=self.log2,
             exp2=self.exp2,
             sums=self.sums,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmhw.deliver.export_files import write_together
+from bmhw.deliver.together import write_together
 from bmhw.errors import RunError, UsageError
 from bmhw.export import main
 from bmhw.hdl.formats.bm import BmFormat

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from bmhw.models import ModelError
 from bmhw.models.errors import ModelUsageError
+from bmhw.models.files import float_weights
 from bmhw.models.files.float_weights import half_precision, save_float
 from bmhw.models.files.initial import read_initial
 from bmhw.models.networks.architecture import resnet_small
@@ -93,7 +94,9 @@ def test_an_ungrouped_file_of_pairs_still_starts_from_its_classical_network(netw
     assert set(initial.states) == {"classical"} and not initial.merged
 
 
-def test_what_a_teacher_is_not_for(networks, files, tmp_path):
+@pytest.mark.parametrize("largest", [float_weights.LARGEST_FILE, 1], ids=["one file", "several files"])
+def test_what_a_teacher_is_not_for(networks, files, tmp_path, monkeypatch, largest):
+    monkeypatch.setattr(float_weights, "LARGEST_FILE", largest)
     path, teacher = files
     save_float("net", tmp_path, networks)
     own = tmp_path / "net-float.safetensors"

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a chip's user has to know, on a page."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bmhw.chip.parts import Assembly
+from bmhw.chip.plan import Memory, Plan
+from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.network.edge import Chip
+from bmhw.models.integer.layer import IntegerLayer
+from bmhw.models.integer.network import IntegerNetwork
+
+__all__ = ["PortLine", "datasheet", "ports_of"]
+
+
+@dataclass(frozen=True)
+class PortLine:
+    name: str
+    direction: str
+    bits: int
+    meaning: str
+
+
+def ports_of(chip: Chip, network: IntegerNetwork) -> list[PortLine]:
+    """The ports of a chip, in their order, with what each one is."""
+    channels, height, width = network.architecture.image.shape
+    result = (f"one of {network.architecture.classes} classes, from 0" if chip.beats == 1 else
+              f"{chip.beats - 1} logits, signed, then the class, from 0")
+    meanings = {
+        "clk": "rising edge",
+        "rst": "synchronous, active high: 1 for a cycle or more before the first image, and at any time",
+        "s_axis_tdata": "a pixel" + f", {channels} channels of 8 bits, the first one lowest" * (channels > 1)
+                        + f"; {width} x {height}, row by row",
+        "s_axis_tvalid": "a pixel is there",
+        "s_axis_tready": "it is taken at this edge",
+        "s_axis_tlast": "the last pixel of an image",
+        "m_axis_tdata": result,
+        "m_axis_tvalid": "a beat of a result is there",
+        "m_axis_tready": "it is taken at this edge",
+        "m_axis_tlast": "the last beat of a result",
+        "m_axis_tuser": "with tlast: the image was too short or too long",
+        "frames": "results that have left since the reset",
+        "input_stalls": "cycles in which a pixel waited, since the reset",
+        "output_stalls": "cycles in which a result waited, since the reset",
+    }
+    lines = [PortLine(name, "input", 1, meanings[name]) for name in ("clk", "rst")]
+    for name, (flow, signal) in chip.ports.items():
+        lines.append(PortLine(name, "input" if flow.name == "In" else "output", len(signal), meanings[name]))
+    return lines
+
+
+def datasheet(assembly: Assembly, chip: Chip, name: str, plan: Plan, *, command: str, versions: str, run: str,
+              logits: bool) -> str:
+    """The text of ``DATASHEET.md``; ``run``: what runs the bench."""
+    network = assembly.network
+    architecture = network.architecture
+    channels, height, width = architecture.image.shape
+    sections = [
+        "<!-- SPDX-License-Identifier: Apache-2.0 -->\n"
+        f"<!-- Written by: {command} -->\n"
+        f"# {name}",
+        f"The network `{network.name}` with its weights: an image of {width} x {height} pixels"
+        f"{f' and {channels} channels' if channels > 1 else ''} in, one of {architecture.classes} classes out. "
+        "Verilog-2005, one clock, nothing of a vendor's.",
+        f"    {command}\n\n{versions}",
+        "## Interface", _table(("port", "", "bits", "meaning"), (
+            (f"`{port.name}`", port.direction, port.bits, port.meaning) for port in ports_of(chip, network))),
+        _behaviour(logits),
+        "## Numbers", _numbers(network, logits),
+        "## Accuracy", _accuracy(network),
+        "## Speed", _speed(plan, run),
+        "## Memories and elements", _memories(plan),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _behaviour(logits: bool) -> str:
+    results = ("The result of an image is a beat for each class and one for the class itself" if logits else
+               "The result of an image is one beat")
+    return f"""\
+- AXI4-Stream: a beat moves at a rising edge at which `tvalid` and `tready` are 1; until then `tvalid` and the data
+  stay. There is no `tkeep` and no `tstrb`: every byte counts.
+- {results}. Results come in the order of the images. Images may follow one
+  another without a gap.
+- An image that ends early (`tlast`) is filled with pixels of 0; of one that ends late, what lies behind its last pixel
+  is dropped, up to `tlast`. Its result has `m_axis_tuser`, and the next image is whole again.
+- `rst` forgets what is under way, in any cycle; memories aren't cleared, and nothing of what they held comes out. A
+  beat that moves while `rst` is 1 is lost. From an AXI reset: `.rst(!aresetn)`.
+- Every output is a register, every input goes into one: no path leads through."""
+
+
+def _numbers(network: IntegerNetwork, logits: bool) -> str:
+    lines = ["Pixels are unsigned, 8 bits a channel, as the images of the data set have them."]
+    if logits:
+        exponent = int(network.exponents[network.architecture.nodes[-1].name].min())
+        lines.append(f"Logits are signed integers of 32 bits in one scale; one step is 2^{exponent}, up to a "
+                     "scale that all of them share.")
+    rows = ((name, *_format(layer)) for name, layer in network.layers.items())
+    return "\n".join(lines) + "\n\n" + _table(("layer", "computes", "inputs", "weights"), rows)
+
+
+def _format(layer: IntegerLayer) -> tuple[str, str, str]:
+    """What a layer computes, its input codes, its weights."""
+    fmt = layer.format
+    if isinstance(fmt, BmFormat):
+        log = fmt.activation
+        groups = f", {fmt.groups} groups" if fmt.groups > 1 else ""
+        sign = ", and a sign"
+        return (f"bipolar morphological, {fmt.layout}{groups}",
+                f"log codes, {log.bits} bits, {log.fraction} behind the point{sign * bool(fmt.signed_inputs)}",
+                f"log codes, {fmt.weight_bits} bits{sign * (fmt.layout == 'signed')}")
+    return "multiply-accumulate", f"{fmt.bits} bits", f"{fmt.weight_bits or fmt.bits} bits"
+
+
+def _accuracy(network: IntegerNetwork) -> str:
+    """From the card, with what measures it again."""
+    figure = network.card.get("accuracy", {}).get("bm_integer_accuracy")
+    data = network.card.get("data", {})
+    if figure is None:
+        return "The network's card says nothing of it."
+    images = f"the {data['test_images']:,} test images" if "test_images" in data else "the test images"
+    return (f"{figure:.2f} % of {images} of {data['name']}, in the integers that the chip computes, bit for bit. "
+            f"Measured by `python -m bmhw.evaluate --model {network.name}`.")
+
+
+def _speed(plan: Plan, run: str) -> str:
+    slowest = max(plan.layers, key=lambda layer: layer.shape.cycles)
+    return (f"Computed: {plan.cycles:,} cycles an image in `{slowest.name}`, the slowest layer, and at most two more "
+            "for each row of its map; images overlap.\n\n"
+            f"Measured: `{run}` prints the cycles an image and those from an image's first pixel to its result. (It "
+            "sends images of all kinds of lengths, with pauses and resets, and compares each beat.)")
+
+
+def _memories(plan: Plan) -> str:
+    rows = [(f"`{layer.name}`", layer.shape.parallel, f"{layer.shape.cycles:,}", *map(
+        _memory, (layer.weights, layer.window, layer.results))) for layer in plan.layers]
+    rows += [(f"`{name}`", "", "", "", "", _memory(memory)) for name, memory in plan.fifos.items()]
+    bits = plan.weight_bits
+    others = sum(layer.window.size + layer.results.size for layer in plan.layers) + sum(
+        memory.size for memory in plan.fifos.values())
+    return (_table(("layer", "elements", "cycles", "weights (ROM)", "window", "queue"), rows)
+            + f"\n\nMemories are words x bits: {_kilobits(bits)} of weights and {_kilobits(others)} of numbers in all; "
+            f"each one is a module of its own, with a port for reading and, but for weights, one for writing. "
+            f"{plan.elements} elements.")
+
+
+def _memory(memory: Memory) -> str:
+    return f"{memory.words:,} x {memory.bits}"
+
+
+def _kilobits(bits: int) -> str:
+    return f"{math.ceil(bits / 1000):,} kbit"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

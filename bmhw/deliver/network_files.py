@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The text of the files that a network on a chip is delivered as."""
+
+import importlib.metadata
+from dataclasses import dataclass
+from functools import cached_property
+
+from bmhw import __version__
+from bmhw.chip.edge import chip_of
+from bmhw.chip.parts import Assembly
+from bmhw.chip.plan import plan
+from bmhw.hdl.network.edge import Chip
+from bmhw.hdl.verilog.convert import block_to_verilog, converter
+from bmhw.models.integer.network import IntegerNetwork
+
+from .datasheet import datasheet, ports_of
+from .network_bench import BenchVectors, bench_text
+
+__all__ = ["Delivery"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A network on a chip as it is handed over.
+
+    ``command``: stands in each file. ``logits``, ``counters``: of :func:`~bmhw.chip.edge.chip_of`. ``megahertz``: of
+    the clock that synthesis aims at. The same network, folding and values give the same bytes.
+    """
+
+    assembly: Assembly
+    name: str
+    command: str
+    logits: bool = False
+    counters: bool = False
+    megahertz: int
+
+    @property
+    def network(self) -> IntegerNetwork:
+        return self.assembly.network
+
+    @cached_property
+    def chip(self) -> Chip:
+        return chip_of(self.assembly, logits=self.logits, counters=self.counters)
+
+    def verilog(self) -> str:
+        """The chip with its weights: the text of ``NAME.v``."""
+        return _comment("//", self._head()) + "\n" + block_to_verilog(self.chip, self.name)
+
+    def files(self, images: int) -> dict[str, str]:
+        """All files by name; the bench has so many of the network's held-out images."""
+        name, chip = self.name, self.chip
+        vectors = BenchVectors.of(self.network, self.network.samples[:images], logits=self.logits)
+        hexadecimal = vectors.files(name, self.command, len(chip.m_axis_tdata))
+        run = f"iverilog -g2005 -o {name}_tb {name}.v {name}_tb.v && ./{name}_tb"
+        head = _comment("//", [
+            "SPDX-License-Identifier: Apache-2.0",
+            f"Self-checking bench of {name}, written by: {self.command}",
+            f"{images} held-out images and what the integer network gives for them: {', '.join(hexadecimal)}.",
+            f"Run: {run}",
+            f"  or verilator --binary --timing -Wno-fatal --top-module {name}_tb {name}.v {name}_tb.v && "
+            f"./obj_dir/V{name}_tb"])
+        planned = plan(self.assembly)
+        return {
+            f"{name}.v": self.verilog(),
+            "DATASHEET.md": datasheet(self.assembly, chip, name, planned, command=self.command,
+                                      versions=self._versions, run=run, logits=self.logits),
+            f"{name}_tb.v": bench_text(chip, name, vectors, cycles=planned.cycles, head=head.rstrip()),
+            **hexadecimal,
+            f"{name}.core": self._core(list(hexadecimal)),
+            f"{name}.sdc": self._constraints(),
+        }
+
+    @cached_property
+    def _versions(self) -> str:
+        versions = {"bmhw": __version__, "amaranth": importlib.metadata.version("amaranth"),
+                    "yosys": ".".join(map(str, converter().version()))}
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+    def _head(self) -> list[str]:
+        chip = self.chip
+        ports = ports_of(chip, self.network)
+        wide = max(len(port.name) for port in ports)
+        return [
+            "SPDX-License-Identifier: Apache-2.0", f"{self.name}: network {self.network.name} with its weights.", "",
+            f"Written by: {self.command}", f"Versions:   {self._versions}", "", "Ports:",
+            *(f"  {port.name:{wide}}  {port.direction:6}  {port.bits:2}  {port.meaning}" for port in ports)]
+
+    def _constraints(self) -> str:
+        return _comment("#", [
+            "SPDX-License-Identifier: Apache-2.0", f"Constraints of {self.name}, written by: {self.command}",
+            f"{self.megahertz} MHz; the edge is registers, so paths outside have the rest of their cycles"]) + (
+            f"create_clock -name clk -period {1000 / self.megahertz:.3f} [get_ports clk]\n")
+
+    def _core(self, vectors: list[str]) -> str:
+        """FuseSoC's description (CAPI2)."""
+        name = self.name
+        hexadecimal = "\n".join(f"      - {file}: {{file_type: user}}" for file in vectors)
+        return f"""\
+CAPI=2:
+# SPDX-License-Identifier: Apache-2.0
+# Written by: {self.command}
+name: bmhw:networks:{name}:{__version__}
+description: Network {self.network.name} with AXI4-Stream at its edge
+
+filesets:
+  rtl:
+    files: [{name}.v]
+    file_type: verilogSource-2005
+  clock:
+    files: [{name}.sdc]
+    file_type: SDC
+  bench:
+    files:
+      - {name}_tb.v: {{file_type: verilogSource-2005}}
+{hexadecimal}
+
+targets:
+  default: &default
+    filesets: [rtl]
+    toplevel: {name}
+  sim:
+    <<: *default
+    description: the self-checking bench
+    default_tool: icarus
+    filesets: [rtl, bench]
+    toplevel: {name}_tb
+    tools:
+      icarus:
+        iverilog_options: [-g2005]
+      verilator:
+        mode: binary
+        verilator_options: [--timing, -Wno-fatal]
+  lint:
+    <<: *default
+    default_tool: verilator
+    tools:
+      verilator:
+        mode: lint-only
+        verilator_options: [-Wno-fatal]
+  synth:
+    <<: *default
+    description: Lattice ECP5, alone, to see what it takes; pins where nextpnr likes
+    default_tool: trellis
+    filesets: [rtl, clock]
+    tools:
+      trellis:
+        nextpnr_options: [--85k, --package, CABGA381, --lpf-allow-unconstrained, --freq, "{self.megahertz}"]
+"""
+
+
+def _comment(mark: str, lines: list[str]) -> str:
+    return "".join(f"{mark} {line}".rstrip() + "\n" for line in lines)
