@@ -35,7 +35,7 @@ Each layer is folded onto a few elements, one input a cycle each, as few as take
 def parser() -> Parser:
     result = Parser(description=_DESCRIPTION)
     result.add_argument("--model", required=True, metavar="NAME",
-                        help="name of a network (python -m bmhw.models list) or a path to its .json; layout signed")
+                        help="name of a network (python -m bmhw.models list) or a path to its .json")
     result.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
     result.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
                         help="outputs that a layer computes at a time, whatever --cycles says")
