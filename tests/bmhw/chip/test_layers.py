@@ -148,7 +148,6 @@ def test_biases_far_away_make_no_sum_wider():
     biases[:2] = -(1 << 50), 1 << 50
     wide = dataclasses.replace(layer.format, bias_bits=LinearCode.covering(int(biases.min()), int(biases.max())).bits)
     far = dataclasses.replace(layer, biases={"bias": biases}, format=wide)
-    assert folded_layer(layer, shape, ANY)[0].format.y.bits == folded_layer(layer, shape, ANY)[0].format.y.bits
     folded, _ = folded_layer(far, shape, ANY)
     assert folded.format.y.bits <= 14
     x = np.random.default_rng(1).integers(0, 16, (2, *network.architecture["stem_norm"].shape))
