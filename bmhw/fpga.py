@@ -19,14 +19,15 @@ from bmhw.hdl.neurons.design import Design
 from bmhw.measure.fpga import Fpga, compare
 from bmhw.measure.pipelining import pipelined
 from bmhw.measure.selection import AUTO
-from bmhw.show.fpga_tables import markdown, print_fpga
+from bmhw.show.fpga_tables import markdown, print_chip, print_fpga
 from bmhw.show.progress import steps
 
-from .command_line import Parser, UsageError, run
+from .command_line import Parser, RunError, UsageError, run
 from .options import (
     comparison_options,
     design_options,
     designs_from,
+    folding_options,
     number,
     pipeline_options,
     run_options,
@@ -46,6 +47,8 @@ examples:
       both neurons in an iCE40-HX8K at equal latency, Fmax as the median of five placements
   python -m bmhw.fpga --neuron mac --device ecp5-85k --no-dsp
       a multiply-accumulate neuron in lookup tables and carries alone
+  python -m bmhw.fpga --model mnist-lenet-signed-4bit --cycles 40000 --device ecp5-25k
+      a whole network with its weights: cells, Fmax, images a second
 
 Adders that are not named are `operator`: left to Yosys, which takes carry chains for them. Of a multiplier or a
 maximum that is not named two are placed, `operator` and what --objective chooses by gates, and the one with the fewest
@@ -57,8 +60,12 @@ BMHW_CACHE_DIR names another folder for it.
 
 
 def parser() -> Parser:
-    result = Parser(description="Map a neuron to an FPGA with Yosys, place and route it with nextpnr, and print its\n"
-                                "cells and how fast it runs.", epilog=_EXAMPLES)
+    result = Parser(description="Map a neuron or a whole network to an FPGA with Yosys, place and route it with\n"
+                                "nextpnr, and print its cells and how fast it runs.", epilog=_EXAMPLES)
+    network = result.add_argument_group("whole network, in the place of a neuron")
+    network.add_argument("--model", metavar="NAME",
+                         help="name of a network (python -m bmhw.models list) or a path to its .json")
+    folding_options(network)
     design_options(result)
     result.set_defaults(form="pipelined", objective="balanced")
     pipeline_options(result, stage_depth=False)
@@ -86,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     for file in filter(None, (args.json, args.append)):
         check_writable(file)
+    if args.model is not None:
+        return _network(args, argv)
+    for option in ("cycles", "fold"):
+        if getattr(args, option):
+            raise UsageError(f"--{option} needs --model NAME")
     designs = designs_from(args)
     if designs[0].element:
         raise UsageError("--boundary element: an element is placed among others; python -m bmhw.elements measures that")
@@ -104,6 +116,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print_fpga(neurons, result if args.compare else None)
     return 0
+
+
+def _network(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """A whole network on the device; options of neurons have no place there."""
+    defaults = parser().parse_args(["--model", args.model])
+    for name, value in vars(args).items():
+        if name not in _OF_NETWORKS and value != getattr(defaults, name):
+            raise UsageError(f"--{name.replace('_', '-')} is of a neuron, not of --model {args.model}")
+    if args.time_limit == defaults.time_limit:
+        args.time_limit = DEVICES[args.device].chip_time_limit
+    fpga = _fpga(args)
+    try:
+        from bmhw.chip.folding import assembled
+        from bmhw.chip.memories import fitted
+        from bmhw.measure.chips import measure_chip
+    except ImportError as error:
+        raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
+    assembly = fitted(assembled(args.model, args.cycles, args.fold), DEVICES[args.device])
+    with steps("generating") as fpga.progress, fpga.engine.stopping(), fpga.nextpnr.stopping():
+        result = measure_chip(fpga, assembly)
+    result = {"command": stated_command("bmhw.fpga", argv), **result}
+    if not deliver_json(result, args.json):
+        print_chip(result)
+    return 0
+
+
+_OF_NETWORKS = ("model", "cycles", "fold", "device", "no_dsp", "frequency", "seed", "seeds", "engine", "time_limit",
+                "no_cache", "json")
 
 
 def _measure(fpga: Fpga, design: Design, args: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bmhw.flow.work_folder import work_folder
 from bmhw.show.progress import say, shares, steps
 
 from .command_line import Parser, RunError, UsageError, run
-from .options import jobs_from, jobs_option, number
+from .options import folding_options, jobs_from, jobs_option, number
 
 __all__ = ["main", "parser"]
 
@@ -36,9 +36,7 @@ def parser() -> Parser:
     result = Parser(description=_DESCRIPTION)
     result.add_argument("--model", required=True, metavar="NAME",
                         help="name of a network (python -m bmhw.models list) or a path to its .json")
-    result.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
-    result.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
-                        help="outputs that a layer computes at a time, whatever --cycles says")
+    folding_options(result)
     result.add_argument("--device", choices=DEVICES, help="FPGA that the memories are cut for (default: any)")
     what = result.add_argument_group("what to do (default: --plan)")
     what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
@@ -63,15 +61,10 @@ def parser() -> Parser:
     return result
 
 
-USUAL_SLOWNESS = 8
-"""Cycles an image, unless given, in those of the fastest folding."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    for option, value, low, high in (("--cycles", args.cycles, 1, 1 << 40), ("--check", args.check, 1, 1 << 20),
-                                     ("--gaps", args.gaps, 0, 90), ("--frequency", args.frequency, 1, 1000),
-                                     ("--vectors", args.vectors, 2, 1 << 20)):
+    for option, value, low, high in (("--check", args.check, 1, 1 << 20), ("--gaps", args.gaps, 0, 90),
+                                     ("--frequency", args.frequency, 1, 1000), ("--vectors", args.vectors, 2, 1 << 20)):
         every = option == "--check" and value == "all"
         if value is not None and not every and (not isinstance(value, int) or not low <= value <= high):
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
@@ -92,16 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out is not None and args.out.exists() and not args.out.is_dir():
             raise RunError(f"cannot write into {args.out}: it is a file")
     try:
-        from bmhw.chip.folding import fastest, folding_for, overrides
+        from bmhw.chip.folding import assembled
         from bmhw.chip.memories import fitted
-        from bmhw.chip.parts import assemble
-        from bmhw.models.files.store import load
     except ImportError as error:
         raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
-    network = load(args.model)
-    cycles = args.cycles or USUAL_SLOWNESS * fastest(network)
-    fixed = overrides(network, args.fold)
-    assembly = assemble(network, folding_for(network, cycles, fixed))
+    assembly = assembled(args.model, args.cycles, args.fold)
     if args.device is not None:
         assembly = fitted(assembly, DEVICES[args.device])
     if args.plan or (args.out is None and args.check is None):

@@ -34,8 +34,20 @@ from bmhw.measure.selection import AUTO, choose
 from .errors import UsageError
 
 __all__ = [
-    "NEURONS", "comparison_options", "design_from", "design_options", "designs_from", "jobs_from", "jobs_option",
-    "liberty_option", "number", "pipeline_options", "registers_from", "run_options", "stated_command",
+    "NEURONS",
+    "comparison_options",
+    "design_from",
+    "design_options",
+    "designs_from",
+    "folding_options",
+    "jobs_from",
+    "jobs_option",
+    "liberty_option",
+    "number",
+    "pipeline_options",
+    "registers_from",
+    "run_options",
+    "stated_command",
     "time_limit_from",
 ]
 
@@ -220,6 +232,13 @@ def comparison_options(parser: argparse._ArgumentGroup) -> None:
     for neuron in NEURONS:
         parser.add_argument(f"--{neuron}-bits", type=number, metavar="B",
                             help=f"with --compare: width of the {neuron.upper()} neuron (default: --bits)")
+
+
+def folding_options(parser: argparse._ActionsContainer) -> None:
+    """Add how a whole network is folded."""
+    parser.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
+    parser.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
+                        help="outputs that a layer computes at a time, whatever --cycles says")
 
 
 def run_options(parser: argparse._ActionsContainer, limited: str) -> None:

@@ -1,16 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many outputs each layer computes at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bmhw.errors import UsageError
 from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.network.shape import LayerShape
+from bmhw.models.files.store import load
 from bmhw.models.integer.network import IntegerNetwork
 
 from .layers import shape_of
+from .parts import Assembly, assemble
 
-__all__ = ["fastest", "folding_for", "overrides"]
+__all__ = ["assembled", "fastest", "folding_for", "overrides"]
+
+
+USUAL_SLOWNESS = 8
+"""Cycles an image, unless given, in those of the fastest folding."""
+
+MOST_CYCLES = 1 << 40
+
+
+def assembled(model: str, cycles: int | str | None, folds: Sequence[str]) -> Assembly:
+    """The parts of a network by name or path, folded as a command's options say; UsageError where they make no
+    sense."""
+    if cycles is not None and (not isinstance(cycles, int) or not 1 <= cycles <= MOST_CYCLES):
+        raise UsageError(f"--cycles must be an integer from 1 to {MOST_CYCLES}, not {cycles!r}")
+    network = load(model)
+    cycles = cycles or USUAL_SLOWNESS * fastest(network)
+    return assemble(network, folding_for(network, cycles, overrides(network, folds)))
 
 
 def fastest(network: IntegerNetwork) -> int:
@@ -44,7 +62,7 @@ def folding_for(network: IntegerNetwork, cycles: int, fixed: Mapping[str, int] |
     return chosen
 
 
-def overrides(network: IntegerNetwork, texts: list[str]) -> dict[str, int]:
+def overrides(network: IntegerNetwork, texts: Sequence[str]) -> dict[str, int]:
     """What ``--fold LAYER=P`` says: layer -> P; UsageError for another layer or number."""
     result = {}
     for text in texts:

@@ -2,17 +2,18 @@
 """What the memories of a network on a chip take of a device's block RAMs."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bmhw.hdl.network.technology import Memory, Technology
-
 from bmhw.flow.fpga import Device
+from bmhw.hdl.network.technology import Memory, Technology
 
 from .parts import Assembly, assemble
 
-__all__ = ["MOST_BLOCKS", "fitted", "technology_for"]
+__all__ = ["MOST_BLOCKS", "fitted"]
+
+Name = tuple[str, str]
+"""Of a memory: its part and what it is there."""
 
 MOST_BLOCKS = 0.97
 """Share of a device's block RAMs up to which memories are put there: the last ones have nowhere else to be placed."""
@@ -22,29 +23,37 @@ PRICES = tuple(round(64 * 2 ** (step / 4)) for step in range(25))
 
 
 def fitted(assembly: Assembly, device: Device) -> Assembly:
-    """The same parts with the memories of a device, cut so that they fit its block RAMs if they can."""
-    technology = technology_for(device.technology, assembly.memories.values(), device.block_rams)
-    return assemble(assembly.network, assembly.folding, technology)
+    """The same parts with their memories cut for a device, so that they fit its block RAMs if they can."""
+    memories = assembly.memories
+    prices = _prices(device.technology, memories, int(MOST_BLOCKS * device.block_rams))
+    technologies = {
+        part: dataclasses.replace(device.technology, price=PRICES[0], prices=tuple(
+            (memory, prices[owner, name]) for (owner, name), memory in memories.items() if owner == part))
+        for part, _ in memories}
+    return assemble(assembly.network, assembly.folding, technologies)
 
 
-def technology_for(technology: Technology, memories: Iterable[Memory], block_rams: int) -> Technology:
-    """The technology with prices of block RAMs at which the memories take so many at most, or as few as they can.
+def _prices(technology: Technology, memories: Mapping[Name, Memory], block_rams: int) -> dict[Name, int]:
+    """What a block RAM is worth in each memory so that all take so many at most, or as few as they can.
 
-    From each memory's cheapest cut with cheap block RAMs on, the cut is changed that costs the fewest look-up tables for
-    a block RAM that becomes free; equal memories have equal cuts.
+    From the cuts with cheap block RAMs on, the one is changed that costs the fewest look-up tables for a block RAM that
+    becomes free. What was changed without need in the end is changed back.
     """
-    count = Counter(memories)
-    cuts = {memory: _cuts(technology, memory) for memory in count}
-    total = sum(number * cuts[memory][0].blocks for memory, number in count.items())
-    while total > MOST_BLOCKS * block_rams:
-        able = [memory for memory, left in cuts.items() if len(left) > 1]
+    cuts = {name: _cuts(technology, memory) for name, memory in memories.items()}
+    at = dict.fromkeys(cuts, 0)
+    free = block_rams - sum(options[0].blocks for options in cuts.values())
+    while free < 0:
+        able = [name for name in cuts if at[name] + 1 < len(cuts[name])]
         if not able:
             break
-        dearest = min(able, key=lambda memory: cuts[memory][0].cost_of_a_block(cuts[memory][1]))
-        total -= count[dearest] * (cuts[dearest][0].blocks - cuts[dearest][1].blocks)
-        del cuts[dearest][0]
-    return dataclasses.replace(technology, price=PRICES[0], prices=tuple(
-        (memory, left[0].price) for memory, left in cuts.items() if left[0].price != PRICES[0]))
+        name = min(able, key=lambda name: cuts[name][at[name]].cost_of_a_block(cuts[name][at[name] + 1]))
+        at[name] += 1
+        free += cuts[name][at[name] - 1].blocks - cuts[name][at[name]].blocks
+    for name in sorted(cuts, key=lambda name: -cuts[name][at[name]].luts):
+        while at[name] and cuts[name][at[name] - 1].blocks - cuts[name][at[name]].blocks <= free:
+            at[name] -= 1
+            free -= cuts[name][at[name]].blocks - cuts[name][at[name] + 1].blocks
+    return {name: options[at[name]].price for name, options in cuts.items()}
 
 
 @dataclass(frozen=True)

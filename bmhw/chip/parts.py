@@ -74,14 +74,14 @@ class Shown:
 class Assembly:
     """Parts as they are put together.
 
-    ``folding``: as in :func:`assemble`; ``technology``: of its memories; ``blocks``: name -> (kind, parameters); ``sources``: (part, input) -> wire;
-    ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
+    ``folding``, ``technologies``: as in :func:`assemble`; ``blocks``: name -> (kind, parameters); ``sources``: (part,
+    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
     network, for benches.
     """
 
     network: IntegerNetwork
     folding: Mapping[str, int]
-    technology: Technology = ANY
+    technologies: Mapping[str, Technology] = field(default_factory=dict)
     blocks: dict[str, tuple[type[Block], dict[str, Any]]] = field(default_factory=dict)
     sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
     shown: dict[str, Shown] = field(default_factory=dict)
@@ -92,6 +92,9 @@ class Assembly:
         for port, wire in inputs.items():
             self.sources[name, port] = wire
         return name
+
+    def technology(self, part: str) -> Technology:
+        return self.technologies.get(part, ANY)
 
     @property
     def memories(self) -> dict[tuple[str, str], Memory]:
@@ -130,13 +133,14 @@ class Assembly:
         return Network(parts=(*parts, last), **shown)
 
 
-def assemble(network: IntegerNetwork, folding: Mapping[str, int], technology: Technology = ANY) -> Assembly:
+def assemble(network: IntegerNetwork, folding: Mapping[str, int],
+             technologies: Mapping[str, Technology] | None = None) -> Assembly:
     """The parts of a network.
 
-    ``folding``: outputs of each layer that are computed at a time; ``technology``: of the memories. UsageError for a
-    layer that no block computes.
+    ``folding``: outputs of each layer that are computed at a time; ``technologies``: of the memories of each part,
+    none: any. UsageError for a layer that no block computes.
     """
-    assembly = Assembly(network, dict(folding), technology)
+    assembly = Assembly(network, dict(folding), technologies or {})
     architecture = network.architecture
     values: dict[str, Wire] = {}  # of nodes, linear or codes
     codes: dict[str, Wire] = {}  # of nodes with linear numbers, encoded
@@ -225,7 +229,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int], technology: Te
             low, high = wires[0].low * size, wires[0].high * size
             part = assembly.add(node.name, Pool, {"i": wires[0]}, height=source.height, width=source.width,
                                 channels=node.channels, kernel=node.kernel, bits=wires[0].bits,
-                                out_bits=_bits(low, high), technology=technology)
+                                out_bits=_bits(low, high), technology=assembly.technology(node.name))
         else:
             low, high = np.maximum(wires[0].low, 0), np.maximum(wires[0].high, 0)
             part = assembly.add(node.name, Rectifier, {"i": wires[0]}, width=wires[0].bits, out_width=_bits(low, high),
@@ -251,7 +255,7 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
         part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
                             channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
-    folded, results = folded_layer(layer, shape, assembly.technology)
+    folded, results = folded_layer(layer, shape, assembly.technology(node.name))
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
@@ -276,8 +280,8 @@ def _shortcuts(assembly: Assembly) -> None:
         ahead = sum(_row_pixels(assembly, part) for (part, _), _ in paths[1 - short])
         channels = _channels(assembly, reader[0])
         depth = (waits + ahead + SLACK) * channels
-        fifo = assembly.add(f"{name}_shortcut_fifo", Fifo, {"i": wire}, width=wire.bits, depth=depth,
-                            technology=assembly.technology)
+        fifo = f"{name}_shortcut_fifo"
+        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depth, technology=assembly.technology(fifo))
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
         assembly.fifos[fifo] = depth
 

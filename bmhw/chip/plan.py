@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.shape import LayerShape
-from bmhw.hdl.network.technology import Memory, Technology
+from bmhw.hdl.network.technology import Memory
 
 from .parts import Assembly
 
@@ -31,28 +31,16 @@ class LayerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``fifos``: of shortcuts; ``others``: memories of other parts; ``technology``: what all of them are made of."""
+    """``fifos``: of shortcuts; ``others``: memories of other parts; ``block_rams``, ``memory_luts``: what all memories
+    take of a device, where there is one (``on_device``)."""
 
     name: str
     layers: tuple[LayerPlan, ...]
     fifos: dict[str, Memory]
     others: dict[str, Memory]
-    technology: Technology
-
-    @property
-    def memories(self) -> list[Memory]:
-        return [*(memory for layer in self.layers for memory in layer.memories.values()), *self.fifos.values(),
-                *self.others.values()]
-
-    @property
-    def block_rams(self) -> int:
-        """What the memories take of the device; 0 where there is none."""
-        return sum(map(self.technology.blocks, self.memories))
-
-    @property
-    def memory_luts(self) -> int:
-        """Look-up tables of memories, in round numbers; 0 where there is no device."""
-        return sum(map(self.technology.luts, self.memories)) if self.technology.shapes else 0
+    on_device: bool
+    block_rams: int
+    memory_luts: int
 
     @property
     def cycles(self) -> int:
@@ -70,7 +58,8 @@ class Plan:
 
 
 def plan(assembly: Assembly) -> Plan:
-    layers, found = [], {}
+    layers = []
+    found: dict[str, dict[str, Memory]] = {}
     for (part, name), memory in assembly.memories.items():
         found.setdefault(part, {})[name] = memory
     for name, (kind, parameters) in assembly.blocks.items():
@@ -78,5 +67,8 @@ def plan(assembly: Assembly) -> Plan:
             layers.append(LayerPlan(name=name, shape=parameters["folded"].shape, memories=found.pop(name)))
     fifos = {name: found.pop(name)["numbers"] for name in assembly.fifos}
     others = {f"{part}_{name}": memory for part, of in found.items() for name, memory in of.items()}
+    taken = [(assembly.technology(part), memory) for (part, _), memory in assembly.memories.items()]
     return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others,
-                technology=assembly.technology)
+                on_device=bool(assembly.technologies),
+                block_rams=sum(technology.blocks(memory) for technology, memory in taken),
+                memory_luts=sum(technology.luts(memory) for technology, memory in taken))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bmhw.chip.parts import Assembly
 from bmhw.chip.plan import Memory, Plan
+from bmhw.chip.schedule import latency
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.network.edge import Chip
 from bmhw.models.integer.layer import IntegerLayer
@@ -70,7 +71,7 @@ def datasheet(assembly: Assembly, chip: Chip, name: str, plan: Plan, *, command:
         _behaviour(logits),
         "## Numbers", _numbers(network, logits),
         "## Accuracy", _accuracy(network),
-        "## Speed", _speed(plan, run),
+        "## Speed", _speed(assembly, plan, run),
         "## Memories and elements", _memories(plan),
     ]
     return "\n\n".join(sections) + "\n"
@@ -125,12 +126,14 @@ def _accuracy(network: IntegerNetwork) -> str:
             f"Measured by `python -m bmhw.evaluate --model {network.name}`.")
 
 
-def _speed(plan: Plan, run: str) -> str:
+def _speed(assembly: Assembly, plan: Plan, run: str) -> str:
     slowest = max(plan.layers, key=lambda layer: layer.shape.cycles)
-    return (f"Computed: {plan.cycles:,} cycles an image in `{slowest.name}`, the slowest layer, and at most two more "
-            "for each row of its map; images overlap.\n\n"
-            f"Measured: `{run}` prints the cycles an image and those from an image's first pixel to its result. (It "
-            "sends images of all kinds of lengths, with pauses and resets, and compares each beat.)")
+    rows = (("an image, images overlapping", f"{plan.cycles:,}",
+             f"those of `{slowest.name}`, the slowest layer; at most two more for each row of its map"),
+            ("latency, from an image's first pixel to its class", f"{latency(assembly):,}",
+             "of an empty chip; the registers of each part add some ten"))
+    return (_table(("computed", "cycles", ""), rows) + f"\n\nMeasured: `{run}` prints both. (It sends images of all "
+            "kinds of lengths, with pauses and resets, and compares each beat.)")
 
 
 def _memories(plan: Plan) -> str:

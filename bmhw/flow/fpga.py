@@ -24,7 +24,7 @@ from .paths import Stage, pipeline_stages
 from .work_folder import work_folder
 
 __all__ = [
-    "DEVICES", "Device", "DoesNotFitError", "NextPnr", "count_cells", "planning_script", "stages_of",
+    "DEVICES", "Device", "DoesNotFitError", "NextPnr", "chip_script", "count_cells", "planning_script", "stages_of",
     "synthesis_script",
 ]
 
@@ -37,7 +37,8 @@ class DoesNotFitError(RunError):
 class Device:
     """An FPGA: the family's ``synth_*`` script and nextpnr, and which of its chips.
 
-    ``luts``, ``block_rams``: what the chip has; ``technology``: what its memories are made of. ``logic``: nextpnr's
+    ``luts``, ``block_rams``: what the chip has; ``technology``: what its memories are made of;
+    ``chip_time_limit``: seconds that a run with the whole chip in use may take. ``logic``: nextpnr's
     name of a logic cell. ``resources``: Yosys's kind of cell -> what a table calls it and
     how many of those it takes. ``delays``: kind of cell -> (outputs, levels of logic in tenths), for planning only.
     """
@@ -52,6 +53,7 @@ class Device:
     luts: int
     block_rams: int
     technology: Technology
+    chip_time_limit: float
     has_dsp: bool = False
 
 
@@ -81,20 +83,19 @@ _ECP5 = {
         (16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))),
 }
 
+def _ecp5(size: str, **numbers: int) -> Device:
+    return Device(chip=f"LFE5U-{size}F CABGA381, speed grade 6",
+                  options=(f"--{size}k", "--package", "CABGA381", "--speed", "6"), **numbers, **_ECP5)
+
+
 DEVICES = {
     "ice40-hx8k": Device(chip="iCE40-HX8K CT256", options=("--hx8k", "--package", "ct256"), luts=7680, block_rams=32,
-                         **_ICE40),
+                         chip_time_limit=1800, **_ICE40),
     "ice40-up5k": Device(chip="iCE40-UP5K SG48", options=("--up5k", "--package", "sg48"), luts=5280, block_rams=30,
-                         **_ICE40),
-    "ecp5-25k": Device(chip="LFE5U-25F CABGA381, speed grade 6", options=("--25k", "--package", "CABGA381",
-                                                                         "--speed", "6"), luts=24288, block_rams=56,
-                       **_ECP5),
-    "ecp5-45k": Device(chip="LFE5U-45F CABGA381, speed grade 6", options=("--45k", "--package", "CABGA381",
-                                                                         "--speed", "6"), luts=43848, block_rams=108,
-                       **_ECP5),
-    "ecp5-85k": Device(chip="LFE5U-85F CABGA381, speed grade 6", options=("--85k", "--package", "CABGA381",
-                                                                         "--speed", "6"), luts=83640, block_rams=208,
-                       **_ECP5),
+                         chip_time_limit=1800, **_ICE40),
+    "ecp5-25k": _ecp5("25", luts=24288, block_rams=56, chip_time_limit=3600),
+    "ecp5-45k": _ecp5("45", luts=43848, block_rams=108, chip_time_limit=7200),
+    "ecp5-85k": _ecp5("85", luts=83640, block_rams=208, chip_time_limit=14400),
 }
 """Name on the command line -> device."""
 
@@ -120,6 +121,21 @@ def synthesis_script(device: Device, top: str, kept: str, *, dsp: bool, block_ra
         f"setattr -mod -unset keep_hierarchy {kept}",
         "flatten",
         "clean",
+        "write_json netlist.json",
+        "",
+    ])
+
+
+def chip_script(device: Device, top: str, *, dsp: bool, block_ram: bool) -> str:
+    """Map a whole chip ``design.v``, flattened: ``cells.json`` with its counts, ``netlist.json`` for nextpnr without
+    what it has no use for, as a netlist of a network is large."""
+    return "\n".join([
+        "read_verilog design.v",
+        f"hierarchy -check -top {top}",
+        _synth(device, top, dsp, block_ram),
+        "delete t:$scopeinfo",
+        "attrmap -remove src -remove hdlname",
+        "tee -q -o cells.json stat -json",
         "write_json netlist.json",
         "",
     ])

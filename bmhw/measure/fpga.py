@@ -54,6 +54,12 @@ class _Mapped:
     script: str
 
 
+def _part(cell: str) -> str | None:
+    """The part of the neuron that a cell's name begins with: ``neuron.maxima.maximum_1...`` is in ``maxima``."""
+    words = cell.split(".")
+    return (words[1] if len(words) > 2 else None) if words[0] == "neuron" else WRAPPER
+
+
 @dataclass
 class Fpga:
     """Measures neurons on one device.
@@ -127,7 +133,30 @@ class Fpga:
     def measure(self, design: Design) -> dict[str, Any]:
         """One neuron's figures, as JSON values. ``DoesNotFitError``."""
         name, mapped = _name(design), self._map(design)
-        netlist = mapped.netlist
+        return {
+            "name": design.name, "design": design.to_dict(), "device": self.told_device,
+            **mapped.counts,
+            "latency_cycles": mapped.latency,
+            **self.place(name, mapped.netlist),
+            "wrapper": mapped.wrapper,
+            "method": {**METHOD, "yosys_script": mapped.script, "nextpnr_options": list(self.device.options)},
+            "tools": self.told_tools(mapped.netlist),
+        }
+
+    @property
+    def told_device(self) -> dict[str, Any]:
+        """The device and what Yosys may use of it."""
+        return {"name": self.device_name, "chip": self.device.chip, "dsps_allowed": self.dsp and self.device.has_dsp,
+                "block_rams_allowed": self.block_ram}
+
+    def told_tools(self, netlist: str) -> dict[str, str]:
+        return tools(self.engine, _creator(netlist)) | {"nextpnr": self.nextpnr.version}
+
+    def place(self, name: str, netlist: str, part: Callable[[str], str | None] = _part) -> dict[str, Any]:
+        """Fmax over the seeds, the critical path and what is placed of the median one. ``DoesNotFitError``.
+
+        ``part``: of a cell, by its name; None: that of the cell before it in a path.
+        """
         runs = []
         for number, seed in enumerate(self.seeds, start=1):
             self.progress(f"{name}: placing and routing, seed {seed} ({number} of {len(self.seeds)})")
@@ -136,25 +165,17 @@ class Fpga:
                 return "fpga placed", 2, netlist, self.device.options, seed, self.frequency, self.nextpnr.version
 
             def place(seed: int = seed) -> dict[str, Any]:
-                return {"seed": seed, **_run(self.nextpnr.place(netlist, seed, self.frequency))}
+                return {"seed": seed, **_run(self.nextpnr.place(netlist, seed, self.frequency), part)}
 
-            runs.append(self._stored(key, place))
+            runs.append(self.stored(key, place))
         median = sorted(runs, key=lambda run: run["fmax_mhz"])[(len(runs) - 1) // 2]
         frequencies = [run["fmax_mhz"] for run in runs]
         return {
-            "name": design.name, "design": design.to_dict(),
-            "device": {"name": self.device_name, "chip": self.device.chip, "dsps_allowed": self.dsp and
-                       self.device.has_dsp, "block_rams_allowed": self.block_ram},
-            **mapped.counts,
-            "latency_cycles": mapped.latency,
             "fmax_mhz": median["fmax_mhz"], "fmax_lowest_mhz": min(frequencies), "fmax_highest_mhz": max(frequencies),
             "target_mhz": self.frequency,
             "critical_path_ns": 1000 / median["fmax_mhz"], "critical_path": median["critical_path"],
             "seeds": [{"seed": run["seed"], "fmax_mhz": run["fmax_mhz"]} for run in runs],
-            "wrapper": mapped.wrapper,
             "placed": median["placed"],
-            "method": {**METHOD, "yosys_script": mapped.script, "nextpnr_options": list(self.device.options)},
-            "tools": tools(self.engine, _creator(netlist)) | {"nextpnr": self.nextpnr.version},
         }
 
     def _map(self, design: Design) -> _Mapped:
@@ -163,13 +184,13 @@ class Fpga:
         generated = generate(design, self.cache, self.wrapper, WRAPPER)
         neuron = instances(generated.verilog, WRAPPER)[self.counted]
         script = synthesis_script(self.device, WRAPPER, neuron, **self.resources)
-        files = self._stored(lambda: ("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
+        files = self.stored(lambda: ("fpga cells", 1, generated.verilog, script, self.engine.version), lambda: (
             self.engine.run(script, {"design.v": generated.verilog}, ("cells.json", "netlist.json"))))
         counts, wrapper = (count_cells(self.device, json.loads(files["cells.json"]), module)
                            for module in (neuron, WRAPPER))
         return _Mapped(files["netlist.json"], counts, wrapper, generated.latency, script)
 
-    def _stored(self, key: Callable[[], tuple], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def stored(self, key: Callable[[], tuple], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What is in the cache under a key, or is made; the key is asked for again then, as another tool may have taken
         the place of one that doesn't work."""
         found = self.cache.get(digest(*key()))
@@ -199,20 +220,20 @@ def _architecture(design: dict[str, Any]) -> dict[str, str]:
     return {name: design[name] for name in ("multiplier", "maximum", "adder", "end") if name in design}
 
 
-def _run(report: dict[str, Any]) -> dict[str, Any]:
+def _run(report: dict[str, Any], part: Callable[[str], str | None]) -> dict[str, Any]:
     """What is kept of one report of nextpnr."""
     (clock,) = report["fmax"].values()
     placed = {kind: number for kind, number in report["utilization"].items() if number["used"]}
     path = next(path for path in report["critical_paths"] if path["from"] == path["to"])
-    return {"fmax_mhz": clock["achieved"], "placed": placed, "critical_path": _path(path["path"])}
+    return {"fmax_mhz": clock["achieved"], "placed": placed, "critical_path": _path(path["path"], part)}
 
 
-def _path(segments: list[dict[str, Any]]) -> dict[str, Any]:
+def _path(segments: list[dict[str, Any]], part_of: Callable[[str], str | None]) -> dict[str, Any]:
     """nextpnr's path in short: where it begins and ends, and what each part has of it."""
     steps: list[dict[str, Any]] = []
     for segment in segments:
         cell = segment["to" if segment["type"] == "routing" else "from"]["cell"]
-        part = _part(cell)
+        part = part_of(cell)
         if steps and segment["type"] != "setup" and part in (None, WRAPPER):
             # some cells have no name of their own: what nextpnr adds to a carry chain, and what is named after a
             # register behind the part
@@ -223,12 +244,6 @@ def _path(segments: list[dict[str, Any]]) -> dict[str, Any]:
         steps[-1]["routing_ns" if segment["type"] == "routing" else "logic_ns"] += segment["delay"]
         steps[-1]["cells"] += segment["type"] == "logic"
     return {"from": _signal(segments[0]["from"]["cell"]), "to": _signal(segments[-1]["to"]["cell"]), "steps": steps}
-
-
-def _part(cell: str) -> str | None:
-    """The part of the neuron that a cell's name begins with: ``neuron.maxima.maximum_1...`` is in ``maxima``."""
-    words = cell.split(".")
-    return (words[1] if len(words) > 2 else None) if words[0] == "neuron" else WRAPPER
 
 
 def _signal(cell: str) -> str:

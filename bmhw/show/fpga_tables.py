@@ -118,3 +118,33 @@ def _with_spread(neuron: dict[str, Any]) -> str:
     if len(neuron["seeds"]) > 1:
         text += f" ({neuron['fmax_lowest_mhz']:.1f}..{neuron['fmax_highest_mhz']:.1f})"
     return text
+
+
+def print_chip(chip: dict[str, Any]) -> None:
+    """A placed network: what its cells are of, and how fast it is."""
+    console = Console(highlight=False)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    device = DEVICES[chip["device"]["name"]]
+    say(f"{chip['name']} on {device.chip}: {chip['frames_per_second']:,.0f} images a second at "
+        f"{chip['fmax_mhz']:.1f} MHz, {chip['cycles_per_image']:,.0f} cycles an image", "bold")
+    table = plain_table()
+    for column in ("", "LUTs", "flip-flops", "block RAMs"):
+        table.add_column(column, justify="right" if column else "left")
+    keys = ("luts", "flip_flops", "block_rams")
+    for kind, found in chip["kinds"].items():
+        if any(found.values()):
+            table.add_row(kind, *(f"{found[key]:,}" for key in keys))
+    table.add_row("all", *(f"{chip[key]:,}" for key in keys), style="bold")
+    console.print(table)
+    say(f"Placed: {_placed(chip['placed'])}")
+    say(f"Critical path: {_path(chip['critical_path'])}")
+    seeds = [run["seed"] for run in chip["seeds"]]
+    tools = chip["tools"]
+    say(f"{chip['elements']} elements; Fmax from register to register, target {chip['target_mhz']:g} MHz, "
+        f"{f'seed {seeds[0]}' if len(seeds) == 1 else f'median of seeds {seeds[0]}..{seeds[-1]}'}; cycles measured in "
+        "simulation.", "dim")
+    say(f"bmhw {tools['bmhw']}, {tools['engine']} ({tools['yosys']}), {tools['nextpnr']}, amaranth "
+        f"{tools['amaranth']}, Python {tools['python']}.", "dim")

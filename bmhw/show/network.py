@@ -26,8 +26,8 @@ def print_plan(plan: Plan) -> None:
                       f"{shape.cycles:,}", _memory(layer.weights), _memory(layer.window))
     print_whole(table)
     console.print("P: elements, outputs at a time; memories: words x bits")
-    if plan.technology.shapes:
-        console.print(f"{plan.block_rams} block RAMs of {plan.technology.name}; {plan.memory_luts:,} look-up tables of other memories")
+    if plan.on_device:
+        console.print(f"{plan.block_rams} block RAMs; about {plan.memory_luts:,} look-up tables for what is in none")
     for name, memory in plan.fifos.items():
         console.print(f"FIFO of the shortcut of {name.removesuffix('_shortcut_fifo')}: {_memory(memory)}")
 

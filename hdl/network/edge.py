@@ -102,19 +102,19 @@ class ImageInput(Block):
         pixel, ends = skid.o.payload[:-1], skid.o.payload[-1]
         at, filling, dropping = (Signal(range(max(self.pixels, 2)), name="pixel"), Signal(name="filling"),
                                  Signal(name="dropping"))
-        final, passes = Signal(name="final"), Signal(name="passes")
+        last_pixel, passes = Signal(name="last_pixel"), Signal(name="passes")
         # the last pixel goes when its image's flag does
         room, have = Signal(name="room"), Signal(name="have")
         m.d.comb += [
-            final.eq(at == self.pixels - 1), have.eq(filling | (skid.o.valid & ~dropping)),
-            room.eq(~final | self.malformed.ready), passes.eq(have & room & numbers.i.ready),
+            last_pixel.eq(at == self.pixels - 1), have.eq(filling | (skid.o.valid & ~dropping)),
+            room.eq(~last_pixel | self.malformed.ready), passes.eq(have & room & numbers.i.ready),
             numbers.i.valid.eq(have & room), numbers.i.payload.eq(Mux(filling, 0, pixel)),
             skid.o.ready.eq(dropping | (~filling & room & numbers.i.ready)),
-            self.malformed.valid.eq(have & final & numbers.i.ready), self.malformed.payload.eq(filling | ~ends),
+            self.malformed.valid.eq(have & last_pixel & numbers.i.ready), self.malformed.payload.eq(filling | ~ends),
         ]
         with m.If(passes):
-            m.d.sync += [at.eq(stepped(at, self.pixels)), filling.eq(~final & (filling | ends)),
-                         dropping.eq(final & ~filling & ~ends)]
+            m.d.sync += [at.eq(stepped(at, self.pixels)), filling.eq(~last_pixel & (filling | ends)),
+                         dropping.eq(last_pixel & ~filling & ~ends)]
         with m.Elif(skid.o.valid & ends):
             m.d.sync += dropping.eq(0)
         return m

@@ -14,6 +14,7 @@ from bmhw import network as command_line
 from bmhw.chip.check import Bench, Difference
 from bmhw.chip.folding import fastest, folding_for
 from bmhw.chip.parts import assemble
+from bmhw.chip.schedule import latency
 from bmhw.errors import RunError
 from bmhw.hdl.network.streams import Fifo
 from bmhw.models.files.store import save
@@ -90,6 +91,12 @@ def test_every_number_of_every_part_is_the_integer_networks(bench, network, imag
     full_speed = bench.run(images[:6], network.classify(images[:6])).cycles_per_image
     # two cycles for each row of the map
     assert slowest <= full_speed <= slowest + 2 * 8 + 2
+
+
+def test_the_latency_is_the_computed_one(bench, network, images):
+    """But for the registers of the parts, fifteen cycles each at most, and the two cycles of a row."""
+    computed, measured = latency(bench.assembly), bench.run(images[:1], network.classify(images[:1])).cycles[0]
+    assert computed <= measured <= computed + 15 * len(bench.assembly.blocks) + 2 * 8
 
 
 def test_a_number_that_differs_is_named(bench, network, images):

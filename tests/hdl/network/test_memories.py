@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.network.memories import STYLES, Ram, Rom
+from bmhw.hdl.network.memories import STYLES, RamBank, Rom, RomBank
 from bmhw.hdl.verilog.convert import block_to_verilog
 
 
@@ -36,8 +36,8 @@ def test_a_name_that_is_a_keyword_takes_nothing_away():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_words_and_style_are_in_the_module(style):
-    rom = block_to_verilog(Rom(width=6, words=(0, 33, 5), style=style), "rom")
-    ram = block_to_verilog(Ram(width=6, depth=5, style=style), "ram")
+    rom = block_to_verilog(RomBank(width=6, words=(0, 33, 5), style=style), "rom")
+    ram = block_to_verilog(RamBank(width=6, depth=5, style=style), "ram")
     assert "reg [5:0] words [2:0];" in rom and "words[1] = 6'h21;" in rom
     assert "reg [5:0] words [4:0];" in ram and "initial" not in ram  # nothing is read that wasn't written
     for text in (rom, ram):
