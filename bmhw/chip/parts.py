@@ -75,8 +75,8 @@ class Assembly:
     """Parts as they are put together.
 
     ``folding``, ``technologies``: as in :func:`assemble`; ``blocks``: name -> (kind, parameters); ``sources``: (part,
-    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
-    network, for benches.
+    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are
+    in the integer network, for benches.
     """
 
     network: IntegerNetwork
