@@ -35,7 +35,7 @@ Each layer is folded onto a few elements, one input a cycle each, as few as take
 def parser() -> Parser:
     result = Parser(description=_DESCRIPTION)
     result.add_argument("--model", required=True, metavar="NAME",
-                        help="name of a network (python -m bmhw.models list) or a path to its .json; layout signed")
+                        help="name of a network (python -m bmhw.models list) or a path to its .json")
     folding_options(result)
     result.add_argument("--device", choices=DEVICES, help="FPGA that the memories are cut for (default: any)")
     what = result.add_argument_group("what to do (default: --plan)")

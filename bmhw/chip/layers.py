@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bmhw.errors import UsageError
 from bmhw.hdl.block import Block
+from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode
 from bmhw.hdl.formats.conversions import LinearEnd
@@ -21,11 +22,11 @@ from bmhw.hdl.network.folded import Folded
 from bmhw.hdl.network.requantizer import ChannelScale, Requantization, Requantizer
 from bmhw.hdl.network.shape import LayerShape
 from bmhw.hdl.network.technology import Technology
-from bmhw.models.integer.fixed_point import FixedPoint
+from bmhw.models.integer.fixed_point import FixedPoint, per_channel
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
 
-__all__ = ["Range", "folded_layer", "input_converter", "shape_of"]
+__all__ = ["Range", "folded_layer", "input_codes", "input_converter", "shape_of", "takes"]
 
 Integers = NDArray[np.int64]
 Range = tuple[Integers, Integers]
@@ -51,13 +52,14 @@ def folded_layer(layer: IntegerLayer, shape: LayerShape, technology: Technology)
     mac = isinstance(layer.format, MacFormat)
     if not mac and layer.format.combine != "linear":
         raise UsageError(f"Layer {layer.name} must have a linear end to be on a chip, not a {layer.format.combine} one")
+    border: tuple[int, ...] = ()
     if layer.node.border:
-        raise UsageError(f"Layer {layer.name} must pad with zeros to be on a chip, not with pixels of "
-                         f"{', '.join(map(str, layer.node.border_codes))}")
+        pixels = per_channel(np.array(layer.node.border_codes, dtype=np.int64))
+        border = tuple(input_codes(layer, pixels).ravel().tolist())
     fields, results = (_mac if mac else _bm)(layer, shape)
     codes, bits = Folded.packed(fields["format"], layer.weights)
-    folded = Folded(shape=shape, weights=shape.words(codes, bits), rows=shape.overlapping_rows, results=shape.parallel,
-                    technology=technology, **fields)
+    folded = Folded(shape=shape, weights=shape.words(codes, bits), border=border, rows=shape.overlapping_rows,
+                    results=shape.parallel, technology=technology, **fields)
     converter = folded.converter()
     ample = Folded.ample_results(shape, 0 if converter is None else converter.latency)
     return dataclasses.replace(folded, results=ample), results
@@ -174,7 +176,7 @@ def _flushes(layer: IntegerLayer, parallel: int) -> int:
 
 def _scaled(scale: FixedPoint, values: Integers) -> Integers:
     """Of one number a channel."""
-    return scale.compute(values.reshape(1, -1, 1, 1)).ravel()
+    return scale.compute(per_channel(values)).ravel()
 
 
 def _requantization(scale: FixedPoint, code: LinearCode, *, relu: bool, saturates: bool = True,
@@ -203,6 +205,28 @@ def _within(threshold: Integers, negative: Integers, scale: FixedPoint, code: Li
 # -- inputs
 
 
+def input_codes(layer: IntegerLayer, values: Integers) -> Integers:
+    """The codes that a layer makes itself of linear numbers, (images, channels, height, width), as they are on a chip:
+    log codes with their sign as the highest bit, linear ones as numbers."""
+    fmt, x = layer.format, layer.inputs(values)
+    if isinstance(fmt, MacFormat):
+        return x
+    codes, negative = fmt.log_codes(x)
+    return codes | (negative & (_zeros_signed(fmt) | (codes > 0))) << fmt.log_bits
+
+
+def _zeros_signed(fmt: BmFormat) -> bool:
+    """Whether code 0 has a sign, which names the maximum that its smallest step enters."""
+    return bool(fmt.signed_inputs) and fmt.layout == "signed" and fmt.zero == "step"
+
+
+def takes(layer: IntegerLayer, bits: int) -> bool:
+    """Whether a layer takes the linear codes of another one, of so many bits, as they are."""
+    fmt = layer.format
+    as_they_are = layer.scale.is_shift and not layer.scale.shift.any()
+    return isinstance(fmt, MacFormat) and fmt.x == LinearCode(bits=bits) and as_they_are
+
+
 def input_converter(layer: IntegerLayer, width: int, numbers: Range,
                     norm: Threshold | None) -> tuple[type[Block], dict[str, Any]]:
     """What makes a layer's input codes of linear numbers of so many bits, or of what a normalisation leaves of them:
@@ -226,4 +250,4 @@ def input_converter(layer: IntegerLayer, width: int, numbers: Range,
     differs = int(end.compute(fmt.x.maximum)) != fmt.activation.maximum
     return Encoder, {"width": width, "channels": channels, "relu": not fmt.signed_inputs,
                      "saturation": fmt.x if differs else None,
-                     "zeros_signed": fmt.layout == "signed" and fmt.signed_inputs and fmt.zero == "step"}
+                     "zeros_signed": _zeros_signed(fmt)}

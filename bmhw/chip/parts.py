@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bmhw.errors import UsageError
 from bmhw.hdl.block import Block
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import LinearCode
@@ -22,7 +23,7 @@ from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Node
 
-from .layers import folded_layer, input_converter, shape_of
+from .layers import folded_layer, input_codes, input_converter, shape_of, takes
 
 __all__ = ["Assembly", "Shown", "assemble"]
 
@@ -58,12 +59,7 @@ class Shown:
             value = encoder.compute(value)
             value = np.where(value < 0, (1 << encoder.end.log.bits) - value, value)
         elif self.codes:
-            fmt = network.layers[self.layer].format
-            value = network.layers[self.layer].inputs(value)
-            if isinstance(fmt, BmFormat):
-                code, negative = fmt.log_codes(value)
-                # code 0 has no sign, unless it stands for its smallest step
-                value = code | (negative & ((code > 0) | (fmt.zero == "step"))) << fmt.log_bits
+            value = input_codes(network.layers[self.layer], value)
         return value.transpose(0, 2, 3, 1).reshape(len(value), -1, value.shape[1])
 
     def is_signed(self, network: IntegerNetwork) -> bool:
@@ -79,8 +75,8 @@ class Assembly:
     """Parts as they are put together.
 
     ``folding``, ``technologies``: as in :func:`assemble`; ``blocks``: name -> (kind, parameters); ``sources``: (part,
-    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are in the integer
-    network, for benches.
+    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are
+    in the integer network, for benches.
     """
 
     network: IntegerNetwork
@@ -182,6 +178,9 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int],
             return codes_of(name)
         wire, norm = linear(name)
         if wire.low is None:
+            if not takes(layer, wire.bits):
+                raise UsageError(f"Layer {layer.name} must take the {wire.bits} bit codes of {name} as they are to be "
+                                 "on a chip")
             return wire
         kind, parameters = input_converter(layer, wire.bits, (wire.low, wire.high), norm)
         key = wire.part, wire.port, kind, tuple(parameters.items())

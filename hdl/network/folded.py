@@ -43,6 +43,7 @@ class Folded:
         lowest bits, what :meth:`packed` gives; (folds * fan-in).
     biases: of each output.
     codes, requantized: what becomes of each output's sum: log codes, or numbers of another scale; neither: it stays.
+    border: the input code of each channel that lies outside the map; empty: 0.
     rows, results: of the window's ring and of the queue of results.
     technology: of its memories.
     """
@@ -53,6 +54,7 @@ class Folded:
     biases: tuple[int, ...]
     codes: tuple[ChannelCode, ...] = ()
     requantized: Requantization | None = None
+    border: tuple[int, ...] = ()
     rows: int
     results: int
     technology: Technology = ANY
@@ -272,7 +274,7 @@ class FoldedLayer(Block):
         folded = self.folded
         shape = folded.shape
         window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows,
-                                                     technology=folded.technology))
+                                                     technology=folded.technology, border=folded.border))
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
         self._elements(m, platform, window, unloading)

@@ -25,7 +25,7 @@ class Window(Block):
     - Throughput: one code a cycle, while a fold lasts.
 
     A row of outputs begins when the rows that it needs are there; a fold begins when ``room`` says so, and is never
-    interrupted. Outside the map lies code 0, from a register behind the memory.
+    interrupted. Outside the map lies code 0, or a border's, from a register behind the memory.
 
     Parameters
     ----------
@@ -33,6 +33,7 @@ class Window(Block):
     width: of a code, with its sign.
     rows: of the ring, ``shape.fewest_rows`` or more; with ``shape.overlapping_rows`` storing and reading overlap.
     technology: of its memory.
+    border: the code of each channel that lies outside the map; empty: 0.
 
     Members
     -------
@@ -46,9 +47,9 @@ class Window(Block):
     clocked = True
     latency = 3
 
-    def __init__(self, *, shape: LayerShape, width: int, rows: int,
-                 technology: Technology = ANY):
-        self.shape, self.width, self.technology = shape, width, technology
+    def __init__(self, *, shape: LayerShape, width: int, rows: int, technology: Technology = ANY,
+                 border: tuple[int, ...] = ()):
+        self.shape, self.width, self.technology, self.border = shape, width, technology, border
         self.rows = check_range("Rows of a window", rows, shape.fewest_rows)
         super().__init__({"i": In(stream.Signature(width)), "room": In(1), "begins": Out(1), "issued": Out(1),
                           "code": Out(width), "valid": Out(1), "first": Out(1), "last": Out(1)})
@@ -171,8 +172,9 @@ class Window(Block):
         m.d.comb += memory.addr.eq(address)
         outside = (x < 0) | (x >= row_pixels) | (y < 0) | (y >= stored_rows) if padding else Signal(name="outside")
         outside = pipe.delayed("outside", outside, 2)[2]
+        border = pipe.register("border", pipe.table("borders", self.border, lane)) if self.border else 0
         m.d.comb += [
-            self.code.eq(pipe.register("code", Mux(outside, 0, memory.data))),
+            self.code.eq(pipe.register("code", Mux(outside, border, memory.data))),
             self.valid.eq(pipe.flags("valid", issued, self.latency)),
             self.first.eq(pipe.delayed("first", group_first, self.latency)[-1]),
             self.last.eq(pipe.flags("last", ends["tap_row"], self.latency)),

@@ -154,7 +154,6 @@ def test_the_command(model, tmp_path):
     (["--cycles", "many"], "--cycles must be an integer from 1 to 1099511627776, not 'many'"),
     (["--out", "a-b.v"], "--out without its ending must be 1 to 100 letters, digits and underscores of ASCII, a letter "
                          "first, not 'a-b'"),
-    (["--model", "digits"], "Layer stem must have layout signed and a linear end to be on a chip"),
     (["--check", "0"], "--check must be an integer from 1 to 1048576, not 0"),
 ])
 def test_bad_input_is_one_line(model, arguments, line):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from support.streams import collected
 
-from bmhw.hdl.formats.codes import LogCode
+from bmhw.hdl.formats.codes import LinearCode, LogCode
 from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.models.integer.layer import round_shift
@@ -35,3 +35,17 @@ def test_codes_are_those_of_the_linear_ends(relu, reach, out_fraction):
     for seed in (None, 1):
         found = collected(block, values.ravel(), len(values.ravel()), seed=seed)
         assert found == list(np.stack(codes, axis=1).ravel())
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_codes_of_linear_codes_are_those_of_log2(bits):
+    """Numbers saturate in a linear code first, and code 0, if it stands for its smallest step, has a sign."""
+    code, log = LinearCode(bits=bits, signed=True), LogCode(bits=3, fraction=2)
+    end = LinearEnd(out_fraction=code.magnitude_bits, log=log)
+    channels = (ChannelCode(end=end, shift=1), ChannelCode(end=end, shift=2))
+    values = np.arange(-64, 64)[:, None] * np.ones((1, 2), dtype=np.int64)
+    x = np.clip(round_shift(values, np.array([1, 2])), code.minimum, code.maximum)
+    codes = end.log2.compute(np.abs(x)) | (x < 0) << log.bits
+    assert (codes == 1 << log.bits).any() or bits == 2  # a signed 0
+    block = Encoder(width=8, channels=channels, relu=False, saturation=code, zeros_signed=True)
+    assert collected(block, values.ravel(), values.size) == list(codes.ravel())

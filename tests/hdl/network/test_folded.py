@@ -6,28 +6,47 @@ import pytest
 from support.streams import collected
 
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.formats.codes import LinearCode
+from bmhw.hdl.formats.mac import FittedMacFormat, MacFormat
 from bmhw.hdl.network.folded import Folded, FoldedLayer
+from bmhw.hdl.network.requantizer import ChannelScale, Requantization
 from bmhw.hdl.network.shape import LayerShape
 
 
-def expected(shape, fmt, codes, negative, k, sign, bias):
-    """(images, pixels, outputs) of codes (images, channels, rows, columns)."""
+def expected(shape, fmt, inputs, weights, bias, border=None):
+    """(images, pixels, outputs) of input ports (images, channels, rows, columns)."""
     p, s = shape.padding, shape.stride
-    border = ((0, 0), (0, 0), (p, p), (p, p))
-    codes, negative = np.pad(codes, border), np.pad(negative, border)
+    padded = {}
+    for name, values in inputs.items():
+        around = np.zeros((1, shape.channels, 1, 1)) if border is None else np.reshape(border[name], (1, -1, 1, 1))
+        padded[name] = np.broadcast_to(around, (*values.shape[:2], values.shape[2] + 2 * p, values.shape[3] + 2 * p)
+                                       ).astype(np.int64)
+        padded[name][:, :, p:p + shape.height, p:p + shape.width] = values
+    weights = {name: codes.reshape(1, shape.outputs, -1) for name, codes in weights.items()}
     rows = []
     for row in range(shape.out_height):
         for column in range(shape.out_width):
             taps = (slice(None), slice(None), slice(row * s, row * s + shape.kernel[0]),
                     slice(column * s, column * s + shape.kernel[1]))
-            c, minus = (values[taps].reshape(len(values), 1, -1) for values in (codes, negative))
-            inputs = {"c": c} | ({"negative": minus} if fmt.signed_inputs else {})
-            rows.append(fmt.compute(**inputs, k=k.reshape(1, len(k), -1), sign=sign.reshape(1, len(k), -1), bias=bias))
+            here = {name: values[taps].reshape(len(values), 1, -1) for name, values in padded.items()}
+            rows.append(fmt.compute(**here, **weights, bias=bias))
     return np.stack(rows, axis=1)
 
 
+def check(shape, fmt, numbers, weights, bias, sums, **fields):
+    """That a layer gives the sums, with few and with ample places for rows and results, with and without pauses."""
+    codes, bits = Folded.packed(fmt, weights)
+    for rows, results, seed in ((shape.fewest_rows, shape.parallel, 1),
+                                (shape.overlapping_rows, 2 * shape.parallel + 4, None)):
+        layer = FoldedLayer(folded=Folded(shape=shape, format=fmt, weights=shape.words(codes, bits),
+                                          biases=tuple(map(int, bias)), rows=rows, results=max(results, 2), **fields))
+        found = collected(layer, numbers.transpose(0, 2, 3, 1).ravel(), sums.size, seed=seed,
+                          cycles=40 * shape.cycles + 5000)
+        assert found == list(sums.ravel() & ((1 << layer.folded.output_bits) - 1))
+
+
 SHAPES = {
-    "3x3": dict(height=4, width=5, channels=4, kernel=(3, 3), padding=1, outputs=5, groups=2, parallel=2),
+    "3x3": dict(height=3, width=4, channels=4, kernel=(3, 3), padding=1, outputs=5, groups=2, parallel=2),
     "stride": dict(height=6, width=6, channels=2, kernel=(3, 3), padding=1, stride=2, outputs=4, groups=1, parallel=4),
     "5x5": dict(height=6, width=7, channels=2, kernel=(5, 5), outputs=3, groups=2, parallel=1),
     "pointwise": dict(height=4, width=3, channels=8, outputs=6, groups=2, parallel=6),
@@ -36,24 +55,99 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("signed_inputs", [False, True])
-@pytest.mark.parametrize("name", SHAPES)
-def test_sums_are_those_of_the_format(name, signed_inputs):
+BM = [("signed", False, "exact"), ("signed", True, "exact")]
+BM_CASES = [(name, *kind) for name in SHAPES for kind in BM] + [
+    ("3x3", layout, signed, zero) for layout, signed in (("signed", True), ("relu", False), ("bipolar", True))
+    for zero in ("exact", "step") if (layout, zero) != ("signed", "exact")]
+
+
+def random_numbers(shape, rng, low, high):
+    return rng.integers(low, high + 1, (2, shape.channels, shape.height, shape.width))
+
+
+@pytest.mark.parametrize(("name", "layout", "signed_inputs", "zero"), BM_CASES)
+def test_sums_are_those_of_the_bm_format(name, layout, signed_inputs, zero):
     shape = LayerShape(**SHAPES[name])
     rng = np.random.default_rng(sorted(SHAPES).index(name))
-    fmt = BmFormat(inputs=shape.fan_in, bits=4, log_bits=4, log_fraction=2, out_fraction=8, layout="signed",
-                   boundary="layer", result="linear", groups=shape.groups, zero="exact", signed_inputs=signed_inputs)
-    weights = (shape.outputs, shape.channels, *shape.kernel)
-    k, sign = rng.integers(0, 16, weights), rng.integers(0, 2, weights)
+    fmt = BmFormat(inputs=shape.fan_in, bits=4, log_bits=4, log_fraction=2, out_fraction=8, layout=layout,
+                   boundary="layer", result="linear", groups=shape.groups, zero=zero, signed_inputs=signed_inputs)
+    of = (shape.outputs, shape.channels, *shape.kernel)
+    weights = {port: rng.integers(0, 2 if port == "sign" else 16, of) for port in Folded.weight_ports(fmt)}
     bias = rng.integers(fmt.bias.minimum, fmt.bias.maximum + 1, shape.outputs)
-    codes = rng.integers(0, 16, (3, shape.channels, shape.height, shape.width))
-    negative = rng.integers(0, 2, codes.shape) * (codes > 0) * signed_inputs
-    sums = expected(shape, fmt, codes, negative, k, sign, bias)
-    numbers = (codes | negative << 4).transpose(0, 2, 3, 1).ravel()
-    for rows, results, seed in ((shape.fewest_rows, shape.parallel, 1),
-                                (shape.overlapping_rows, 2 * shape.parallel + 4, None)):
-        layer = FoldedLayer(folded=Folded(
-            shape=shape, format=fmt, weights=shape.words(k | sign << 4, 5), biases=tuple(map(int, bias)), rows=rows,
-            results=max(results, 2)))
-        found = collected(layer, numbers, sums.size, seed=seed, cycles=40 * shape.cycles + 5000)
-        assert found == list(sums.ravel() & ((1 << fmt.y.bits) - 1))
+    codes = random_numbers(shape, rng, 0, 15)
+    negative = rng.integers(0, 2, codes.shape) * signed_inputs
+    inputs = {"c": codes} | ({"negative": negative} if signed_inputs else {})
+    check(shape, fmt, codes | negative << 4, weights, bias, expected(shape, fmt, inputs, weights, bias))
+
+
+def accumulated(shape, fmt, w):
+    """Lowest and highest sum of each neuron's flushes, (outputs, flushes)."""
+    parts = w.reshape(shape.outputs, shape.groups, -1)
+    return tuple(bound(parts * fmt.x.minimum, parts * fmt.x.maximum).sum(axis=2) for bound in (np.minimum, np.maximum))
+
+
+def fitted(shape, fmt, w, bias):
+    """The format of neurons with these weights: no sum is wider than the largest of one neuron, or of one flush."""
+    low, high = accumulated(shape, fmt, w)
+    sums = low.sum(axis=1) + bias, high.sum(axis=1) + bias
+    return FittedMacFormat.of(fmt, sums=(int(sums[0].min()), int(sums[1].max())),
+                              accumulated=(int(low.min()), int(high.max())))
+
+
+@pytest.mark.parametrize(("bits", "signed_inputs"), [(2, True), (4, False)])
+@pytest.mark.parametrize("name", SHAPES)
+def test_sums_are_those_of_the_mac_format(name, bits, signed_inputs):
+    """With one flush or several."""
+    shape = LayerShape(**SHAPES[name])
+    rng = np.random.default_rng(sorted(SHAPES).index(name))
+    fmt = MacFormat(inputs=shape.fan_in, bits=bits, signed_inputs=signed_inputs, bias_bits=9)
+    w = rng.integers(fmt.w.minimum, fmt.w.maximum + 1, (shape.outputs, shape.channels, *shape.kernel))
+    bias = rng.integers(fmt.bias.minimum, fmt.bias.maximum + 1, shape.outputs)
+    x = random_numbers(shape, rng, fmt.x.minimum, fmt.x.maximum)
+    check(shape, fitted(shape, fmt, w, bias), x, {"w": w}, bias, expected(shape, fmt, {"x": x}, {"w": w}, bias))
+
+
+@pytest.mark.parametrize("signed_inputs", [False, True])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_sums_have_no_bit_too_few_or_too_many(groups, signed_inputs):
+    """With the inputs of the highest and the lowest sums and accumulators of all neurons."""
+    shape = LayerShape(height=2, width=2, channels=6, kernel=(2, 2), outputs=5, groups=groups, parallel=4)
+    rng = np.random.default_rng(groups)
+    fmt = MacFormat(inputs=shape.fan_in, bits=3, signed_inputs=signed_inputs)
+    w = rng.integers(-4, 4, (shape.outputs, 6, 2, 2))
+    bias, (low, high) = np.zeros(shape.outputs, dtype=int), accumulated(shape, fmt, w)
+    neurons = low.sum(axis=1).argmin(), low.min(axis=1).argmin(), high.sum(axis=1).argmax(), high.max(axis=1).argmax()
+    x = np.stack([np.where((w[neuron] > 0) == (n > 1), fmt.x.maximum, fmt.x.minimum)
+                  for n, neuron in enumerate(neurons)])
+    sums, fit = expected(shape, fmt, {"x": x}, {"w": w}, bias), fitted(shape, fmt, w, bias)
+    assert (sums.min(), sums.max()) == fit.sums == (low.sum(axis=1).min(), high.sum(axis=1).max())
+    assert fit.y.bits < fmt.y.bits
+    check(shape, fit, x, {"w": w}, bias, sums)
+
+
+def test_sums_become_codes_or_numbers_of_another_scale():
+    shape = LayerShape(**SHAPES["3x3"])
+    rng = np.random.default_rng(3)
+    fmt = MacFormat(inputs=shape.fan_in, bits=4, bias_bits=6)
+    w = rng.integers(-8, 8, (shape.outputs, shape.channels, *shape.kernel))
+    bias = rng.integers(-32, 32, shape.outputs)
+    x = random_numbers(shape, rng, 0, 15)
+    y = expected(shape, fmt, {"x": x}, {"w": w}, bias)
+    scales, shifts = rng.integers(128, 256, shape.outputs), np.arange(11, 11 + shape.outputs) % 3 + 10
+    channels = tuple(ChannelScale(multiplier=int(m), shift=int(s)) for m, s in zip(scales, shifts, strict=True))
+    scaled = (y * scales + (1 << shifts >> 1)) >> shifts
+    for relu, code in ((True, LinearCode(bits=4)), (False, LinearCode(bits=7, signed=True))):
+        to = Requantization(channels=channels, code=code, relu=relu)
+        check(shape, fitted(shape, fmt, w, bias), x, {"w": w}, bias, scaled.clip(code.minimum, code.maximum),
+              requantized=to)
+
+
+def test_a_border_lies_around_the_map():
+    """Each channel's own code in the place of 0, in each group of channels."""
+    shape = LayerShape(**SHAPES["3x3"])
+    rng = np.random.default_rng(4)
+    fmt = MacFormat(inputs=shape.fan_in, bits=4)
+    w, bias = rng.integers(-8, 8, (shape.outputs, shape.channels, *shape.kernel)), np.zeros(shape.outputs, dtype=int)
+    x, border = random_numbers(shape, rng, 0, 15), rng.integers(0, 16, shape.channels)
+    sums = expected(shape, fmt, {"x": x}, {"w": w}, bias, {"x": border})
+    check(shape, fitted(shape, fmt, w, bias), x, {"w": w}, bias, sums, border=tuple(map(int, border)))
