@@ -130,7 +130,7 @@ def _network(args: argparse.Namespace, argv: Sequence[str]) -> int:
     try:
         from bmhw.chip.folding import assembled
         from bmhw.chip.memories import fitted
-        from bmhw.measure.chips import measure_chip
+        from bmhw.chip.placement import measure_chip
     except ImportError as error:
         raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
     assembly = fitted(assembled(args.model, args.cycles, args.fold), DEVICES[args.device])

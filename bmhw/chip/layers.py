@@ -21,7 +21,7 @@ from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.hdl.network.folded import Folded
 from bmhw.hdl.network.requantizer import ChannelScale, Requantization, Requantizer
 from bmhw.hdl.network.shape import LayerShape
-from bmhw.hdl.network.technology import Technology
+from bmhw.hdl.technology import Technology
 from bmhw.models.integer.fixed_point import FixedPoint, per_channel
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold

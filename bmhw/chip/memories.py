@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bmhw.flow.fpga import Device
-from bmhw.hdl.network.technology import Memory, Technology
+from bmhw.hdl.technology import Memory, Technology
 
 from .parts import Assembly, assemble
 

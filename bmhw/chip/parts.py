@@ -18,7 +18,7 @@ from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.network import Network, Part
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
 from bmhw.hdl.network.streams import Add, Fifo, Fork
-from bmhw.hdl.network.technology import ANY, Memory, Technology
+from bmhw.hdl.technology import ANY, Memory, Technology
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Node

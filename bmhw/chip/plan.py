@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.shape import LayerShape
-from bmhw.hdl.network.technology import Memory
+from bmhw.hdl.technology import Memory
 
 from .parts import Assembly
 

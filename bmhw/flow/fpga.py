@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bmhw.errors import RunError, TimeLimitError, warn_once
-from bmhw.hdl.network.technology import Technology
+from bmhw.hdl.technology import Technology
 
 from .children import Children
 from .netlist import Cell, join, read_blocks

@@ -12,10 +12,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
+from bmhw.hdl.technology import LOGIC
 
 from .network import Network, Part
 from .streams import Fifo, Skid, stepped
-from .technology import LOGIC
 
 __all__ = ["Chip", "Downsizer", "ImageInput", "ResultOutput"]
 

@@ -17,6 +17,7 @@ from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.element_ends import GroupEnd, element_format
 from bmhw.hdl.neurons.elements import Element
+from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .encoder import ChannelCode, Encoder
 from .memories import Ram, Rom
@@ -24,7 +25,6 @@ from .pipeline import Pipeline
 from .requantizer import Requantization, Requantizer
 from .shape import LayerShape
 from .streams import Fifo, stepped
-from .technology import ANY, Memory, Technology
 from .window import Window
 
 __all__ = ["Folded", "FoldedLayer", "Unloading", "Weights"]
@@ -138,7 +138,7 @@ class Folded:
             multiplier = "booth" if min(fmt.bits, fmt.weight_bits) > 2 else "operator"
             return Design(format=fmt, form="serial", multiplier=multiplier, adder="operator", selection="behind",
                           registers=("products",))
-        return Design(format=fmt, form="serial", adder="ripple", registers=("sums",))
+        return Design(format=fmt, form="serial", adder="operator", selection="behind", registers=("sums",))
 
 
 ELEMENT_LATENCY = 2
@@ -201,7 +201,7 @@ class Unloading(Block):
 
     def _end(self) -> GroupEnd:
         return GroupEnd(format=self.folded.format, flush=self.folded.flush,
-                        adder="operator" if isinstance(self.folded.format, MacFormat) else "ripple")
+                        adder="operator")
 
     def elaborate(self, platform):
         m = Module()

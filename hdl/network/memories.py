@@ -7,13 +7,12 @@ from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_choice, check_range
-
-from .technology import ANY, Column, Memory, Row, Technology
+from bmhw.hdl.technology import ANY, Column, Memory, Row, Technology
 
 __all__ = ["STYLES", "Ram", "RamBank", "Rom", "RomBank"]
 
 STYLES = ("auto", "block", "distributed", "logic")
-"""What a bank is made of, in the words of the attributes that tools know (:class:`~.technology.Row`)."""
+"""What a bank is made of, in the words of the attributes that tools know (:class:`~bmhw.hdl.technology.Row`)."""
 
 
 class RomBank(Block):

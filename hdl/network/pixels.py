@@ -10,11 +10,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
+from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .memories import Ram
 from .pipeline import Pipeline
 from .streams import Fork, Skid, by_index, loops, stepped
-from .technology import ANY, Memory, Technology
 
 __all__ = ["Grid", "LargestIndex", "Logits", "Pool", "Rectifier"]
 

@@ -17,9 +17,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
+from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .memories import Ram
-from .technology import ANY, Memory, Technology
 
 __all__ = ["Add", "Fifo", "Fork", "Skid", "by_index", "loops", "stepped"]
 

@@ -8,12 +8,12 @@ from amaranth.lib.wiring import In, Out
 from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
+from bmhw.hdl.technology import ANY, Technology
 
 from .memories import Ram
 from .pipeline import Pipeline
 from .shape import LayerShape
 from .streams import loops, stepped
-from .technology import ANY, Technology
 
 __all__ = ["Window"]
 

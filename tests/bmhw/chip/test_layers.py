@@ -14,7 +14,7 @@ from bmhw.chip.layers import folded_layer, input_converter, shape_of
 from bmhw.chip.parts import assemble
 from bmhw.errors import UsageError
 from bmhw.hdl.formats.codes import LinearCode
-from bmhw.hdl.network.technology import ANY
+from bmhw.hdl.technology import ANY
 from bmhw.models.integer.fixed_point import FixedPoint, round_shift
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.network import Threshold

@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bmhw.chip.bench import Bench
-from bmhw.chip.edge import chip_of
-from bmhw.chip.parts import Assembly
-from bmhw.chip.plan import plan
 from bmhw.flow.fpga import chip_script, count_cells
 from bmhw.flow.memory_files import with_memory_files
 from bmhw.flow.work_folder import work_folder
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.streams import Add, Fifo, Fork
 from bmhw.hdl.verilog.convert import block_to_verilog
+from bmhw.measure.fpga import Fpga
 
-from .fpga import Fpga
+from .bench import Bench
+from .edge import chip_of
+from .parts import Assembly
+from .plan import plan
 
 __all__ = ["KINDS", "measure_chip"]
 

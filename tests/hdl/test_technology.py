@@ -11,7 +11,7 @@ from amaranth.sim import Simulator
 from bmhw.flow.engine import Engine
 from bmhw.flow.fpga import DEVICES, chip_script, count_cells
 from bmhw.hdl.network.memories import Ram, Rom
-from bmhw.hdl.network.technology import ANY, LOGIC, Memory, Technology
+from bmhw.hdl.technology import ANY, LOGIC, Memory, Technology
 from bmhw.hdl.verilog.convert import block_to_verilog
 
 ECP5, ICE40 = (DEVICES[name].technology for name in ("ecp5-85k", "ice40-hx8k"))
