@@ -54,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     for option, value, low, high in (("--cycles", args.cycles, 1, 1 << 40), ("--check", args.check, 1, 1 << 20),
                                      ("--gaps", args.gaps, 0, 90)):
-        if value not in (None, "all" if option == "--check" else None) and (not isinstance(value, int) or not low <= value <= high):
+        if value is None or (option, value) == ("--check", "all"):
+            continue
+        if not isinstance(value, int) or not low <= value <= high:
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
     jobs_from(args.jobs)
     if args.waves is not None:
@@ -105,7 +107,7 @@ def _check(assembly, args) -> None:
         check = Check(bench, data.test_images[:count], data.test_labels[:count], gaps=args.gaps, jobs=args.jobs,
                       cache=Cache(cache_folder()))
         with steps("building the simulation"):
-            bench.build(jobs=args.jobs)
+            bench.build(images=count, jobs=args.jobs)
         started, left = time.monotonic(), count - check.done
         if check.done:
             say(f"going on with a check that was interrupted: {check.done} of {count} images are compared")

@@ -38,6 +38,7 @@ template <typename T> class Numbers {
     std::FILE *file;
     T buffer[4096];
     size_t filled = 0, next = 0;
+    bool ended = false;
 
 public:
     size_t at = 0;
@@ -47,15 +48,16 @@ public:
     }
     Numbers(const Numbers &) = delete;
     bool shows(T &value) {
-        if (next == filled) {
+        if (next == filled && !ended) {
             filled = std::fread(buffer, sizeof(T), 4096, file);
             next = 0;
+            ended = !filled;
         }
         if (next < filled) value = buffer[next];
         return next < filled;
     }
     void take() { next++; at++; }
-    void rewind() { std::rewind(file); filled = next = at = 0; }
+    void rewind() { std::rewind(file); filled = next = at = 0; ended = false; }
 };
 
 static uint64_t state;

@@ -9,11 +9,11 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ __all__ = ["Bench", "Difference", "Filling", "Run"]
 TOP = "network"
 BATCH = 8
 """Images whose numbers are computed together: those of all parts, and all inputs of their neurons, are in memory."""
+LONG = 3_000_000
+"""Cycles of a program for which half the time of a run is worth twice that of the build."""
 WAVES = {".fst": "--trace-fst", ".vcd": "--trace-vcd"}
 """Files of waves, and Verilator's options for them."""
 CYCLES_BEFORE, CYCLES_BEHIND = 3000, 200
@@ -39,7 +41,10 @@ CYCLES_BEFORE, CYCLES_BEHIND = 3000, 200
 
 
 class Difference(RunError):
-    """The Verilog gave another number than the integer network, or none: at ``cycle`` of a run of the images ``chunk``."""
+    """The Verilog gave another number than the integer network, or none.
+
+    ``cycle``: of the run of the images ``chunk``, where that was one of several.
+    """
 
     chunk = slice(0)
 
@@ -104,18 +109,22 @@ class Bench:
         """Cycles without a transfer after which nothing can move any more: a fold always gives a number in the end."""
         return 2 * max(layer.shape.groups * layer.shape.group_cycles for layer in self.plan.layers) + 1000
 
-    def build(self, simulator: Simulator | None = None, *, jobs: int = 1, waves: str = "") -> None:
-        """Make the program; RunError where a tool fails. ``waves``: an ending of :data:`WAVES`; a program that writes
-        such files, beside the other one."""
+    def build(self, simulator: Simulator | None = None, *, images: int = 1, jobs: int = 1, waves: str = "") -> None:
+        """Make the program; RunError where a tool fails.
+
+        ``images``: how many it is for; for many it is optimised. ``waves``: an ending of :data:`WAVES`; a program that
+        writes such files, beside the other one.
+        """
         simulator = simulator or find_simulator("verilator")
         for name, text in ((f"{TOP}.v", self.verilog), ("taps.h", self._header()), ("bench.cpp", _program())):
             (self.folder / name).write_text(text)
         command = ["verilator", "--cc", "--exe", "--build", "--build-jobs", str(jobs), "-O3", "--top-module", TOP,
                    "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", f"obj{waves}",
                    *([WAVES[waves]] if waves else []), f"{TOP}.v", "bench.cpp", "-CFLAGS", "-I.."]
+        variables = simulator.optimising() if images * self.plan.cycles > LONG else simulator.environment
         with self.children.stopping():
             status, said = self.children.run_child(command, self.folder, "verilator", float("inf"),
-                                                   os.environ | simulator.optimising())
+                                                   {**os.environ, **variables})
         if status:
             lines = [line for line in said.splitlines() if "rror" in line] or said.splitlines()[-1:]
             raise RunError(f"{simulator} cannot build {TOP}: {lines[0] if lines else f'status {status}'}")
@@ -187,16 +196,13 @@ class Bench:
         classes: list[int] = []
         pixels = images[:, None] if images.ndim == 3 else images
         pixels.transpose(0, 2, 3, 1).tofile(folder / "pixels.bin")
-        taps: list[BinaryIO] = [open(folder / f"{number}.bin", "wb") for number in range(len(self.taps))]
-        try:
+        with ExitStack() as stack:
+            taps = [stack.enter_context(open(folder / f"{number}.bin", "wb")) for number in range(len(self.taps))]
             for start in range(0, len(images), BATCH):
                 values, found = self.expected(images[start:start + BATCH])
                 classes += found.tolist()
                 for tap, value in zip(taps, values.values(), strict=True):
                     tap.write(value.astype(np.int32).tobytes())
-        finally:
-            for tap in taps:
-                tap.close()
         np.array(classes, dtype=np.int32).tofile(folder / "classes.bin")
         return classes
 
@@ -233,7 +239,7 @@ class Bench:
             "struct Tap { const char *name; int bits; bool is_signed; };", "static const Tap TAPS[] = {", *taps,
             "};", "static uint64_t read_tap(const Vtop &top, int tap, bool &moves) {", "    switch (tap) {", *cases,
             "    }", "    moves = false;", "    return 0;", "}",
-            "static const char *const GAUGES[] = {" + "".join(f'"{fifo}", ' for fifo in self.assembly.fifos) + "nullptr};",
+            "static const char *const GAUGES[] = {", *(f'    "{fifo}",' for fifo in self.assembly.fifos), "    nullptr};",
             "static long read_gauge(const Vtop &top, int gauge, bool &waits) {", "    switch (gauge) {", *levels,
             "    }", "    waits = false;", "    return 0;", "}", ""])
 
