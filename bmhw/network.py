@@ -41,8 +41,8 @@ def parser() -> Parser:
     result.add_argument("--gaps", type=number, default=0, metavar="PERCENT",
                         help="pauses at both ends of a checked network, of the cycles (default: 0)")
     jobs_option(result, "simulations of a check")
-    result.add_argument("--waves", type=Path, metavar="FILE.fst",
-                        help="write what every signal did around a difference that --check finds; .fst or .vcd")
+    result.add_argument("--waves", type=Path, metavar="FILE.vcd",
+                        help="write what every signal did around a difference that --check finds")
     return result
 
 
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
     jobs_from(args.jobs)
     if args.waves is not None:
-        if args.check is None or args.waves.suffix not in (".fst", ".vcd"):
-            raise UsageError(f"--waves FILE needs --check and a name that ends in .fst or .vcd, not {args.waves.name}")
+        if args.check is None or args.waves.suffix != ".vcd":
+            raise UsageError(f"--waves FILE needs --check and a name that ends in .vcd, not {args.waves.name}")
         check_writable(args.waves)
     if args.out is not None:
         check_name(args.out.stem, "--out without its ending")
@@ -117,10 +117,13 @@ def _check(assembly, args) -> None:
         except Difference as difference:
             if args.waves is None:
                 raise
-            with steps("building a simulation with waves") as step:
-                bench.build(jobs=args.jobs, waves=args.waves.suffix)
-                step("running it again")
-                check.waves(args.waves, difference)
+            try:
+                with steps("building a simulation with waves") as step:
+                    bench.build(jobs=args.jobs, waves=True)
+                    step("running it again")
+                    check.waves(args.waves, difference)
+            except RunError as reason:
+                raise RunError(f"{difference}; no waves: {reason}") from None
             raise RunError(f"{difference}; {args.waves} has the signals around it") from None
     print_check(result, bench, time.monotonic() - started)
 

@@ -8,7 +8,7 @@
 //   gaps       per cent of cycles in which each end pauses
 //   patience   cycles without a transfer after which the network is stuck
 //   reset      a cycle at which it is reset; from there on the images come again from the first one
-//   waves      a file of waves: nothing is compared then, they begin at the cycle `from` and end at `until`
+//   waves      a file of waves (VCD): nothing is compared then, they begin at the cycle `from` and end at `until`
 //
 // Prints a line for each image that is done, "image NUMBER CYCLE", one for what went wrong, "difference PART AT
 // EXPECTED GOT CYCLE" or "stuck CYCLE", and in the end, for each tap, "moved PART NUMBERS", and for each gauge "fifo
@@ -25,12 +25,8 @@
 #include "Vtop.h"
 #include "taps.h"  // of the network: TAPS and read_tap, GAUGES and read_gauge
 #include "verilated.h"
-#if VM_TRACE_FST
-#include "verilated_fst_c.h"
-using Waves = VerilatedFstC;
-#elif VM_TRACE
+#if VM_TRACE
 #include "verilated_vcd_c.h"
-using Waves = VerilatedVcdC;
 #endif
 
 // Numbers of a file, one by one: those of many images need not be in memory.
@@ -99,7 +95,7 @@ int main(int argc, char **argv) {
     context.traceEverOn(!waves.empty());
     Vtop top(&context);
 #if VM_TRACE
-    Waves dump;
+    VerilatedVcdC dump;
     if (!waves.empty()) { top.trace(&dump, 99); dump.open(waves.c_str()); }
 #endif
     long cycle = 0, last = 0;  // the last one with a transfer

@@ -30,12 +30,12 @@ from .plan import plan
 __all__ = ["Bench", "Difference", "Filling", "Run"]
 
 TOP = "network"
+OBJECTS = ("obj", "obj_waves")
+"""Folders of the program and of the one with waves."""
 BATCH = 8
 """Images whose numbers are computed together: those of all parts, and all inputs of their neurons, are in memory."""
 LONG = 3_000_000
 """Cycles of a program for which half the time of a run is worth twice that of the build."""
-WAVES = {".fst": "--trace-fst", ".vcd": "--trace-vcd"}
-"""Files of waves, and Verilator's options for them."""
 CYCLES_BEFORE, CYCLES_BEHIND = 3000, 200
 """Of waves around a difference."""
 
@@ -83,7 +83,6 @@ class Bench:
         self.block = assembly.block(taps=True)
         self.taps = list(assembly.shown)
         self.plan = plan(assembly)
-        self.children = Children()
 
     @property
     def network(self) -> IntegerNetwork:
@@ -109,33 +108,34 @@ class Bench:
         """Cycles without a transfer after which nothing can move any more: a fold always gives a number in the end."""
         return 2 * max(layer.shape.groups * layer.shape.group_cycles for layer in self.plan.layers) + 1000
 
-    def build(self, simulator: Simulator | None = None, *, images: int = 1, jobs: int = 1, waves: str = "") -> None:
+    def build(self, simulator: Simulator | None = None, *, images: int = 1, jobs: int = 1, waves: bool = False) -> None:
         """Make the program; RunError where a tool fails.
 
-        ``images``: how many it is for; for many it is optimised. ``waves``: an ending of :data:`WAVES`; a program that
-        writes such files, beside the other one.
+        ``images``: how many it is for; for many it is optimised. ``waves``: a program that writes files of waves, beside
+        the other one. (As VCD: for FST, Verilator needs lz4's headers.)
         """
         simulator = simulator or find_simulator("verilator")
         for name, text in ((f"{TOP}.v", self.verilog), ("taps.h", self._header()), ("bench.cpp", _program())):
             (self.folder / name).write_text(text)
         command = ["verilator", "--cc", "--exe", "--build", "--build-jobs", str(jobs), "-O3", "--top-module", TOP,
-                   "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", f"obj{waves}",
-                   *([WAVES[waves]] if waves else []), f"{TOP}.v", "bench.cpp", "-CFLAGS", "-I.."]
+                   "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", OBJECTS[waves],
+                   *(["--trace-vcd"] if waves else []), f"{TOP}.v", "bench.cpp", "-CFLAGS", "-I.."]
         variables = simulator.optimising() if images * self.plan.cycles > LONG else simulator.environment
-        with self.children.stopping():
-            status, said = self.children.run_child(command, self.folder, "verilator", float("inf"),
+        children = Children()
+        with children.stopping():
+            status, said = children.run_child(command, self.folder, "verilator", float("inf"),
                                                    {**os.environ, **variables})
         if status:
             lines = [line for line in said.splitlines() if "rror" in line] or said.splitlines()[-1:]
             raise RunError(f"{simulator} cannot build {TOP}: {lines[0] if lines else f'status {status}'}")
 
     def run(self, images: NDArray[np.uint8], *, first: int = 0, seed: int = 0, gaps: int = 0, reset: int | None = None,
-            report: Callable[[int], None] = lambda done: None) -> Run:
+            report: Callable[[int], None] = lambda done: None, children: Children | None = None) -> Run:
         """Compare the numbers of images, back to back; :class:`Difference` at the first other one.
 
         ``first``: what the first image is called. ``seed``, ``gaps``: of pauses at both ends, in per cent of the
         cycles. ``reset``: a cycle in which the network is reset; then the images come again. ``report``: is told the
-        images done. Any thread may call it.
+        images done. ``children``: what can stop it. Any thread may call it.
         """
         cycles: list[int] = []
         fifos: dict[str, Filling] = {}
@@ -146,7 +146,7 @@ class Bench:
             classes = self._write(folder, images)
             options = {"images": len(images), "seed": seed, "gaps": gaps, "patience": self.patience,
                        **({} if reset is None else {"reset": reset})}
-            for word, *values in self._lines(folder, "obj", options):
+            for word, *values in self._lines(children or Children(), folder, OBJECTS[False], options):
                 if word == "image":
                     cycles.append(int(values[1]))
                     report(len(cycles))
@@ -163,18 +163,19 @@ class Bench:
         return Run(classes, cycles, fifos)
 
     def waves(self, file: Path, images: NDArray[np.uint8], cycle: int, *, seed: int = 0, gaps: int = 0) -> None:
-        """Run images again and write what every signal does around a cycle; needs a :meth:`build` with this ending."""
+        """Run images again and write what every signal does around a cycle; needs a :meth:`build` for it."""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             self._write(folder, images)
             options = {"images": len(images), "seed": seed, "gaps": gaps, "waves": file.absolute(),
                        "from": max(0, cycle - CYCLES_BEFORE), "until": cycle + CYCLES_BEHIND}
-            for _ in self._lines(folder, f"obj{file.suffix}", options):
+            for _ in self._lines(Children(), folder, OBJECTS[True], options):
                 pass
 
-    def _lines(self, folder: Path, objects: str, options: dict[str, object]) -> Iterator[list[str]]:
+    def _lines(self, children: Children, folder: Path, objects: str,
+               options: dict[str, object]) -> Iterator[list[str]]:
         command = [str(self.folder / objects / "Vtop"), *(f"{name}={value}" for name, value in options.items())]
-        with self.children.saying(command, folder) as lines:
+        with children.saying(command, folder) as lines:
             for line in lines:
                 yield line.split()
 
@@ -239,7 +240,8 @@ class Bench:
             "struct Tap { const char *name; int bits; bool is_signed; };", "static const Tap TAPS[] = {", *taps,
             "};", "static uint64_t read_tap(const Vtop &top, int tap, bool &moves) {", "    switch (tap) {", *cases,
             "    }", "    moves = false;", "    return 0;", "}",
-            "static const char *const GAUGES[] = {", *(f'    "{fifo}",' for fifo in self.assembly.fifos), "    nullptr};",
+            "static const char *const GAUGES[] = {", *(f'    "{fifo}",' for fifo in self.assembly.fifos),
+            "    nullptr", "};",
             "static long read_gauge(const Vtop &top, int gauge, bool &waits) {", "    switch (gauge) {", *levels,
             "    }", "    waits = false;", "    return 0;", "}", ""])
 
