@@ -8,6 +8,7 @@
 //   gaps       per cent of cycles in which each end pauses
 //   patience   cycles without a transfer after which the network is stuck
 //   reset      a cycle at which it is reset; from there on the images come again from the first one
+//   NAME       of a FIFO with a limit: its depth
 //   waves      a file of waves (VCD): nothing is compared then, they begin at the cycle `from` and end at `until`
 //
 // Prints a line for each image that is done, "image NUMBER CYCLE", one for what went wrong, "difference PART AT
@@ -100,6 +101,7 @@ int main(int argc, char **argv) {
 #endif
     long cycle = 0, last = 0;  // the last one with a transfer
     top.clk = 0; top.rst = 1; top.in_valid = 0; top.in_data = 0; top.out_ready = 0;
+    set_limits(top, number);
     const auto tick = [&] { top.clk = 1; top.eval(); top.clk = 0; top.eval(); };
     for (int n = 0; n < 4; n++) tick();
     top.rst = 0;

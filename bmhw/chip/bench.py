@@ -8,7 +8,7 @@ import hashlib
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,11 +76,11 @@ class Run:
 
 
 class Bench:
-    """A network in a simulation, built in ``folder``."""
+    """A network in a simulation, built in ``folder``. ``limits``: a run can make shortcuts' FIFOs smaller."""
 
-    def __init__(self, assembly: Assembly, folder: Path):
-        self.assembly, self.folder = assembly, folder
-        self.block = assembly.block(taps=True)
+    def __init__(self, assembly: Assembly, folder: Path, *, limits: bool = False):
+        self.assembly, self.folder, self.limits = assembly, folder, limits
+        self.block = assembly.block(taps=True, limits=limits)
         self.taps = list(assembly.shown)
         self.plan = plan(assembly)
 
@@ -111,7 +111,7 @@ class Bench:
     def build(self, simulator: Simulator | None = None, *, images: int = 1, jobs: int = 1, waves: bool = False) -> None:
         """Make the program; RunError where a tool fails.
 
-        ``images``: how many it is for; for many it is optimised. ``waves``: a program that writes files of waves, beside
+        ``images``: how many it is for; for many it is optimised. ``waves``: one that writes files of waves, beside
         the other one. (As VCD: for FST, Verilator needs lz4's headers.)
         """
         simulator = simulator or find_simulator("verilator")
@@ -130,12 +130,14 @@ class Bench:
             raise RunError(f"{simulator} cannot build {TOP}: {lines[0] if lines else f'status {status}'}")
 
     def run(self, images: NDArray[np.uint8], *, first: int = 0, seed: int = 0, gaps: int = 0, reset: int | None = None,
-            report: Callable[[int], None] = lambda done: None, children: Children | None = None) -> Run:
+            report: Callable[[int], None] = lambda done: None, children: Children | None = None,
+            depths: Mapping[str, int] | None = None) -> Run:
         """Compare the numbers of images, back to back; :class:`Difference` at the first other one.
 
         ``first``: what the first image is called. ``seed``, ``gaps``: of pauses at both ends, in per cent of the
         cycles. ``reset``: a cycle in which the network is reset; then the images come again. ``report``: is told the
-        images done. ``children``: what can stop it. Any thread may call it.
+        images done. ``children``: what can stop it. ``depths``: of FIFOs, where there are limits.
+        Any thread may call it.
         """
         cycles: list[int] = []
         fifos: dict[str, Filling] = {}
@@ -145,7 +147,7 @@ class Bench:
             folder = Path(name)
             classes = self._write(folder, images)
             options = {"images": len(images), "seed": seed, "gaps": gaps, "patience": self.patience,
-                       **({} if reset is None else {"reset": reset})}
+                       **({} if reset is None else {"reset": reset}), **(depths or {})}
             for word, *values in self._lines(children or Children(), folder, OBJECTS[False], options):
                 if word == "image":
                     cycles.append(int(values[1]))
@@ -236,12 +238,16 @@ class Bench:
             cases.append(f"    case {number}: moves = top.{part}_moves; return top.{part}_payload;")
         levels = [f"    case {number}: waits = top.{fifo}_waits; return top.{fifo}_level;"
                   for number, fifo in enumerate(self.assembly.fifos)]
+        limits = [f'    top.{fifo}_limit = depth_of("{fifo}", "{memory.words}");'
+                  for fifo, memory in self.plan.fifos.items() if self.limits]
         return "\n".join([
             "struct Tap { const char *name; int bits; bool is_signed; };", "static const Tap TAPS[] = {", *taps,
             "};", "static uint64_t read_tap(const Vtop &top, int tap, bool &moves) {", "    switch (tap) {", *cases,
             "    }", "    moves = false;", "    return 0;", "}",
             "static const char *const GAUGES[] = {", *(f'    "{fifo}",' for fifo in self.assembly.fifos),
             "    nullptr", "};",
+            "template <typename Options> static void set_limits(Vtop &top, const Options &depth_of) {", *limits,
+            "    (void)top; (void)depth_of;", "}",
             "static long read_gauge(const Vtop &top, int gauge, bool &waits) {", "    switch (gauge) {", *levels,
             "    }", "    waits = false;", "    return 0;", "}", ""])
 

@@ -11,7 +11,6 @@ from support.chips import ARCHITECTURES, IMAGES, assembly_of, made
 from bmhw import network as command_line
 from bmhw.chip.bench import Bench, Difference
 from bmhw.errors import RunError
-from bmhw.hdl.network.streams import Fifo
 from bmhw.models.files.store import save
 
 network_command = command_of(command_line)
@@ -69,20 +68,6 @@ def test_a_simulation_that_ends_early_is_no_success(bench, images, tmp_path):
     program.chmod(0o755)
     with pytest.raises(RunError, match="the simulation ended behind 1 of 2 images"):
         Bench(bench.assembly, tmp_path).run(images[:2])
-
-
-def test_a_shortcuts_fifo_is_needed(images, tmp_path):
-    """With half of it the network must stop: what it holds is not there by chance."""
-    assembly = assembly_of(made("residual"), 2)
-    assert assembly.fifos
-    for name in assembly.fifos:
-        kind, parameters = assembly.blocks[name]
-        assert kind is Fifo
-        assembly.blocks[name] = kind, {**parameters, "depth": parameters["depth"] // 2}
-    bench = Bench(assembly, tmp_path)
-    bench.build()
-    with pytest.raises(Difference, match="stuck: no number moved in the "):
-        bench.run(images[:1])
 
 
 def test_the_command(model, tmp_path):
