@@ -281,8 +281,8 @@ def _shortcuts(assembly: Assembly) -> None:
 
     Before the branch of layers gives its pixel p, so many pixels must have entered it; what of them has come through
     the shortcut and isn't one of the p before waits in the FIFO: the largest such number over an image is the depth
-    that the network works with (``working``). Of a shortcut without a layer, one less is enough, as the fork hands the last
-    number to the branch first, and no fewer; a layer in it keeps some more pixels itself.
+    that the network works with (``working``). Of a shortcut without a layer, one less is enough, as the fork hands the
+    last number to the branch first, and no fewer; a layer in it keeps some more pixels itself.
 
     For full speed each layer of the branch but the last must have what it needs for its next row while the one behind
     it computes with the row before: the same count, one step ahead at each layer (``fast``). Where the layers of a
