@@ -48,8 +48,8 @@ def parser() -> Parser:
     result.add_argument("--gaps", type=number, default=0, metavar="PERCENT",
                         help="pauses at both ends of a checked network, of the cycles (default: 0)")
     jobs_option(result, "simulations of a check")
-    result.add_argument("--waves", type=Path, metavar="FILE.fst",
-                        help="write what every signal did around a difference that --check finds; .fst or .vcd")
+    result.add_argument("--waves", type=Path, metavar="FILE.vcd",
+                        help="write what every signal did around a difference that --check finds")
     chip = result.add_argument_group("the chip of --out")
     chip.add_argument("--name", metavar="NAME", help="of the module and the files (default: the network's)")
     chip.add_argument("--logits", action="store_true", help="each class's number in front of the class")
@@ -65,13 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     for option, value, low, high in (("--check", args.check, 1, 1 << 20), ("--gaps", args.gaps, 0, 90),
                                      ("--frequency", args.frequency, 1, 1000), ("--vectors", args.vectors, 2, 1 << 20)):
-        every = option == "--check" and value == "all"
-        if value is not None and not every and (not isinstance(value, int) or not low <= value <= high):
+        if value is None or (option, value) == ("--check", "all"):
+            continue
+        if not isinstance(value, int) or not low <= value <= high:
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
     jobs_from(args.jobs)
     if args.waves is not None:
-        if args.check is None or args.waves.suffix not in (".fst", ".vcd"):
-            raise UsageError(f"--waves FILE needs --check and a name that ends in .fst or .vcd, not {args.waves.name}")
+        if args.check is None or args.waves.suffix != ".vcd":
+            raise UsageError(f"--waves FILE needs --check and a name that ends in .vcd, not {args.waves.name}")
         check_writable(args.waves)
     alone = args.out is not None and args.out.suffix == ".v"
     if alone:
@@ -149,7 +150,7 @@ def _check(assembly, args) -> None:
         check = Check(bench, data.test_images[:count], data.test_labels[:count], gaps=args.gaps, jobs=args.jobs,
                       cache=Cache(cache_folder()))
         with steps("building the simulation"):
-            bench.build(jobs=args.jobs)
+            bench.build(images=count, jobs=args.jobs)
         started, left = time.monotonic(), count - check.done
         if check.done:
             say(f"going on with a check that was interrupted: {check.done} of {count} images are compared")
@@ -159,10 +160,13 @@ def _check(assembly, args) -> None:
         except Difference as difference:
             if args.waves is None:
                 raise
-            with steps("building a simulation with waves") as step:
-                bench.build(jobs=args.jobs, waves=args.waves.suffix)
-                step("running it again")
-                check.waves(args.waves, difference)
+            try:
+                with steps("building a simulation with waves") as step:
+                    bench.build(jobs=args.jobs, waves=True)
+                    step("running it again")
+                    check.waves(args.waves, difference)
+            except RunError as reason:
+                raise RunError(f"{difference}; no waves: {reason}") from None
             raise RunError(f"{difference}; {args.waves} has the signals around it") from None
     print_check(result, bench, time.monotonic() - started)
 

@@ -8,7 +8,8 @@
 //   gaps       per cent of cycles in which each end pauses
 //   patience   cycles without a transfer after which the network is stuck
 //   reset      a cycle at which it is reset; from there on the images come again from the first one
-//   waves      a file of waves: nothing is compared then, they begin at the cycle `from` and end at `until`
+//   NAME       of a FIFO with a limit: its depth
+//   waves      a file of waves (VCD): nothing is compared then, they begin at the cycle `from` and end at `until`
 //
 // Prints a line for each image that is done, "image NUMBER CYCLE", one for what went wrong, "difference PART AT
 // EXPECTED GOT CYCLE" or "stuck CYCLE", and in the end, for each tap, "moved PART NUMBERS", and for each gauge "fifo
@@ -25,12 +26,8 @@
 #include "Vtop.h"
 #include "taps.h"  // of the network: TAPS and read_tap, GAUGES and read_gauge
 #include "verilated.h"
-#if VM_TRACE_FST
-#include "verilated_fst_c.h"
-using Waves = VerilatedFstC;
-#elif VM_TRACE
+#if VM_TRACE
 #include "verilated_vcd_c.h"
-using Waves = VerilatedVcdC;
 #endif
 
 // Numbers of a file, one by one: those of many images need not be in memory.
@@ -38,6 +35,7 @@ template <typename T> class Numbers {
     std::FILE *file;
     T buffer[4096];
     size_t filled = 0, next = 0;
+    bool ended = false;
 
 public:
     size_t at = 0;
@@ -47,15 +45,16 @@ public:
     }
     Numbers(const Numbers &) = delete;
     bool shows(T &value) {
-        if (next == filled) {
+        if (next == filled && !ended) {
             filled = std::fread(buffer, sizeof(T), 4096, file);
             next = 0;
+            ended = !filled;
         }
         if (next < filled) value = buffer[next];
         return next < filled;
     }
     void take() { next++; at++; }
-    void rewind() { std::rewind(file); filled = next = at = 0; }
+    void rewind() { std::rewind(file); filled = next = at = 0; ended = false; }
 };
 
 static uint64_t state;
@@ -97,11 +96,12 @@ int main(int argc, char **argv) {
     context.traceEverOn(!waves.empty());
     Vtop top(&context);
 #if VM_TRACE
-    Waves dump;
+    VerilatedVcdC dump;
     if (!waves.empty()) { top.trace(&dump, 99); dump.open(waves.c_str()); }
 #endif
     long cycle = 0, last = 0;  // the last one with a transfer
     top.clk = 0; top.rst = 1; top.in_valid = 0; top.in_data = 0; top.out_ready = 0;
+    set_limits(top, number);
     const auto tick = [&] { top.clk = 1; top.eval(); top.clk = 0; top.eval(); };
     for (int n = 0; n < 4; n++) tick();
     top.rst = 0;

@@ -8,12 +8,12 @@ import hashlib
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,21 @@ from .plan import plan
 __all__ = ["Bench", "Difference", "Filling", "Run"]
 
 TOP = "network"
+OBJECTS = ("obj", "obj_waves")
+"""Folders of the program and of the one with waves."""
 BATCH = 8
 """Images whose numbers are computed together: those of all parts, and all inputs of their neurons, are in memory."""
-WAVES = {".fst": "--trace-fst", ".vcd": "--trace-vcd"}
-"""Files of waves, and Verilator's options for them."""
+LONG = 3_000_000
+"""Cycles of a program for which half the time of a run is worth twice that of the build."""
 CYCLES_BEFORE, CYCLES_BEHIND = 3000, 200
 """Of waves around a difference."""
 
 
 class Difference(RunError):
-    """The Verilog gave another number than the integer network, or none: at ``cycle`` of a run of the images ``chunk``."""
+    """The Verilog gave another number than the integer network, or none.
+
+    ``cycle``: of the run of the images ``chunk``, where that was one of several.
+    """
 
     chunk = slice(0)
 
@@ -71,14 +76,13 @@ class Run:
 
 
 class Bench:
-    """A network in a simulation, built in ``folder``."""
+    """A network in a simulation, built in ``folder``. ``limits``: a run can make shortcuts' FIFOs smaller."""
 
-    def __init__(self, assembly: Assembly, folder: Path):
-        self.assembly, self.folder = assembly, folder
-        self.block = assembly.block(taps=True)
+    def __init__(self, assembly: Assembly, folder: Path, *, limits: bool = False):
+        self.assembly, self.folder, self.limits = assembly, folder, limits
+        self.block = assembly.block(taps=True, limits=limits)
         self.taps = list(assembly.shown)
         self.plan = plan(assembly)
-        self.children = Children()
 
     @property
     def network(self) -> IntegerNetwork:
@@ -104,29 +108,36 @@ class Bench:
         """Cycles without a transfer after which nothing can move any more: a fold always gives a number in the end."""
         return 2 * max(layer.shape.groups * layer.shape.group_cycles for layer in self.plan.layers) + 1000
 
-    def build(self, simulator: Simulator | None = None, *, jobs: int = 1, waves: str = "") -> None:
-        """Make the program; RunError where a tool fails. ``waves``: an ending of :data:`WAVES`; a program that writes
-        such files, beside the other one."""
+    def build(self, simulator: Simulator | None = None, *, images: int = 1, jobs: int = 1, waves: bool = False) -> None:
+        """Make the program; RunError where a tool fails.
+
+        ``images``: how many it is for; for many it is optimised. ``waves``: one that writes files of waves, beside
+        the other one. (As VCD: for FST, Verilator needs lz4's headers.)
+        """
         simulator = simulator or find_simulator("verilator")
         for name, text in ((f"{TOP}.v", self.verilog), ("taps.h", self._header()), ("bench.cpp", _program())):
             (self.folder / name).write_text(text)
         command = ["verilator", "--cc", "--exe", "--build", "--build-jobs", str(jobs), "-O3", "--top-module", TOP,
-                   "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", f"obj{waves}",
-                   *([WAVES[waves]] if waves else []), f"{TOP}.v", "bench.cpp", "-CFLAGS", "-I.."]
-        with self.children.stopping():
-            status, said = self.children.run_child(command, self.folder, "verilator", float("inf"),
-                                                   os.environ | simulator.optimising())
+                   "--prefix", "Vtop", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--Mdir", OBJECTS[waves],
+                   *(["--trace-vcd"] if waves else []), f"{TOP}.v", "bench.cpp", "-CFLAGS", "-I.."]
+        variables = simulator.optimising() if images * self.plan.cycles > LONG else simulator.environment
+        children = Children()
+        with children.stopping():
+            status, said = children.run_child(command, self.folder, "verilator", float("inf"),
+                                                   {**os.environ, **variables})
         if status:
             lines = [line for line in said.splitlines() if "rror" in line] or said.splitlines()[-1:]
             raise RunError(f"{simulator} cannot build {TOP}: {lines[0] if lines else f'status {status}'}")
 
     def run(self, images: NDArray[np.uint8], *, first: int = 0, seed: int = 0, gaps: int = 0, reset: int | None = None,
-            report: Callable[[int], None] = lambda done: None) -> Run:
+            report: Callable[[int], None] = lambda done: None, children: Children | None = None,
+            depths: Mapping[str, int] | None = None) -> Run:
         """Compare the numbers of images, back to back; :class:`Difference` at the first other one.
 
         ``first``: what the first image is called. ``seed``, ``gaps``: of pauses at both ends, in per cent of the
         cycles. ``reset``: a cycle in which the network is reset; then the images come again. ``report``: is told the
-        images done. Any thread may call it.
+        images done. ``children``: what can stop it. ``depths``: of FIFOs, where there are limits.
+        Any thread may call it.
         """
         cycles: list[int] = []
         fifos: dict[str, Filling] = {}
@@ -136,8 +147,8 @@ class Bench:
             folder = Path(name)
             classes = self._write(folder, images)
             options = {"images": len(images), "seed": seed, "gaps": gaps, "patience": self.patience,
-                       **({} if reset is None else {"reset": reset})}
-            for word, *values in self._lines(folder, "obj", options):
+                       **({} if reset is None else {"reset": reset}), **(depths or {})}
+            for word, *values in self._lines(children or Children(), folder, OBJECTS[False], options):
                 if word == "image":
                     cycles.append(int(values[1]))
                     report(len(cycles))
@@ -154,18 +165,19 @@ class Bench:
         return Run(classes, cycles, fifos)
 
     def waves(self, file: Path, images: NDArray[np.uint8], cycle: int, *, seed: int = 0, gaps: int = 0) -> None:
-        """Run images again and write what every signal does around a cycle; needs a :meth:`build` with this ending."""
+        """Run images again and write what every signal does around a cycle; needs a :meth:`build` for it."""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             self._write(folder, images)
             options = {"images": len(images), "seed": seed, "gaps": gaps, "waves": file.absolute(),
                        "from": max(0, cycle - CYCLES_BEFORE), "until": cycle + CYCLES_BEHIND}
-            for _ in self._lines(folder, f"obj{file.suffix}", options):
+            for _ in self._lines(Children(), folder, OBJECTS[True], options):
                 pass
 
-    def _lines(self, folder: Path, objects: str, options: dict[str, object]) -> Iterator[list[str]]:
+    def _lines(self, children: Children, folder: Path, objects: str,
+               options: dict[str, object]) -> Iterator[list[str]]:
         command = [str(self.folder / objects / "Vtop"), *(f"{name}={value}" for name, value in options.items())]
-        with self.children.saying(command, folder) as lines:
+        with children.saying(command, folder) as lines:
             for line in lines:
                 yield line.split()
 
@@ -181,16 +193,13 @@ class Bench:
         classes: list[int] = []
         pixels = images[:, None] if images.ndim == 3 else images
         pixels.transpose(0, 2, 3, 1).tofile(folder / "pixels.bin")
-        taps: list[BinaryIO] = [open(folder / f"{number}.bin", "wb") for number in range(len(self.taps))]
-        try:
+        with ExitStack() as stack:
+            taps = [stack.enter_context(open(folder / f"{number}.bin", "wb")) for number in range(len(self.taps))]
             for start in range(0, len(images), BATCH):
                 values, found = self.expected(images[start:start + BATCH])
                 classes += found.tolist()
                 for tap, value in zip(taps, values.values(), strict=True):
                     tap.write(value.astype(np.int32).tobytes())
-        finally:
-            for tap in taps:
-                tap.close()
         np.array(classes, dtype=np.int32).tofile(folder / "classes.bin")
         return classes
 
@@ -221,11 +230,16 @@ class Bench:
             cases.append(f"    case {number}: moves = top.{part}_moves; return top.{part}_payload;")
         levels = [f"    case {number}: waits = top.{fifo}_waits; return top.{fifo}_level;"
                   for number, fifo in enumerate(self.assembly.fifos)]
+        limits = [f'    top.{fifo}_limit = depth_of("{fifo}", "{memory.words}");'
+                  for fifo, memory in self.plan.fifos.items() if self.limits]
         return "\n".join([
             "struct Tap { const char *name; int bits; bool is_signed; };", "static const Tap TAPS[] = {", *taps,
             "};", "static uint64_t read_tap(const Vtop &top, int tap, bool &moves) {", "    switch (tap) {", *cases,
             "    }", "    moves = false;", "    return 0;", "}",
-            "static const char *const GAUGES[] = {" + "".join(f'"{fifo}", ' for fifo in self.assembly.fifos) + "nullptr};",
+            "static const char *const GAUGES[] = {", *(f'    "{fifo}",' for fifo in self.assembly.fifos),
+            "    nullptr", "};",
+            "template <typename Options> static void set_limits(Vtop &top, const Options &depth_of) {", *limits,
+            "    (void)top; (void)depth_of;", "}",
             "static long read_gauge(const Vtop &top, int gauge, bool &waits) {", "    switch (gauge) {", *levels,
             "    }", "    waits = false;", "    return 0;", "}", ""])
 

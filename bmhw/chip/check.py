@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmhw.flow.cache import Cache, digest
+from bmhw.flow.children import Children
 from bmhw.flow.files import replacing
 from bmhw.flow.synthesis import in_parallel
 
@@ -87,19 +88,19 @@ class Check:
     def run(self, report: Callable[[], None] = lambda: None) -> Result:
         """``report``: is called behind each image. :class:`Difference` at another number; with several jobs it need not
         be the first one."""
-        in_parallel(self.bench.children,
-                    [partial(self._chunk, chunk, report) for chunk in self.chunks if chunk.start not in self._runs],
-                    self.jobs)
+        children = Children()
+        in_parallel(children, [partial(self._chunk, chunk, report, children) for chunk in self.chunks
+                               if chunk.start not in self._runs], self.jobs)
         result = Result()
         for chunk in self.chunks:
             result.add(self._runs[chunk.start], self.labels[chunk])
         self.cache.set(self._key, {})
         return result
 
-    def _chunk(self, chunk: slice, report: Callable[[], None]) -> None:
+    def _chunk(self, chunk: slice, report: Callable[[], None], children: Children) -> None:
         try:
             run = self.bench.run(self.images[chunk], first=chunk.start, seed=self.seed + chunk.start, gaps=self.gaps,
-                                 report=lambda done: report())
+                                 report=lambda done: report(), children=children)
         except Difference as difference:
             difference.chunk = chunk
             raise
@@ -111,7 +112,7 @@ class Check:
         """Write what every signal did around a difference that :meth:`run` raised."""
         chunk = difference.chunk
         with replacing(file) as temporary:
-            written = self.bench.folder / f"waves{file.suffix}"
+            written = self.bench.folder / "waves.vcd"
             self.bench.waves(written, self.images[chunk], difference.cycle, seed=self.seed + chunk.start,
                              gaps=self.gaps)
             written.replace(temporary)

@@ -25,7 +25,7 @@ from bmhw.models.networks.architecture import Node
 
 from .layers import folded_layer, input_codes, input_converter, shape_of, takes
 
-__all__ = ["Assembly", "Shown", "assemble"]
+__all__ = ["Assembly", "Depths", "Shown", "assemble"]
 
 Integers = NDArray[np.int64]
 
@@ -75,8 +75,8 @@ class Assembly:
     """Parts as they are put together.
 
     ``folding``, ``technologies``: as in :func:`assemble`; ``blocks``: name -> (kind, parameters); ``sources``: (part,
-    input) -> wire; ``fifos``: name -> numbers that a shortcut's FIFO holds; ``shown``: part -> what its transfers are
-    in the integer network, for benches.
+    input) -> wire; ``fifos``: name -> depths of a shortcut's FIFO; ``shown``: part -> what its transfers are in the
+    integer network, for benches.
     """
 
     network: IntegerNetwork
@@ -85,7 +85,7 @@ class Assembly:
     blocks: dict[str, tuple[type[Block], dict[str, Any]]] = field(default_factory=dict)
     sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
     shown: dict[str, Shown] = field(default_factory=dict)
-    fifos: dict[str, int] = field(default_factory=dict)
+    fifos: dict[str, "Depths"] = field(default_factory=dict)
 
     def add(self, name: str, kind: type[Block], inputs: Mapping[str, Wire], **parameters: Any) -> str:
         self.blocks[name] = kind, parameters
@@ -103,10 +103,15 @@ class Assembly:
                   if hasattr(kind, "memories")}
         return {(part, name): memory for part, block in blocks.items() for name, memory in block.memories.items()}
 
-    def block(self, *, taps: bool = False) -> Network:
-        """The network; a stream with several readers gets a fork."""
+    def block(self, *, taps: bool = False, limits: bool = False) -> Network:
+        """The network; a stream with several readers gets a fork. ``taps``, ``limits``: for benches, with the parts'
+        transfers shown, and with ports that make shortcuts' FIFOs smaller."""
         sources = dict(self.sources)
         blocks = dict(self.blocks)
+        if limits:
+            for fifo in self.fifos:
+                kind, parameters = blocks[fifo]
+                blocks[fifo] = kind, {**parameters, "limited": True}
         readers: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for reader, wire in self.sources.items():
             readers.setdefault((wire.part, wire.port), []).append(reader)
@@ -256,38 +261,63 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
                             channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
     folded, results = folded_layer(layer, shape, assembly.technology(node.name))
+    if wire.part.endswith("_grid"):
+        # the pixels of a row come together, at the rate of all pixels, and then none for the rows between
+        folded = dataclasses.replace(folded, rows=max(folded.rows, node.width + 1))
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
 
 
+@dataclass(frozen=True)
+class Depths:
+    """Numbers that a shortcut's FIFO holds.
+
+    ``working``: with so many the network never stops. ``fast``: with so many nothing waits for it at full speed.
+    """
+
+    working: int
+    fast: int
+
+
 def _shortcuts(assembly: Assembly) -> None:
-    """Put a FIFO where what comes through a shortcut waits for what comes through layers with windows."""
+    """Put a FIFO where what comes through a shortcut waits for what comes through layers with windows.
+
+    Before the branch of layers gives its pixel p, so many pixels must have entered it; what of them has come through
+    the shortcut and isn't one of the p before waits in the FIFO: the largest such number over an image is the depth
+    that the network works with (``working``). Of a shortcut without a layer, one less is enough, as the fork hands the
+    last number to the branch first, and no fewer; a layer in it keeps some more pixels itself.
+
+    For full speed each layer of the branch but the last must have what it needs for its next row while the one behind
+    it computes with the row before: the same count, one step ahead at each layer (``fast``). Where the layers of a
+    branch take equal times, a pixel less makes an image slower; where they don't, less may be enough. Layers with
+    kernels of 1 x 1 have a pixel more each, which is under way in them: measured to be enough, not the least.
+    """
     for name in [name for name, (kind, _) in assembly.blocks.items() if kind is Add]:
         paths = [_path(assembly, name, port) for port in ("i0", "i1")]
         common = next(wire for _, wire in paths[0] if any(wire == other for _, other in paths[1]))
         paths = [path[: 1 + [wire for _, wire in path].index(common)] for path in paths]
-        waiting = [_pixels_needed(assembly, path) for path in paths]
+        waiting = [_pixels_needed(assembly, path, 0) for path in paths]
         short = 0 if waiting[0].sum() <= waiting[1].sum() else 1
-        path, needed = paths[short], waiting[1 - short]
+        path = paths[short]
         # in front of the shortcut's own layer, where numbers are codes, and behind its stride
         reader, wire = next(((reader, wire) for reader, wire in path if assembly.blocks[reader[0]][0] is FoldedLayer),
                             path[0])
-        kept = _pixels_needed(assembly, [step for step in path if path.index(step) >= path.index((reader, wire))][1:])
-        arrived = np.searchsorted(kept, needed, side="right") if len(kept) else needed
-        waits = int((arrived - np.arange(len(needed))).max())
-        # while a layer computes a row, the one before it computes the next one
-        ahead = sum(_row_pixels(assembly, part) for (part, _), _ in paths[1 - short])
+        behind = path[path.index((reader, wire)) + 1:]
         channels = _channels(assembly, reader[0])
-        depth = (waits + ahead + SLACK) * channels
+        working, fast = (_waiting(_pixels_needed(assembly, paths[1 - short], ahead),
+                                  _pixels_needed(assembly, behind, 0, images=3)) * channels for ahead in (0, 1))
+        under_way = sum(kind is FoldedLayer and parameters["folded"].shape.pointwise
+                        for kind, parameters in (assembly.blocks[part] for (part, _), _ in paths[1 - short]))
+        depths = Depths(max(working, 2), fast + under_way * channels + FREEING)
         fifo = f"{name}_shortcut_fifo"
-        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depth, technology=assembly.technology(fifo))
+        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo))
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
-        assembly.fifos[fifo] = depth
+        assembly.fifos[fifo] = depths
 
 
-SLACK = 4
-"""Pixels that a shortcut's FIFO has above what its branch needs, for those under way in the other one."""
+FREEING = Fifo.latency - 1
+"""Numbers that may come to a full FIFO before the place of one that leaves it is free again."""
 
 
 def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str], Wire]]:
@@ -301,8 +331,13 @@ def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str
         part, port = wire.part, "i" if (wire.part, "i") in assembly.sources else "i0"
 
 
-def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]]) -> Integers:
-    """For each pixel that leaves a path, how many must have entered it; none: a path that changes no pixels."""
+def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]], ahead: int,
+                   images: int = 1) -> Integers:
+    """For each pixel that leaves a path, how many must have entered it; none: a path that changes no pixels.
+
+    ``ahead``: steps that each layer but the last must be able to take beyond those. ``images``: one after the other;
+    steps ahead lead into the ones behind them.
+    """
     needed: Integers = np.zeros(0, dtype=np.int64)
     for (part, _), _wire in path:
         kind, parameters = assembly.blocks[part]
@@ -310,22 +345,26 @@ def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]])
             shape = parameters["folded"].shape
             ends = np.array([shape.oldest_row(row) + shape.needed_rows(row) for row in range(shape.output_rows)])
             own = np.repeat(ends * shape.stored[1], shape.out_pixels // shape.output_rows)
+            pixels, step = shape.stored[0] * shape.stored[1], ahead
         elif kind is Grid:
             rows, columns = (np.arange(0, parameters[size], parameters["stride"]) for size in ("height", "width"))
             own = (rows[:, None] * parameters["width"] + columns + 1).ravel()
+            pixels, step = parameters["height"] * parameters["width"], 0
         else:
             continue
-        needed = own if not len(needed) else own[needed - 1]
+        if not len(needed):
+            needed = np.concatenate([own + image * pixels for image in range(images)])
+        else:
+            image, index = np.divmod(needed - 1 + step, len(own))
+            needed = own[index] + image * pixels
     return needed
 
 
-def _row_pixels(assembly: Assembly, part: str) -> int:
-    """Pixels that a layer gives between two of its steps in its input's memory; 0 of what is no layer."""
-    kind, parameters = assembly.blocks[part]
-    if kind is not FoldedLayer:
-        return 0
-    shape = parameters["folded"].shape
-    return shape.out_pixels // shape.output_rows
+def _waiting(needed: Integers, kept: Integers) -> int:
+    """The most pixels that wait, of those that must have entered before each pixel leaves; of them only those are kept
+    that ``kept`` names, none: all are."""
+    arrived = np.searchsorted(kept, needed, side="right") if len(kept) else needed
+    return int((arrived - np.arange(len(needed))).max())
 
 
 def _channels(assembly: Assembly, part: str) -> int:

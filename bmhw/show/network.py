@@ -43,11 +43,11 @@ def print_check(result: Result, bench: Bench, seconds: float) -> None:
     if not result.fifos:
         return
     table = plain_table()
-    for column in ("FIFO of the shortcut of", "depth", "largest filling", "full, cycles"):
+    for column in ("FIFO of the shortcut of", "depth", "works with", "largest filling", "full, cycles"):
         table.add_column(column, justify="right" if table.columns else "left")
     for name, filling in result.fifos.items():
         table.add_row(name.removesuffix("_shortcut_fifo"), f"{bench.plan.fifos[name].words:,}",
-                      f"{filling.largest:,}", f"{filling.waited:,}")
+                      f"{bench.assembly.fifos[name].working:,}", f"{filling.largest:,}", f"{filling.waited:,}")
     print_whole(table)
 
 

@@ -43,7 +43,8 @@ class Network(Block):
     in_data : In(8), in_valid : In(1), in_ready : Out(1): a stream of pixels
     out_data : Out, out_valid : Out(1), out_ready : In(1): the stream of what the last part gives
     NAME_payload : Out, of each tap, and NAME_moves : Out(1): it is transferred
-    NAME_level : Out, of each gauge, and NAME_waits : Out(1): a number waits in front of it
+    NAME_level : Out, of each gauge, and NAME_waits : Out(1): a number waits in front of it; of a limited FIFO also
+        NAME_limit : In
     """
 
     clocked = True
@@ -58,6 +59,8 @@ class Network(Block):
             members |= {f"{name}_payload": Out(len(getattr(blocks[name], port).payload)), f"{name}_moves": Out(1)}
         for name in gauges:
             members |= {f"{name}_level": Out(len(blocks[name].level)), f"{name}_waits": Out(1)}
+            if blocks[name].limited:
+                members[f"{name}_limit"] = In(len(blocks[name].limit))
         super().__init__({"in_data": In(8), "in_valid": In(1), "in_ready": Out(1),
                           "out_data": Out(len(blocks[parts[-1].name].o.payload)), "out_valid": Out(1),
                           "out_ready": In(1), **members})
@@ -84,4 +87,6 @@ class Network(Block):
             gauged = blocks[name]
             m.d.comb += [getattr(self, f"{name}_level").eq(gauged.level),
                          getattr(self, f"{name}_waits").eq(gauged.i.valid & ~gauged.i.ready)]
+            if gauged.limited:
+                m.d.comb += gauged.limit.eq(getattr(self, f"{name}_limit"))
         return m

@@ -93,21 +93,24 @@ class Fifo(Block):
     ----------
     width: of the payload.
     depth: numbers that it holds, two or more. technology: of its memory.
+    limited: whether it has a port for a smaller depth, to find the least one in simulations.
 
     Members
     -------
     i : In(stream), o : Out(stream)
     level : Out, how many numbers are in it
+    limit : In, where it is limited: how many it holds, from 1 to ``depth``; constant
     """
 
     clocked = True
     latency = 3
 
-    def __init__(self, *, width: int, depth: int, technology: Technology = ANY):
+    def __init__(self, *, width: int, depth: int, technology: Technology = ANY, limited: bool = False):
         self.width, self.technology = check_range("Width of a stream", width, 1), technology
+        self.limited = limited
         self.depth = check_range("Depth of a FIFO", depth, 2)
         super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width)),
-                          "level": Out(range(depth + 1))})
+                          "level": Out(range(depth + 1)), **({"limit": In(range(depth + 1))} if limited else {})})
 
     @property
     def memories(self) -> dict[str, Memory]:
@@ -130,7 +133,8 @@ class Fifo(Block):
         ]
         after = Signal(range(self.depth + 1), name="after")
         m.d.comb += after.eq(level + enters - leaves)
-        m.d.sync += [level.eq(after), ready.eq(after < self.depth), stored.eq(stored + enters - fetch)]
+        depth = self.limit if self.limited else self.depth
+        m.d.sync += [level.eq(after), ready.eq(after < depth), stored.eq(stored + enters - fetch)]
         with m.If(enters):
             m.d.sync += written.eq(stepped(written, self.depth))
         with m.If(fetch):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formal equivalence of two designs, by Yosys's SAT solver."""
+"""Formal equivalence of two designs, and properties of one, by Yosys's SAT solver."""
 
 from amaranth.back import rtlil
 
@@ -39,6 +39,31 @@ def equivalent(gold: str, gate: str, *, cycles: int = 0, unequal_cycles: int = 0
         Engine().run(script, {"gold": gold, "gate": gate}, ())
     except RunError as error:
         # `sat -verify` found inputs for which they differ; anything else is a broken test
+        if "proof did fail" in str(error) or "Called with -verify" in str(error):
+            return False
+        raise
+    return True
+
+
+_PROPERTY = """
+read_rtlil design
+hierarchy -check -top {top}
+proc
+flatten
+memory
+opt -full
+sat -verify -prove bad 0 -seq {cycles} {set_reset} {top}
+"""
+
+
+def always_low(block, cycles: int, *, reset_cycles: int = 2) -> bool:
+    """Whether the output ``bad`` of a clocked block is never 1 in so many ``cycles``, whatever its inputs and whatever
+    is in its registers in the beginning; in the first ``reset_cycles`` it is reset, and the first one may be bad."""
+    reset = " ".join(f"-set-at {cycle} rst {int(cycle <= reset_cycles)}" for cycle in range(1, cycles + 1))
+    script = _PROPERTY.format(top="top", cycles=cycles, set_reset=f"-prove-skip 1 {reset}")
+    try:
+        Engine().run(script, {"design": plain_rtlil(block, "top")}, ())
+    except RunError as error:
         if "proof did fail" in str(error) or "Called with -verify" in str(error):
             return False
         raise

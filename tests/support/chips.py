@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small networks with random weights for chips: every kind of block that stands in one."""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+from bmhw.chip.folding import fastest, folding_for
+from bmhw.chip.parts import assemble
+from bmhw.models.integer.fold import fold
+from bmhw.models.integer.quantise import Quantisation
+from bmhw.models.networks.architecture import Builder, resnet_small
+
+from .networks import random_network
+
+__all__ = ["ARCHITECTURES", "IMAGES", "assembly_of", "made"]
+
+
+def plain():
+    """A convolution, a normalisation and a dense layer on images of 8 x 8 pixels."""
+    net = Builder(1, 8, 8)
+    net.dense("dense", net.norm(net.conv("conv", "image", 6, 3)), 10)
+    return net.build()
+
+
+def pooled():
+    """Convolutions with and without padding, pools behind normalisations, as LeNet has them."""
+    net = Builder(1, 8, 8)
+    x = net.pool(net.norm(net.conv("conv1", "image", 4, 5, padding=2)), 2)
+    x = net.norm(net.conv("conv2", x, 5, 3, padding=0))
+    net.dense("dense", x, 10)
+    return net.build()
+
+
+ARCHITECTURES = {"plain": plain, "pooled": pooled, "residual": lambda: resnet_small(1, 8, filters=4)}
+QUANTISATION = Quantisation(groups=2, log_bits=4, log_fraction=2, edge_bits=6, out_fraction=9)
+
+
+IMAGES = np.random.default_rng(3).integers(0, 256, (40, 1, 8, 8)).astype(np.uint8)
+
+
+@cache
+def made(name):
+    """A network with random weights."""
+    architecture = ARCHITECTURES[name]()
+    trained = random_network(architecture, architecture.layouts("signed"), groups=QUANTISATION.groups)
+    return fold(trained, torch.tensor(IMAGES).float() / 256, QUANTISATION).to_integer(name, IMAGES)
+
+
+def assembly_of(network, slowness):
+    return assemble(network, folding_for(network, slowness * fastest(network)))
