@@ -245,6 +245,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int],
     shift = network.exponents[last] - network.exponents[last].min()
     assembly.add("class", LargestIndex, {"i": values[last]}, width=values[last].bits, shifts=tuple(map(int, shift)))
     _shortcuts(assembly)
+    _bursts(assembly)
     return assembly
 
 
@@ -261,9 +262,6 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
                             channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
     folded, results = folded_layer(layer, shape, assembly.technology(node.name))
-    if wire.part.endswith("_grid"):
-        # the pixels of a row come together, at the rate of all pixels, and then none for the rows between
-        folded = dataclasses.replace(folded, rows=max(folded.rows, node.width + 1))
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
@@ -314,6 +312,16 @@ def _shortcuts(assembly: Assembly) -> None:
         assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo))
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
         assembly.fifos[fifo] = depths
+
+
+def _bursts(assembly: Assembly) -> None:
+    """Let layers of 1 x 1 kernels right behind a stride keep a row of pixels: these come at the rate of all pixels, and
+    then none for the rows between."""
+    for name, (kind, parameters) in list(assembly.blocks.items()):
+        if kind is FoldedLayer and assembly.blocks.get(assembly.sources[name, "i"].part, (None,))[0] is Grid:
+            folded = parameters["folded"]
+            rows = max(folded.rows, folded.shape.width + 1)
+            assembly.blocks[name] = kind, {**parameters, "folded": dataclasses.replace(folded, rows=rows)}
 
 
 FREEING = Fifo.latency - 1

@@ -32,13 +32,14 @@ class LayerPlan:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """``fifos``: of shortcuts; ``others``: memories of other parts; ``block_rams``, ``memory_luts``: what all memories
-    take of a device, where there is one (``on_device``)."""
+    take of a device (``on_device``: its family, where there is one)."""
 
     name: str
     layers: tuple[LayerPlan, ...]
     fifos: dict[str, Memory]
     others: dict[str, Memory]
-    on_device: bool
+    on_device: str
+    number_bits: int
     block_rams: int
     memory_luts: int
 
@@ -69,6 +70,7 @@ def plan(assembly: Assembly) -> Plan:
     others = {f"{part}_{name}": memory for part, of in found.items() for name, memory in of.items()}
     taken = [(assembly.technology(part), memory) for (part, _), memory in assembly.memories.items()]
     return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others,
-                on_device=bool(assembly.technologies),
+                on_device=max((technology.name for technology, _ in taken), default=""),
+                number_bits=sum(memory.size for _, memory in taken if memory.writable),
                 block_rams=sum(technology.blocks(memory) for technology, memory in taken),
                 memory_luts=sum(technology.luts(memory) for technology, memory in taken))

@@ -138,15 +138,15 @@ def _speed(assembly: Assembly, plan: Plan, run: str) -> str:
 
 def _memories(plan: Plan) -> str:
     rows = [(f"`{layer.name}`", layer.shape.parallel, f"{layer.shape.cycles:,}", *map(
-        _memory, (layer.weights, layer.window, layer.results))) for layer in plan.layers]
+        _memory, (layer.weights, layer.window, layer.memories["results"]))) for layer in plan.layers]
     rows += [(f"`{name}`", "", "", "", "", _memory(memory)) for name, memory in plan.fifos.items()]
-    bits = plan.weight_bits
-    others = sum(layer.window.size + layer.results.size for layer in plan.layers) + sum(
-        memory.size for memory in plan.fifos.values())
+    device = (f" They are cut for {plan.block_rams} block RAMs of {plan.on_device}, and about {plan.memory_luts:,} "
+              "look-up tables for the rest." if plan.on_device else "")
     return (_table(("layer", "elements", "cycles", "weights (ROM)", "window", "queue"), rows)
-            + f"\n\nMemories are words x bits: {_kilobits(bits)} of weights and {_kilobits(others)} of numbers in all; "
+            + f"\n\nMemories are words x bits: {_kilobits(plan.weight_bits)} of weights and "
+            f"{_kilobits(plan.number_bits)} of numbers in all; "
             f"each one is a module of its own, with a port for reading and, but for weights, one for writing. "
-            f"{plan.elements} elements.")
+            f"{plan.elements} elements." + device)
 
 
 def _memory(memory: Memory) -> str:

@@ -5,6 +5,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import In, Out
 
+from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_choice, check_range
 from bmhw.hdl.technology import ANY, Column, Memory, Row, Technology
@@ -162,11 +163,15 @@ def _lies_in(row: Row, address: Value) -> Value:
 
 
 def _read(m: Module, column: Column, rows: list[Value], address: Value, enable: Value) -> Value:
-    """The row of a column that was asked for a cycle ago."""
-    result = rows[-1]
-    for n in reversed(range(len(rows) - 1)):
-        asked = Signal(name=f"asked_{column.low}_{n}", reset_less=True)
+    """The row of a column that was asked for a cycle ago; of many rows by a sum, which is no chain of them."""
+    if len(rows) == 1:
+        return rows[0]
+    asked = []
+    for n, row in enumerate(column.rows if len(rows) > 2 else column.rows[:1]):
+        flag = Signal(name=f"asked_{column.low}_{n}", reset_less=True)
         with m.If(enable):
-            m.d.sync += asked.eq(_lies_in(column.rows[n], address))
-        result = Mux(asked, rows[n], result)
-    return result
+            m.d.sync += flag.eq(_lies_in(row, address))
+        asked.append(flag)
+    if len(rows) == 2:
+        return Mux(asked[0], *rows)
+    return any_of(row & flag.replicate(column.bits) for row, flag in zip(rows, asked, strict=True))

@@ -38,7 +38,7 @@ def test_with_the_working_depth_it_works_and_not_with_less(bench):
     depths = {name: depth.working for name, depth in bench.assembly.fifos.items()}
     assert bench.run(IMAGES[:3], depths=depths, gaps=30, seed=1).cycles
     assert bench.run(IMAGES[:3], depths={**depths, IDENTITY: depths[IDENTITY] - 1}).cycles
-    with pytest.raises(Difference, match=r"^stuck: no number moved in the .* each part has given: stem \d+, "):
+    with pytest.raises(Difference, match=r"^stuck: no number moved in the .* each part has given: stem_codes \d+, "):
         bench.run(IMAGES[:1], depths={**depths, IDENTITY: depths[IDENTITY] - 2})
     # a layer in the shortcut keeps two pixels itself; one more number has its place in front of the FIFO
     kept = 2 * CHANNELS + 1
