@@ -128,10 +128,15 @@ def synthesis_script(device: Device, top: str, kept: str, *, dsp: bool, block_ra
 
 def chip_script(device: Device, top: str, *, dsp: bool, block_ram: bool) -> str:
     """Map a whole chip ``design.v``, flattened: ``cells.json`` with its counts, ``netlist.json`` for nextpnr without
-    what it has no use for, as a netlist of a network is large."""
+    what it has no use for, as a netlist of a network is large.
+
+    Memories alone become block RAMs, as their attributes say: tables of functions stay logic, so that the plan knows
+    how many are taken.
+    """
     return "\n".join([
         "read_verilog design.v",
         f"hierarchy -check -top {top}",
+        "proc -norom",
         _synth(device, top, dsp, block_ram),
         "delete t:$scopeinfo",
         "attrmap -remove src -remove hdlname",
