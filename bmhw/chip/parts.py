@@ -88,6 +88,8 @@ class Assembly:
     fifos: dict[str, "Depths"] = field(default_factory=dict)
 
     def add(self, name: str, kind: type[Block], inputs: Mapping[str, Wire], **parameters: Any) -> str:
+        if name in self.blocks:
+            raise ValueError(f"Part {name} is there already")
         self.blocks[name] = kind, parameters
         for port, wire in inputs.items():
             self.sources[name, port] = wire
@@ -171,7 +173,9 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int],
                                                         "negative": bool(norm.negative[channel])}))
                 for channel, (fine, shift) in enumerate(zip(encoder.fine, encoder.shift, strict=True)))
             relu = architecture.nonnegative(name)
-            part = assembly.add(f"{name}_codes", Encoder, {"i": wire}, width=wire.bits, channels=channels, relu=relu)
+            # a layer's name with _codes is of what it makes of its input
+            part = f"{name}_output_codes" if architecture[name].is_layer else f"{name}_codes"
+            assembly.add(part, Encoder, {"i": wire}, width=wire.bits, channels=channels, relu=relu)
             codes[name] = Wire(part=part, bits=encoder.end.log.bits + (not relu))
             assembly.shown[part] = Shown(name, codes=True)
         return codes[name]
