@@ -11,6 +11,7 @@ __all__ = ["ANY", "LOGIC", "Column", "Memory", "Row", "Technology"]
 TABLE = 16
 """Words of one bit that a look-up table of four inputs holds."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """``words`` words from ``first`` on of a column, side by side in banks of ``widths`` bits, low bits first.
@@ -60,8 +61,8 @@ class Technology:
     Parameters
     ----------
     name: of the device.
-    shapes: (words, bits) that a block RAM can have, deepest first; depths are powers of two. None: a memory is one bank
-        of ``style`` (:class:`Row`).
+    shapes: (words, bits) that a block RAM can have, deepest first; depths are powers of two. None: a memory is one
+        bank. style: of such a bank (:class:`Row`).
     distributed: look-up tables of a memory of 16 words of 4 bits that can be written; 0: there are none, and such a
         memory is flip-flops.
     price: look-up tables that a block RAM is worth: what would take fewer is made of them. A higher one leaves more
@@ -117,7 +118,7 @@ LOGIC = Technology(style="logic")
 def _cheapest(technology: Technology, memory: Memory) -> tuple[Column, ...]:
     """A column takes one of the cuts by depth, as many bits as cost least; what is left takes another one."""
     words, bits, writable = memory.words, memory.bits, memory.writable
-    cuts = _cuts(technology, words)
+    cuts = _cuts(technology.shapes, words)
     best: list[tuple[int, int, Cut]] = [(0, 0, ())]  # of so many bits: the cost, and the first column's bits and cut
     for width in range(1, bits + 1):
         options = []
@@ -145,10 +146,10 @@ Cut = tuple[tuple[int, int | None], ...]
 """(words, bits of a block or None for look-up tables) of each piece, falling powers of two but for the last one."""
 
 
-def _cuts(technology: Technology, words: int) -> list[Cut]:
+def _cuts(shapes: tuple[tuple[int, int], ...], words: int) -> list[Cut]:
     """Ways to cut a memory by depth."""
     result: list[Cut] = [((words, None),)]
-    for number, (depth, bits) in enumerate(technology.shapes):
+    for number, (depth, bits) in enumerate(shapes):
         whole, rest = divmod(words, depth)
         pieces = ((depth, bits),) * whole
         if not rest:
@@ -156,8 +157,7 @@ def _cuts(technology: Technology, words: int) -> list[Cut]:
             continue
         result.append((*pieces, (rest, bits)))
         if whole:
-            below = Technology(name=technology.name, shapes=technology.shapes[number + 1:])
-            result += [(*pieces, *cut) for cut in _cuts(below, rest)]
+            result += [(*pieces, *cut) for cut in _cuts(shapes[number + 1:], rest)]
     return sorted(set(result), key=lambda cut: (len(cut), [(d, b or 0) for d, b in cut]))
 
 

@@ -16,10 +16,11 @@ Name = tuple[str, str]
 """Of a memory: its part and what it is there."""
 
 MOST_BLOCKS = 0.97
-"""Share of a device's block RAMs up to which memories are put there: the last ones have nowhere else to be placed."""
+"""Share of a device's block RAMs that memories take at most: where the last one is needed, placement has no choice."""
 
 PRICES = tuple(round(64 * 2 ** (step / 4)) for step in range(25))
-"""Look-up tables that a block RAM may be worth, cheapest first; beyond the last one it is worth any number."""
+"""Look-up tables that a block RAM may be worth, cheapest first; the last one is more than a full block of constants
+takes on any device."""
 
 
 def fitted(assembly: Assembly, device: Device) -> Assembly:

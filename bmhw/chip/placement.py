@@ -8,8 +8,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from bmhw.flow.fpga import chip_script, count_cells
@@ -86,18 +84,9 @@ def _cycles(fpga: Fpga, assembly: Assembly, verilog: str) -> float:
     return fpga.stored(lambda: ("chip cycles", 1, verilog), simulate)["cycles"]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """Of cells by their names: those of a part of some block whose next name matches."""
-
-    name: str
-    pattern: str
-    blocks: tuple[type, ...] = ()
-
-
-_INSIDE = (_Kind("elements", "element_"), _Kind("ends", "unloading.(group_end|sums|biases)"),
-           _Kind("unloading", "unloading"), _Kind("windows", "window"), _Kind("weights", "weights"),
-           _Kind("results", "results"), _Kind("codes", "encoder|requantizer"))
+_INSIDE = {"elements": "element_", "ends": r"unloading\.(group_end|sums|biases)", "unloading": "unloading",
+           "windows": "window", "weights": "weights", "results": "results", "codes": "encoder|requantizer"}
+"""How the names of cells inside a layer begin; the first one that fits counts."""
 
 
 def _kinds(fpga: Fpga, assembly: Assembly, netlist: str) -> dict[str, dict[str, int]]:
@@ -121,13 +110,7 @@ def _kind_of(assembly: Assembly, cell: str) -> str:
     part, _, rest = cell.removeprefix("network.").partition(".")
     block = assembly.blocks.get(part, (None, {}))[0]
     if block is FoldedLayer:
-        return next((kind.name for kind in _INSIDE if re.match(kind.pattern, rest)), "other")
+        return next((kind for kind, name in _INSIDE.items() if re.match(name, rest)), "other")
     if part.endswith("_codes"):
         return "codes"
     return "shortcuts" if block in (Add, Fifo, Fork) or part.endswith("_fork") else "other"
-
-
-def rows(measured: Mapping[str, Any]) -> list[tuple[str, int, int, int]]:
-    """(kind, LUTs, flip-flops, block RAMs) of each kind that has cells."""
-    return [(kind, found["luts"], found["flip_flops"], found["block_rams"])
-            for kind, found in measured["kinds"].items() if any(found.values())]

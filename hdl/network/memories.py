@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memories, cut into the banks that a device has block RAMs for, each bank a module of its own."""
 
+from collections.abc import Callable, Sequence
+
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import memory
 from amaranth.lib.wiring import In, Out
@@ -97,21 +99,13 @@ class Rom(Block):
 
     def elaborate(self, platform):
         m = Module()
-        columns = []
-        for c, column in enumerate(self.technology.columns(Memory(len(self.words), self.width, writable=False))):
-            rows = []
-            for r, row in enumerate(column.rows):
-                parts, low = [], column.low
-                for n, width in enumerate(row.widths):
-                    words = tuple(word >> low & ((1 << width) - 1)
-                                  for word in self.words[row.first:row.first + row.words])
-                    bank = place(m, platform, f"bank_{c}_{r}_{n}", RomBank(width=width, words=words, style=row.style))
-                    m.d.comb += [bank.addr.eq(self.addr[:len(bank.addr)]), bank.en.eq(self.en)]
-                    parts.append(bank.data)
-                    low += width
-                rows.append(Cat(parts))
-            columns.append(_read(m, column, rows, self.addr, self.en))
-        m.d.comb += self.data.eq(Cat(columns))
+
+        def bank(name: str, row: Row, low: int, width: int) -> Block:
+            words = tuple(word >> low & ((1 << width) - 1) for word in self.words[row.first:row.first + row.words])
+            return place(m, platform, name, RomBank(width=width, words=words, style=row.style))
+
+        memory = Memory(len(self.words), self.width, writable=False)
+        m.d.comb += self.data.eq(_banked(m, self.technology.columns(memory), bank, self.addr, self.en))
         return m
 
 
@@ -135,26 +129,38 @@ class Ram(Block):
 
     def elaborate(self, platform):
         m = Module()
-        columns = []
-        for c, column in enumerate(self.technology.columns(Memory(self.depth, self.width))):
-            rows = []
-            for r, row in enumerate(column.rows):
-                parts, low = [], column.low
-                for n, width in enumerate(row.widths):
-                    bank = place(m, platform, f"bank_{c}_{r}_{n}",
-                                 RamBank(width=width, depth=row.words, style=row.style))
-                    m.d.comb += [
-                        bank.addr.eq(self.addr[:len(bank.addr)]), bank.en.eq(self.en),
-                        bank.write_addr.eq(self.write_addr[:len(bank.addr)]),
-                        bank.write_data.eq(self.write_data[low:low + width]),
-                        bank.write_en.eq(self.write_en & _lies_in(row, self.write_addr)),
-                    ]
-                    parts.append(bank.data)
-                    low += width
-                rows.append(Cat(parts))
-            columns.append(_read(m, column, rows, self.addr, self.en))
-        m.d.comb += self.data.eq(Cat(columns))
+
+        def bank(name: str, row: Row, low: int, width: int) -> Block:
+            made = place(m, platform, name, RamBank(width=width, depth=row.words, style=row.style))
+            m.d.comb += [
+                made.write_addr.eq(self.write_addr[:len(made.addr)]),
+                made.write_data.eq(self.write_data[low:low + width]),
+                made.write_en.eq(self.write_en & _lies_in(row, self.write_addr)),
+            ]
+            return made
+
+        columns = self.technology.columns(Memory(self.depth, self.width))
+        m.d.comb += self.data.eq(_banked(m, columns, bank, self.addr, self.en))
         return m
+
+
+def _banked(m: Module, columns: Sequence[Column], bank: Callable[[str, Row, int, int], Block], address: Value,
+            enable: Value) -> Value:
+    """What a memory shows that is cut into columns; ``bank`` places the bank of a name, in a row, of the bits from one
+    on, so many."""
+    shown = []
+    for c, column in enumerate(columns):
+        rows = []
+        for r, row in enumerate(column.rows):
+            parts, low = [], column.low
+            for n, width in enumerate(row.widths):
+                made = bank(f"bank_{c}_{r}_{n}", row, low, width)
+                m.d.comb += [made.addr.eq(address[:len(made.addr)]), made.en.eq(enable)]
+                parts.append(made.data)
+                low += width
+            rows.append(Cat(parts))
+        shown.append(_read(m, column, rows, address, enable))
+    return Cat(shown)
 
 
 def _lies_in(row: Row, address: Value) -> Value:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memories of a network in the block RAMs of a device, as many as there are."""
+
+import dataclasses
+
+import pytest
+from support.chips import assembly_of, made
+
+from bmhw.chip.folding import assembled
+from bmhw.chip.memories import MOST_BLOCKS, fitted
+from bmhw.chip.plan import plan
+from bmhw.flow.fpga import DEVICES
+
+
+@pytest.mark.parametrize("device", ["ice40-hx8k", "ecp5-25k"])
+def test_fewer_block_rams_cost_look_up_tables(device):
+    assembly, device = assembled("digits-signed-4bit", 50000, []), DEVICES[device]
+    plenty = plan(fitted(assembly, dataclasses.replace(device, block_rams=1000)))
+    assert plenty.on_device and plenty.block_rams > 3
+    luts = [plenty.memory_luts]
+    for number in range(plenty.block_rams, 0, -1):
+        # as many as are left where a share stays free
+        small = dataclasses.replace(device, block_rams=number / MOST_BLOCKS + 1e-6)
+        found = plan(fitted(assembly, small))
+        if found.block_rams > number:  # what can be written has nowhere else to be on an iCE40
+            break
+        luts.append(found.memory_luts)
+    assert len(luts) > 3 and luts == sorted(luts) and luts[-1] > luts[0]
+
+
+def test_the_parts_stay_what_they_are():
+    assembly = assembly_of(made("residual"), 2)
+    cut = fitted(assembly, DEVICES["ecp5-25k"])
+    assert cut.memories == assembly.memories and cut.sources.keys() == assembly.sources.keys()
+    assert plan(assembly).block_rams == 0 and not plan(assembly).on_device
