@@ -28,6 +28,13 @@ def test_fewer_block_rams_cost_look_up_tables(device):
     assert len(luts) > 3 and luts == sorted(luts) and luts[-1] > luts[0]
 
 
+@pytest.mark.parametrize("number", [24, 26, 30])
+def test_no_block_ram_is_left_that_a_memory_could_have(number):
+    """The last memory that gave its block RAMs away freed more than were needed."""
+    device = dataclasses.replace(DEVICES["ice40-hx8k"], block_rams=number / MOST_BLOCKS + 1e-6)
+    assert plan(fitted(assembled("digits-signed-4bit", 50000, []), device)).block_rams == number
+
+
 def test_the_parts_stay_what_they_are():
     assembly = assembly_of(made("residual"), 2)
     cut = fitted(assembly, DEVICES["ecp5-25k"])

@@ -165,6 +165,13 @@ def test_vectors_and_the_neuron_in_floating_point(tiny_architecture, layout, ima
         assert error <= (1.5 if layer.gives_codes else 0.05 * size), name
 
 
+def test_fraction_bits_are_those_of_all_layers(tiny_architecture, images):
+    """A residual sum has those of the finest layer that it adds: one with its own would widen all of the stream."""
+    quantisation = Quantisation(groups=2, log_bits=4, log_fraction=2, edge_bits=8, out_fraction=7)
+    integer = folded(tiny_architecture, "signed", images, quantisation)[1].to_integer("tiny", images)
+    assert {layer.format.out_fraction for layer in integer.layers.values()} == {7}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_other_widths_afterwards(tiny_architecture, layout, images):
     _network, result = folded(tiny_architecture, layout, images, Quantisation(groups=2, log_bits=6, edge_bits=8))
