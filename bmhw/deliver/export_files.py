@@ -18,6 +18,8 @@ from bmhw.hdl.verilog.convert import converter, to_verilog
 from bmhw.sim.ports import input_order, ports_of
 from bmhw.sim.verilog_bench import verilog_bench
 
+from .fusesoc import core_targets
+
 __all__ = ["export_files"]
 
 # What marks a file as this command's own.
@@ -182,24 +184,4 @@ filesets:
     files: [{name}_tb.v]
     file_type: verilogSource-2005
 
-targets:
-  default: &default
-    filesets: [rtl]
-    toplevel: {name}
-  sim:
-    <<: *default
-    description: the self-checking bench
-    default_tool: icarus
-    filesets: [rtl, bench]
-    toplevel: {name}_tb
-    tools:
-      icarus:
-        iverilog_options: [-g2005]
-  lint:
-    <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wno-fatal]
-"""
+{core_targets(name)}"""

@@ -14,6 +14,7 @@ from bmhw.hdl.verilog.convert import block_to_verilog, converter
 from bmhw.models.integer.network import IntegerNetwork
 
 from .datasheet import datasheet, ports_of
+from .fusesoc import core_targets
 from .network_bench import BenchVectors, bench_text
 
 __all__ = ["Delivery"]
@@ -116,30 +117,7 @@ filesets:
       - {name}_tb.v: {{file_type: verilogSource-2005}}
 {hexadecimal}
 
-targets:
-  default: &default
-    filesets: [rtl]
-    toplevel: {name}
-  sim:
-    <<: *default
-    description: the self-checking bench
-    default_tool: icarus
-    filesets: [rtl, bench]
-    toplevel: {name}_tb
-    tools:
-      icarus:
-        iverilog_options: [-g2005]
-      verilator:
-        mode: binary
-        verilator_options: [--timing, -Wno-fatal]
-  lint:
-    <<: *default
-    default_tool: verilator
-    tools:
-      verilator:
-        mode: lint-only
-        verilator_options: [-Wno-fatal]
-  synth:
+{core_targets(name, _VERILATOR)}  synth:
     <<: *default
     description: Lattice ECP5, alone, to see what it takes; pins where nextpnr likes
     default_tool: trellis
@@ -147,6 +125,13 @@ targets:
     tools:
       trellis:
         nextpnr_options: [--85k, --package, CABGA381, --lpf-allow-unconstrained, --freq, "{self.megahertz}"]
+"""
+
+
+_VERILATOR = """\
+      verilator:
+        mode: binary
+        verilator_options: [--timing, -Wno-fatal]
 """
 
 
