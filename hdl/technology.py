@@ -75,6 +75,7 @@ class Technology:
     distributed: int = 0
     price: int = 64
     prices: tuple[tuple[Memory, int], ...] = ()
+    lone_registers: bool = True
 
     def columns(self, memory: Memory) -> tuple[Column, ...]:
         """The cheapest cut of a memory, by columns first, each of them by depth."""
@@ -102,6 +103,18 @@ class Technology:
             return math.ceil(bits / 4) * math.ceil(words / TABLE) * self.distributed
         # flip-flops, each with what keeps it, and what reads them
         return bits * (words + math.ceil(words * 2 / 3))
+
+    def ring(self, words: int, bits: int) -> int:
+        """Words of a memory whose addresses go round: so many, or a power of two where that takes no more of the
+        device than what would bring an address back to 0. The same at each price."""
+        power = max(1 << (words - 1).bit_length(), 2)
+        if not self.shapes:
+            return power
+        usual = dataclasses.replace(self, price=Technology.price, prices=())
+        fewer, more = (Memory(count, bits) for count in (words, power))
+        saved = 2 * (words - 1).bit_length()
+        dearer = usual.blocks(more) > usual.blocks(fewer) or usual.luts(more) > usual.luts(fewer) + saved
+        return max(words, 2) if dearer else power
 
     def logic_style(self, writable: bool) -> str:
         return "distributed" if writable and self.distributed else "logic"

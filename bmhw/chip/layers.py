@@ -41,9 +41,10 @@ def shape_of(network: IntegerNetwork, name: str, parallel: int) -> LayerShape:
     height, width, stride = source.height, source.width, node.stride
     if node.kernel == (1, 1) and node.padding == 0:
         height, width, stride = node.height, node.width, 1
-    groups = _flushes(layer, parallel) if isinstance(layer.format, MacFormat) else layer.format.groups
+    mac = isinstance(layer.format, MacFormat)
+    groups, shown = (_flushes(layer, parallel), 1) if mac else (layer.format.groups, len(layer.format.branches))
     return LayerShape(height=height, width=width, channels=source.channels, kernel=node.kernel, stride=stride,
-                      padding=node.padding, outputs=node.channels, groups=groups, parallel=parallel)
+                      padding=node.padding, outputs=node.channels, groups=groups, parallel=parallel, shown=shown)
 
 
 def folded_layer(layer: IntegerLayer, shape: LayerShape, technology: Technology) -> tuple[Folded, Range | None]:
@@ -60,9 +61,7 @@ def folded_layer(layer: IntegerLayer, shape: LayerShape, technology: Technology)
     codes, bits = Folded.packed(fields["format"], layer.weights)
     folded = Folded(shape=shape, weights=shape.words(codes, bits), border=border, rows=shape.overlapping_rows,
                     results=shape.parallel, technology=technology, **fields)
-    converter = folded.converter()
-    ample = Folded.ample_results(shape, 0 if converter is None else converter.latency)
-    return dataclasses.replace(folded, results=ample), results
+    return dataclasses.replace(folded, results=folded.ample_results), results
 
 
 # -- BM

@@ -25,7 +25,8 @@ takes on any device."""
 
 def fitted(assembly: Assembly, device: Device) -> Assembly:
     """The same parts with their memories cut for a device, so that they fit its block RAMs if they can."""
-    memories = assembly.memories
+    parts = dict.fromkeys((part for part, _ in assembly.memories), device.technology)
+    memories = assemble(assembly.network, assembly.folding, parts).memories
     prices = _prices(device.technology, memories, int(MOST_BLOCKS * device.block_rams))
     technologies = {
         part: dataclasses.replace(device.technology, price=PRICES[0], prices=tuple(

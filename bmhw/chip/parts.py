@@ -2,6 +2,7 @@
 """The parts of a network on a chip, from its integers: what stands where, how wide it is, what waits for what."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -292,9 +293,12 @@ def _shortcuts(assembly: Assembly) -> None:
 
     For full speed each layer of the branch but the last must have what it needs for its next row while the one behind
     it computes with the row before: the same count, one step ahead at each layer (``fast``). Where the layers of a
-    branch take equal times, a pixel less makes an image slower; where they don't, less may be enough. Layers with
-    kernels of 1 x 1 have a pixel more each, which is under way in them: measured to be enough, not the least.
+    branch take equal times, a pixel less makes an image slower; where they don't, less may be enough. On top comes
+    what enters while the results of the branch's layers are under way to the next one. Layers with kernels of 1 x 1
+    have a pixel more each, which is under way in them: measured to be enough, not the least.
     """
+    slowest = max(parameters["folded"].shape.cycles for kind, parameters in assembly.blocks.values()
+                  if kind is FoldedLayer)
     for name in [name for name, (kind, _) in assembly.blocks.items() if kind is Add]:
         paths = [_path(assembly, name, port) for port in ("i0", "i1")]
         common = next(wire for _, wire in paths[0] if any(wire == other for _, other in paths[1]))
@@ -309,9 +313,12 @@ def _shortcuts(assembly: Assembly) -> None:
         channels = _channels(assembly, reader[0])
         working, fast = (_waiting(_pixels_needed(assembly, paths[1 - short], ahead),
                                   _pixels_needed(assembly, behind, 0, images=3)) * channels for ahead in (0, 1))
-        under_way = sum(kind is FoldedLayer and parameters["folded"].shape.pointwise
-                        for kind, parameters in (assembly.blocks[part] for (part, _), _ in paths[1 - short]))
-        depths = Depths(max(working, 2), fast + under_way * channels + FREEING)
+        branch = [parameters["folded"] for kind, parameters in
+                  (assembly.blocks[part] for (part, _), _ in paths[1 - short]) if kind is FoldedLayer]
+        numbers = _pixels(assembly, reader[0]) * channels
+        under_way = (math.ceil(sum(folded.latency for folded in branch) * numbers / slowest)
+                     + sum(folded.shape.pointwise for folded in branch) * channels)
+        depths = Depths(max(working, 2), fast + under_way + FREEING)
         fifo = f"{name}_shortcut_fifo"
         assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo))
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
@@ -382,3 +389,12 @@ def _waiting(needed: Integers, kept: Integers) -> int:
 def _channels(assembly: Assembly, part: str) -> int:
     kind, parameters = assembly.blocks[part]
     return parameters["folded"].shape.channels if kind is FoldedLayer else len(parameters["shifts"])
+
+
+def _pixels(assembly: Assembly, part: str) -> int:
+    """Of an image, at the input of a part in a shortcut."""
+    kind, parameters = assembly.blocks[part]
+    if kind is FoldedLayer:
+        return parameters["folded"].shape.stored[0] * parameters["folded"].shape.stored[1]
+    node = assembly.network.architecture[assembly.shown[part].node]
+    return node.height * node.width

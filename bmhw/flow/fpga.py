@@ -68,7 +68,8 @@ _ICE40 = {
     # nextpnr's own delays: 0.4 ns a table and about as much again to reach it, 0.13 ns a carry
     "delays": {"SB_LUT4": (frozenset("O"), 10), "SB_CARRY": (frozenset({"CO"}), 1)},
     "registers": {"SB_RAM40_4K": frozenset({"RDATA"})},
-    "technology": Technology(name="ice40", shapes=((2048, 2), (1024, 4), (512, 8), (256, 16))),
+    "technology": Technology(name="ice40", shapes=((2048, 2), (1024, 4), (512, 8), (256, 16)),
+                             lone_registers=False),
 }
 _ECP5 = {
     "family": "ecp5", "logic": "TRELLIS_COMB", "has_dsp": True,

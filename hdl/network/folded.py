@@ -10,6 +10,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from bmhw.hdl.arithmetic.reduction import any_of
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import Integers
@@ -23,8 +24,9 @@ from .encoder import ChannelCode, Encoder
 from .memories import Ram, Rom
 from .pipeline import Pipeline
 from .requantizer import Requantization, Requantizer
+from .serializer import Serializer
 from .shape import LayerShape
-from .streams import Fifo, stepped
+from .streams import Fifo, loops, stepped
 from .window import Window
 
 __all__ = ["Folded", "FoldedLayer", "Unloading", "Weights"]
@@ -73,6 +75,11 @@ class Folded:
             numbers, bits = numbers | (weights[name] & ((1 << width) - 1)) << bits, bits + width
         return numbers, bits
 
+    def __post_init__(self):
+        shown = 1 if isinstance(self.format, MacFormat) else len(self.format.branches)
+        if self.shape.shown != shown:
+            raise ValueError(f"Elements of this format show {shown} numbers behind a group, not {self.shape.shown}")
+
     @property
     def weight_bits(self) -> int:
         """Of an input's weight, with its sign."""
@@ -103,13 +110,23 @@ class Folded:
         """After how many products a MAC's accumulator is added to the sum of its neuron; None: at its end alone."""
         return self.shape.group_inputs if isinstance(self.format, MacFormat) and self.shape.groups > 1 else None
 
-    @staticmethod
-    def ample_results(shape: LayerShape, latency: int) -> int:
+    @property
+    def latency(self) -> int:
+        """Cycles from the last input of a fold to its first result, in what the layer gives."""
+        converter = self.converter()
+        return (Window.latency + ELEMENT_LATENCY + Unloading.latency(self.shape)
+                + (0 if converter is None else converter.latency) + Fifo.latency)
+
+    @property
+    def ample_results(self) -> int:
         """A queue of so many results never makes a fold wait for those before it: as many as are under way when a fold
-        begins, and its own. ``latency``: of what becomes of the sums."""
-        fold = shape.groups * shape.group_cycles
-        under_way = fold + Window.latency + ELEMENT_LATENCY + Unloading.latency + shape.parallel + Fifo.latency
-        return shape.parallel * (1 + math.ceil((under_way + latency) / fold))
+        begins, and its own."""
+        fold = self.shape.groups * self.shape.group_cycles
+        return self.shape.parallel * (1 + math.ceil((fold + self.latency + self.shape.parallel) / fold))
+
+    def window(self) -> Window:
+        return Window(shape=self.shape, width=self.input_bits, rows=self.rows, technology=self.technology,
+                      border=self.border)
 
     @property
     def memories(self) -> dict[str, Memory]:
@@ -117,7 +134,7 @@ class Folded:
         ``sums`` of a fold."""
         shape = self.shape
         found = {
-            "window": Memory(self.rows * shape.stored[1] * shape.channels, self.input_bits),
+            "window": Memory(self.window().words, self.input_bits),
             "weights": Memory(len(self.weights), shape.parallel * self.weight_bits, writable=False),
             "results": Memory(self.results, self.output_bits),
         }
@@ -175,11 +192,12 @@ class Weights(Block):
 
 
 class Unloading(Block):
-    """Maxima or accumulators of a layer's elements as they become ready, added one by one to the sums of their neurons.
+    """Maxima or accumulators of a layer's elements as they become ready, added one by one to the sums of their neurons:
+    the first maximum of all elements, the second one of all, and so on.
 
     - Latency: :attr:`latency` cycles from ``load`` to the first sum.
-    - Throughput: an element a cycle; a load may come as many cycles after another one as there are elements, and
-      :attr:`LayerShape.UNLOADING` at least.
+    - Throughput: a maximum or accumulator a cycle; a load may come ``shape.shown * shape.places`` cycles after another
+      one.
 
     Members
     -------
@@ -190,59 +208,69 @@ class Unloading(Block):
     """
 
     clocked = True
-    latency = 5
 
     def __init__(self, *, folded: Folded):
         self.folded = folded
-        self.shown = self._end().shown
+        self.shown = self._end().shown_by_elements
         super().__init__({"load": In(1), **{name: In(folded.shape.parallel * bits)
                                             for name, bits in self.shown.items()},
                           "y": Out(folded.format.y.bits), "valid": Out(1)})
 
     def _end(self) -> GroupEnd:
-        return GroupEnd(format=self.folded.format, flush=self.folded.flush,
-                        adder="operator")
+        return GroupEnd(format=self.folded.format, flush=self.folded.flush, adder="operator", serial=True)
+
+    @staticmethod
+    def latency(shape: LayerShape) -> int:
+        return 1 + Serializer.latency + 2 + (shape.shown - 1) * shape.places
 
     def elaborate(self, platform):
         m = Module()
         shape, fmt = self.folded.shape, self.folded.format
-        parallel = shape.parallel
         pipe = Pipeline(m, platform)
         end = place(m, platform, "group_end", self._end())
-        for name, width in self.shown.items():
-            queue = Signal(parallel * width, name=f"{name}_waiting", reset_less=True)
-            m.d.sync += queue.eq(Mux(self.load, getattr(self, name), queue >> width))
-            # maxima become numbers meanwhile, an accumulator is one
-            shown = queue[:width]
-            m.d.comb += getattr(end, name).eq(pipe.register(name, shown) if name == "a" else shown)
-        # which element, group and output leaves its queue
-        element, group = Signal(range(max(parallel, 2)), name="element"), Signal(range(max(shape.groups, 2)),
-                                                                                name="group")
-        base, output = (Signal(range(max(shape.folds * parallel, 2)), name=name) for name in ("fold_base", "result"))
+        # whose and which number leaves; the fold counts only where the last one has fewer outputs
+        missing = shape.folds * shape.parallel - shape.outputs
         busy = Signal(name="busy")
-        last = element == parallel - 1
-        m.d.comb += output.eq(base + element)
-        with m.If(busy):
-            m.d.sync += element.eq(stepped(element, parallel))
-            with m.If(last):
-                m.d.sync += group.eq(stepped(group, shape.groups))
-                with m.If(group == shape.groups - 1):
-                    m.d.sync += base.eq(Mux(base == (shape.folds - 1) * parallel, 0, base + parallel))
-        m.d.sync += busy.eq(self.load | (busy & ~last))
+        counters, ends = loops(m, busy, {"element": shape.places, "maximum": shape.shown, "group": shape.groups,
+                                         "fold": shape.folds if missing else 1})
+        element, maximum, group = (counters[name] for name in ("element", "maximum", "group"))
+        m.d.sync += busy.eq(self.load | (busy & ~ends["maximum"]))
+        there = Signal(name="there")  # an element's; the others only take their time
+        m.d.comb += there.eq(busy & (element < shape.parallel))
 
+        values = place(m, platform, "values", Serializer(
+            width=max(self.shown.values()), words=shape.parallel * shape.shown,
+            shifts=not self.folded.technology.lone_registers))
+        m.d.comb += [values.load.eq(self.load), values.i.eq(Cat(getattr(self, name) for name in self.shown)),
+                     values.step.eq(there)]
+        name = next(iter(end.shown))
+        m.d.comb += getattr(end, name).eq(pipe.register(name, values.o) if name == "a" else values.o)
+
+        first = Signal(name="first")
+        m.d.comb += first.eq((maximum == 0) & (group == 0))
+        if "minus" in end.ports:
+            minus = any_of(maximum == n for n, sign in enumerate(fmt.branches) if sign < 0)
+            m.d.comb += end.minus.eq(pipe.delayed("minus", minus, Serializer.latency)[-1])
         if self.folded.waits:
-            sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=parallel, technology=self.folded.technology))
-            elements = pipe.delayed("element", element, 2)
+            sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=shape.parallel,
+                                                  technology=self.folded.technology))
+            elements = pipe.delayed("element", element, 3)
             m.d.comb += [
-                sums.addr.eq(element), sums.en.eq(1), end.waiting.eq(sums.data),
-                end.first.eq(pipe.register("first", group == 0)),
-                sums.write_addr.eq(elements[2]), sums.write_data.eq(end.y),
-                sums.write_en.eq(pipe.flags("sum", busy, 2)),
+                sums.addr.eq(elements[1]), sums.en.eq(1), end.waiting.eq(sums.data),
+                end.first.eq(pipe.delayed("first", first, 2)[-1]),
+                sums.write_addr.eq(elements[3]), sums.write_data.eq(end.y),
+                sums.write_en.eq(pipe.flags("sum", there, 3)),
             ]
-        m.d.comb += [
-            end.bias.eq(pipe.table("biases", self.folded.biases, output)), self.y.eq(end.y),
-            self.valid.eq(pipe.flags("whole", busy & (group == shape.groups - 1) & (output < shape.outputs), 2)),
-        ]
+        output = Signal(range(max(shape.outputs, 2)), name="output")
+        exists = there
+        if missing:
+            exists = there & ((counters["fold"] != shape.folds - 1) | (element < shape.parallel - missing))
+        with m.If(exists & first):
+            m.d.sync += output.eq(stepped(output, shape.outputs))
+        bias = pipe.table("biases", self.folded.biases, output)
+        m.d.comb += end.bias.eq(pipe.register("bias", bias))
+        whole = exists & (maximum == shape.shown - 1) & (group == shape.groups - 1)
+        m.d.comb += [self.y.eq(end.y), self.valid.eq(pipe.flags("whole", whole, 3))]
         return m
 
 
@@ -273,8 +301,7 @@ class FoldedLayer(Block):
         m = Module()
         folded = self.folded
         shape = folded.shape
-        window = place(m, platform, "window", Window(shape=shape, width=folded.input_bits, rows=folded.rows,
-                                                     technology=folded.technology, border=folded.border))
+        window = place(m, platform, "window", folded.window())
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
         self._elements(m, platform, window, unloading)

@@ -28,6 +28,7 @@ class LayerShape:
     outputs: channels of the output.
     groups: of input channels, which they divide.
     parallel: P, from 1 to ``outputs``.
+    shown: what an element has behind a group: an accumulator, or its maxima, which leave one after the other.
     """
 
     height: int
@@ -39,6 +40,7 @@ class LayerShape:
     outputs: int
     groups: int = 1
     parallel: int = 1
+    shown: int = 1
 
     def __post_init__(self):
         check_range("Outputs at a time", self.parallel, 1, self.outputs)
@@ -76,12 +78,18 @@ class LayerShape:
         return self.fan_in // self.groups
 
     UNLOADING = 4
-    """Cycles that a group takes at least: its sum is back in its memory before it is read again."""
+    """Cycles from what is added to a neuron's sum to what is added next, at least: the sum is back in its memory before
+    it is read again."""
+
+    @property
+    def places(self) -> int:
+        """Cycles in which each element gives one number: as many as there are, or :attr:`UNLOADING`."""
+        return max(self.parallel, self.UNLOADING)
 
     @property
     def group_cycles(self) -> int:
         """Cycles from a group to the next one: its inputs or, if that takes longer, its results, one by one."""
-        return max(self.group_inputs, self.parallel, self.UNLOADING)
+        return max(self.group_inputs, self.shown * self.places)
 
     @property
     def cycles(self) -> int:
@@ -148,3 +156,38 @@ class LayerShape:
     def overlapping_rows(self) -> int:
         """Rows of memory with which what comes in is stored while outputs are computed."""
         return max(self.needed_rows(row) + max(self.freed_rows(row), 1) for row in range(self.output_rows))
+
+    # -- the order in which they are read
+
+    @property
+    def pitch(self) -> int:
+        """Numbers of a row that the window stores."""
+        return self.stored[1] * self.channels
+
+    @cached_property
+    def loops(self) -> dict[str, tuple[int, int]]:
+        """The loops in which inputs are read, the innermost first: (count, how far a step of it moves the address)."""
+        return {
+            "channel": (self.group_channels, 1),
+            "tap_column": (self.kernel[1], self.channels),
+            "tap_row": (self.kernel[0], self.pitch),
+            "group": (self.groups, self.group_channels),
+            "fold": (self.folds, 0),
+            "column": (1 if self.pointwise else self.out_width, self.stride * self.channels),
+            "row": (self.output_rows, self.stride * self.pitch),
+        }
+
+    @property
+    def first_address(self) -> int:
+        """Of the first input of an image, from its first number on."""
+        return -self.padding * (self.pitch + self.channels)
+
+    def address_step(self, loop: str | None = None) -> int:
+        """From the last input of all loops within this one to its next input; without a loop to the next image's first
+        one."""
+        step = 0
+        for name, (count, stride) in self.loops.items():
+            if name == loop:
+                return step + stride
+            step -= (count - 1) * stride
+        return step + self.stored[0] * self.pitch

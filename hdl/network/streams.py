@@ -29,12 +29,15 @@ def stepped(counter: Signal, count: int) -> Value:
     return Mux(counter == count - 1, 0, counter + 1)
 
 
-def loops(m: Module, step: Value, counts: Mapping[str, int]) -> tuple[dict[str, Signal], dict[str, Signal]]:
-    """Nested counters that ``step`` moves on, the innermost first: each one, 0 to its count - 1, and a signal for the
-    step that ends it and all those within it. Both by name."""
+def loops(m: Module, step: Value, counts: Mapping[str, int]) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Nested counters that ``step`` moves on, the innermost first: each one, 0 to its count - 1, and the step that ends
+    it and all those within it. Both by name."""
     counters, ends = {}, {}
     for name, count in counts.items():
-        counters[name], ends[name] = Signal(range(max(count, 2)), name=name), Signal(name=f"{name}_ends")
+        if count == 1:  # no register that never moves
+            counters[name], ends[name] = Const(0), step
+            continue
+        counters[name], ends[name] = Signal(range(count), name=name), Signal(name=f"{name}_ends")
         m.d.comb += ends[name].eq(step & (counters[name] == count - 1))
         with m.If(step):
             m.d.sync += counters[name].eq(stepped(counters[name], count))

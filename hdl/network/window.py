@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of a layer's inputs, and the order in which its elements take them."""
 
-from amaranth.hdl import Module, Mux, Signal
+from collections.abc import Callable
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out
 
@@ -56,8 +58,9 @@ class Window(Block):
 
     @property
     def words(self) -> int:
-        """Of the memory."""
-        return self.rows * self.shape.stored[1] * self.shape.channels
+        """Of the memory: those of the rows, or a power of two where that costs nothing, since addresses go round
+        then by themselves."""
+        return self.technology.ring(self.rows * self.shape.pitch, self.width)
 
     def elaborate(self, platform):
         m = Module()
@@ -68,45 +71,36 @@ class Window(Block):
         row_written, row_freed = Signal(name="row_written"), Signal(range(self.rows + 1), name="rows_freed")
         after = Signal(range(self.rows + 1), name="rows_used_after")
         m.d.comb += after.eq(used + row_written - row_freed)
-        m.d.sync += [used.eq(after), ready.eq(after < self.rows)]
+        m.d.sync += [used.eq(after), ready.eq(after != self.rows)]
         self._writer(m, memory, ready, row_written)
         self._reader(m, platform, memory, used, row_freed)
         return m
 
     def _writer(self, m: Module, memory: Block, ready: Signal, row_written: Signal) -> None:
-        shape = self.shape
-        address = Signal(range(max(self.words, 2)), name="write_address")
+        address = Signal(range(self.words), name="write_address")
         takes = Signal(name="takes")
-        _, ends = loops(m, takes, {"write_channel": shape.channels, "write_column": shape.stored[1]})
+        _, ends = loops(m, takes, {"written_of_row": self.shape.pitch})
         m.d.comb += [
             self.i.ready.eq(ready), takes.eq(self.i.valid & ready),
             memory.write_addr.eq(address), memory.write_data.eq(self.i.payload), memory.write_en.eq(takes),
+            row_written.eq(ends["written_of_row"]),
         ]
         with m.If(takes):
             m.d.sync += address.eq(stepped(address, self.words))
-        m.d.comb += row_written.eq(ends["write_column"])
 
     def _reader(self, m: Module, platform, memory: Block, used: Signal, row_freed: Signal) -> None:
-        shape = self.shape
-        stored_rows, row_pixels = shape.stored
-        pitch = row_pixels * shape.channels
-        stride, padding = shape.stride, shape.padding
-        out_columns = 1 if shape.pointwise else shape.out_width
-        kernel_rows, kernel_columns = shape.kernel
+        shape, pipe = self.shape, Pipeline(m, platform)
         issued, open_row = Signal(name="issuing"), Signal(name="row_open")
-
-        # the loops, the innermost first; each one's end is that of all before it
-        counts = {"channel": shape.group_channels, "tap_column": kernel_columns, "tap_row": kernel_rows,
-                  "group": shape.groups, "fold": shape.folds, "column": out_columns, "row": shape.output_rows}
-        counters, ends = loops(m, issued, counts)
+        counters, ends = loops(m, issued, {name: count for name, (count, _) in shape.loops.items()})
 
         # a row opens when what it needs is stored, and is closed by its last input
-        row = counters["row"]
-        needed, freed = Signal(range(self.rows + 1), name="rows_needed"), Signal(range(self.rows + 1), name="row_frees")
-        m.d.comb += [needed.eq(_of_rows(row, [shape.needed_rows(r) for r in range(shape.output_rows)])),
-                     freed.eq(_of_rows(row, [shape.freed_rows(r) for r in range(shape.output_rows)])),
-                     row_freed.eq(Mux(ends["column"], freed, 0))]
-        m.d.sync += open_row.eq(~ends["column"] & (open_row | (used >= needed)))
+        row, last_of_row = counters["row"], ends["column"]
+        rows = range(shape.output_rows)
+        enough, freed = Signal(name="rows_enough"), Signal(range(self.rows + 1), name="row_frees")
+        m.d.comb += [enough.eq(_of_rows(row, {r: shape.needed_rows(r) for r in rows}, lambda needed: used >= needed)),
+                     freed.eq(_of_rows(row, {r: shape.freed_rows(r) for r in rows}, lambda freed: freed)),
+                     row_freed.eq(Mux(last_of_row, freed, 0))]
+        m.d.sync += open_row.eq(~last_of_row & (open_row | enough))
         # a fold waits for room for its results, a group for those of the one before it
         group_first = Signal(name="group_first")
         fold_first = Signal(name="fold_first")
@@ -127,52 +121,27 @@ class Window(Block):
             self.begins.eq(issued & fold_first), self.issued.eq(issued),
         ]
 
-        # addresses: of the row, of the column, of the channel; where they lie outside the map they don't matter
-        bits = len(memory.addr)
-        lane, lane_base = Signal(bits, name="lane"), Signal(bits, name="lane_base")
-        with m.If(issued):
-            m.d.sync += lane.eq(lane + 1)
-        with m.If(ends["channel"]):
-            m.d.sync += lane.eq(lane_base)
-        with m.If(ends["tap_row"]):
-            base = Mux(ends["group"], 0, lane_base + shape.group_channels)[:bits]
-            m.d.sync += [lane.eq(base), lane_base.eq(base)]
-        across, left_edge = (Signal(bits, name=name, init=-padding * shape.channels % (1 << bits))
-                             for name in ("across", "left_edge"))
-        x, x_left = (Signal(range(-padding - 1, row_pixels + padding + stride + kernel_columns), name=name,
-                            init=-padding) for name in ("x", "x_left"))
-        with m.If(ends["channel"]):
-            m.d.sync += [across.eq(across + shape.channels), x.eq(x + 1)]
-        with m.If(ends["tap_column"]):
-            m.d.sync += [across.eq(left_edge), x.eq(x_left)]
-        with m.If(ends["fold"]):
-            for now, base, step, first in ((across, left_edge, stride * shape.channels, -padding * shape.channels),
-                                           (x, x_left, stride, -padding)):
-                following = Mux(ends["column"], first, base + step)
-                m.d.sync += [now.eq(following), base.eq(following)]
-        ring = self.rows * pitch
-        top_start = -padding * pitch % ring
-        down, top = (Signal(range(max(ring, 2)), name=name, init=top_start) for name in ("down", "top"))
-        y, y_top = (Signal(range(-padding - 1, stored_rows + padding + stride + kernel_rows), name=name, init=-padding)
-                    for name in ("y", "y_top"))
-        with m.If(ends["tap_column"]):
-            m.d.sync += [down.eq(_around(down, pitch, ring)), y.eq(y + 1)]
-        with m.If(ends["tap_row"]):
-            m.d.sync += [down.eq(top), y.eq(y_top)]
-        with m.If(ends["column"]):
-            last_top = (shape.output_rows - 1) * stride
-            following = Mux(ends["row"], _around(top, (stored_rows - last_top) * pitch, ring),
-                            _around(top, stride * pitch, ring))
-            m.d.sync += [down.eq(following), top.eq(following)]
-            following_y = Mux(ends["row"], -padding, y_top + stride)
-            m.d.sync += [y.eq(following_y), y_top.eq(following_y)]
-
-        pipe = Pipeline(m, platform)
-        address = pipe.register("address", (down + across + lane)[:bits])
+        # the address is that of the input before, moved by what the outermost loop that it began takes; where it lies
+        # outside the map it doesn't matter
+        address = Signal(range(self.words), init=shape.first_address % self.words, name="read_address")
+        moving = [name for name, (count, _) in shape.loops.items() if count > 1]
+        kinds = Signal(range(max(len(moving) + 1, 2)), name="loops_ended")
+        for number, name in enumerate(moving, start=1):
+            with m.If(ends[name]):
+                m.d.comb += kinds.eq(number)
+        steps = [step % self.words for step in (*(shape.address_step(name) for name in moving), shape.address_step())]
+        step = pipe.table("steps", steps, kinds)
+        moves = pipe.flags("moves", issued, 1)
+        with m.If(moves):
+            m.d.sync += address.eq(_around(address, step, self.words))
         m.d.comb += memory.addr.eq(address)
-        outside = (x < 0) | (x >= row_pixels) | (y < 0) | (y >= stored_rows) if padding else Signal(name="outside")
-        outside = pipe.delayed("outside", outside, 2)[2]
-        border = pipe.register("border", pipe.table("borders", self.border, lane)) if self.border else 0
+
+        outside = pipe.delayed("outside", self._outside(counters), 2)[2]
+        border = 0
+        if self.border:
+            lane = Signal(range(shape.channels), name="lane")
+            m.d.comb += lane.eq(counters["group"] * shape.group_channels + counters["channel"])
+            border = pipe.register("border", pipe.table("borders", self.border, lane))
         m.d.comb += [
             self.code.eq(pipe.register("code", Mux(outside, border, memory.data))),
             self.valid.eq(pipe.flags("valid", issued, self.latency)),
@@ -180,16 +149,36 @@ class Window(Block):
             self.last.eq(pipe.flags("last", ends["tap_row"], self.latency)),
         ]
 
+    def _outside(self, counters: dict[str, Value]) -> Value:
+        """Whether the input of the counters lies outside the map: of each row and column of the kernel, at which rows
+        and columns of outputs."""
+        shape = self.shape
+        if not shape.padding:
+            return Const(0)
+        outside = []
+        for tap, at, size, taps, outputs in (
+                ("tap_row", "row", shape.height, shape.kernel[0], shape.out_height),
+                ("tap_column", "column", shape.width, shape.kernel[1], shape.out_width)):
+            for k in range(taps):
+                there = [o for o in range(outputs) if not 0 <= o * shape.stride + k - shape.padding < size]
+                if there:
+                    outside.append((counters[tap] == k) & any_of(counters[at] == o for o in there))
+        return any_of(outside)
 
-def _of_rows(row: Signal, values: list[int]):
-    """``values[row]``."""
-    result = values[0]
-    for value in sorted(set(values) - {values[0]}):
-        result = Mux(any_of(row == r for r, at in enumerate(values) if at == value), value, result)
+
+def _of_rows(row: Value, values: dict[int, int], made: Callable[[int], ValueLike]) -> ValueLike:
+    """What is made of a row's value."""
+    usual, *others = sorted(set(values.values()), key=lambda value: (-list(values.values()).count(value), value))
+    result = made(usual)
+    for value in others:
+        result = Mux(any_of(row == r for r, at in values.items() if at == value), made(value), result)
     return result
 
 
-def _around(address, step: int, count: int):
-    """``(address + step) % count`` of an address in 0..count - 1."""
-    step %= count
-    return Mux(address >= count - step, address - (count - step), address + step) if step else address
+def _around(address: Signal, step: Value, words: int) -> Value:
+    """``(address + step) % words``, both in 0..words - 1."""
+    moved = address + step
+    if words == 1 << len(address):
+        return moved[:len(address)]
+    beyond = moved - words
+    return Mux(beyond < 0, moved, beyond)[:len(address)]

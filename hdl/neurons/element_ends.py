@@ -38,11 +38,12 @@ class GroupEnd(Block):
     format: of the neuron, boundary ``layer``.
     flush: of MAC elements, None for those that hold a whole sum, to which the bias alone is added.
     adder: architecture of the additions.
+    serial: of BM, whether an element's maxima come one after the other, as those of layout ``wired`` always do.
 
     Members
     -------
-    m1, m2, ... or m : In(maximum_bits), of BM; a : In(width of the accumulator), of MAC
-    minus : In(1), layout ``wired``: the maximum is that of negative weights
+    m1, m2, ... or, one after the other, m : In(maximum_bits), of BM; a : In(width of the accumulator), of MAC
+    minus : In(1), with m: what the maximum stands for is subtracted
     bias : In(bias_bits), signed; first : In(1): the sum begins with it
     waiting : In(width of y), signed: else the sum so far; neither is there where an accumulator holds all
     y : Out(width of y), signed, a register
@@ -50,16 +51,19 @@ class GroupEnd(Block):
 
     clocked = True
 
-    def __init__(self, *, format: MacFormat | BmFormat, adder: str, flush: int | None = None):
+    def __init__(self, *, format: MacFormat | BmFormat, adder: str, flush: int | None = None, serial: bool = False):
         self.format, self.adder, self.flush = format, adder, flush
         element = element_format(format, flush)
         bm = isinstance(format, BmFormat)
-        self.shown = dict.fromkeys(element.shown, format.maximum_bits) if bm else {"a": element.y.bits}
+        self.shown_by_elements = dict.fromkeys(element.shown, format.maximum_bits) if bm else {"a": element.y.bits}
         """What an element shows -> its bits."""
+        self.serial = bm and (serial or format.layout == "wired")
+        self.shown = {"m": format.maximum_bits} if self.serial else self.shown_by_elements
+        """What it takes of that at a time."""
         waits = bm or flush is not None
         super().__init__({
             **{name: In(bits) for name, bits in self.shown.items()},
-            **({"minus": In(1)} if bm and format.layout == "wired" else {}),
+            **({"minus": In(1)} if self.serial else {}),
             "bias": In(format.bias_bits), **({"first": In(1), "waiting": In(format.y.bits)} if waits else {}),
             "y": Out(format.y.bits)})
 
@@ -74,8 +78,8 @@ class GroupEnd(Block):
             addend = Signal(width)
             m.d.comb += addend.eq(self.a.as_signed())
             total = self._added(m, platform, so_far, addend)
-        elif fmt.layout == "wired":
-            one = fmt.one_group(layout="relu")
+        elif self.serial:
+            one = fmt.one_group(layout="relu", signed_inputs=False)
             values = self._exponentials(m, platform, one, {"m1": self.m, "m2": 0})
             minus = Signal(name="minus_held", reset_less=True)
             m.d.sync += minus.eq(self.minus)

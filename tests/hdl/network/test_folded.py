@@ -67,7 +67,7 @@ def random_numbers(shape, rng, low, high):
 
 @pytest.mark.parametrize(("name", "layout", "signed_inputs", "zero"), BM_CASES)
 def test_sums_are_those_of_the_bm_format(name, layout, signed_inputs, zero):
-    shape = LayerShape(**SHAPES[name])
+    shape = LayerShape(**SHAPES[name], shown=4 if layout == "bipolar" else 2)
     rng = np.random.default_rng(sorted(SHAPES).index(name))
     fmt = BmFormat(inputs=shape.fan_in, bits=4, log_bits=4, log_fraction=2, out_fraction=8, layout=layout,
                    boundary="layer", result="linear", groups=shape.groups, zero=zero, signed_inputs=signed_inputs)
