@@ -2,7 +2,6 @@
 """The parts of a network on a chip, from its integers: what stands where, how wide it is, what waits for what."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -316,7 +315,7 @@ def _shortcuts(assembly: Assembly) -> None:
         branch = [parameters["folded"] for kind, parameters in
                   (assembly.blocks[part] for (part, _), _ in paths[1 - short]) if kind is FoldedLayer]
         numbers = _pixels(assembly, reader[0]) * channels
-        under_way = (math.ceil(sum(folded.latency for folded in branch) * numbers / slowest)
+        under_way = (sum(folded.latency for folded in branch) * numbers // slowest
                      + sum(folded.shape.pointwise for folded in branch) * channels)
         depths = Depths(max(working, 2), fast + under_way + FREEING)
         fifo = f"{name}_shortcut_fifo"
@@ -336,7 +335,7 @@ def _bursts(assembly: Assembly) -> None:
 
 
 FREEING = Fifo.latency - 1
-"""Numbers that may come to a full FIFO before the place of one that leaves it is free again."""
+"""Numbers that may come to a full FIFO before the place of one that leaves it is free again, or begin to."""
 
 
 def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str], Wire]]:
