@@ -193,11 +193,10 @@ class Weights(Block):
 
 class Unloading(Block):
     """Maxima or accumulators of a layer's elements as they become ready, added one by one to the sums of their neurons:
-    the first maximum of all elements, the second one of all, and so on.
+    in ``shape.passes`` the first maximum of all elements, then the second one of all; or in one all of an element.
 
     - Latency: :attr:`latency` cycles from ``load`` to the first sum.
-    - Throughput: a maximum or accumulator a cycle; a load may come ``shape.shown * shape.places`` cycles after another
-      one.
+    - Throughput: an element a cycle; a load may come ``shape.passes * shape.places`` cycles after another one.
 
     Members
     -------
@@ -217,11 +216,12 @@ class Unloading(Block):
                           "y": Out(folded.format.y.bits), "valid": Out(1)})
 
     def _end(self) -> GroupEnd:
-        return GroupEnd(format=self.folded.format, flush=self.folded.flush, adder="operator", serial=True)
+        return GroupEnd(format=self.folded.format, flush=self.folded.flush, adder="operator",
+                        serial=self.folded.shape.passes > 1)
 
     @staticmethod
     def latency(shape: LayerShape) -> int:
-        return 1 + Serializer.latency + 2 + (shape.shown - 1) * shape.places
+        return 1 + Serializer.latency + 2 + (shape.passes - 1) * shape.places
 
     def elaborate(self, platform):
         m = Module()
@@ -231,7 +231,7 @@ class Unloading(Block):
         # whose and which number leaves; the fold counts only where the last one has fewer outputs
         missing = shape.folds * shape.parallel - shape.outputs
         busy = Signal(name="busy")
-        counters, ends = loops(m, busy, {"element": shape.places, "maximum": shape.shown, "group": shape.groups,
+        counters, ends = loops(m, busy, {"element": shape.places, "maximum": shape.passes, "group": shape.groups,
                                          "fold": shape.folds if missing else 1})
         element, maximum, group = (counters[name] for name in ("element", "maximum", "group"))
         m.d.sync += busy.eq(self.load | (busy & ~ends["maximum"]))
@@ -239,12 +239,17 @@ class Unloading(Block):
         m.d.comb += there.eq(busy & (element < shape.parallel))
 
         values = place(m, platform, "values", Serializer(
-            width=max(self.shown.values()), words=shape.parallel * shape.shown,
+            width=sum(end.shown.values()), words=shape.parallel * shape.passes,
             shifts=not self.folded.technology.lone_registers))
-        m.d.comb += [values.load.eq(self.load), values.i.eq(Cat(getattr(self, name) for name in self.shown)),
-                     values.step.eq(there)]
-        name = next(iter(end.shown))
-        m.d.comb += getattr(end, name).eq(pipe.register(name, values.o) if name == "a" else values.o)
+        words = [Cat(getattr(self, name).word_select(n, width) for name, width in shown)
+                 for shown in ([self.shown.items()] if shape.passes == 1 else [[item] for item in self.shown.items()])
+                 for n in range(shape.parallel)]
+        m.d.comb += [values.load.eq(self.load), values.i.eq(Cat(words)), values.step.eq(there)]
+        low = 0
+        for name, width in end.shown.items():
+            value, low = values.o[low:low + width], low + width
+            # maxima become numbers meanwhile, an accumulator is one
+            m.d.comb += getattr(end, name).eq(pipe.register(name, value) if name == "a" else value)
 
         first = Signal(name="first")
         m.d.comb += first.eq((maximum == 0) & (group == 0))
@@ -269,7 +274,7 @@ class Unloading(Block):
             m.d.sync += output.eq(stepped(output, shape.outputs))
         bias = pipe.table("biases", self.folded.biases, output)
         m.d.comb += end.bias.eq(pipe.register("bias", bias))
-        whole = exists & (maximum == shape.shown - 1) & (group == shape.groups - 1)
+        whole = exists & (maximum == shape.passes - 1) & (group == shape.groups - 1)
         m.d.comb += [self.y.eq(end.y), self.valid.eq(pipe.flags("whole", whole, 3))]
         return m
 

@@ -28,7 +28,7 @@ class LayerShape:
     outputs: channels of the output.
     groups: of input channels, which they divide.
     parallel: P, from 1 to ``outputs``.
-    shown: what an element has behind a group: an accumulator, or its maxima, which leave one after the other.
+    shown: how much an element has behind a group: an accumulator, or its maxima.
     """
 
     height: int
@@ -83,13 +83,19 @@ class LayerShape:
 
     @property
     def places(self) -> int:
-        """Cycles in which each element gives one number: as many as there are, or :attr:`UNLOADING`."""
+        """Cycles in which each element gives something: as many as there are, or :attr:`UNLOADING`."""
         return max(self.parallel, self.UNLOADING)
+
+    @property
+    def passes(self) -> int:
+        """How often each element gives something behind a group: what it has, one after the other, or all at once where
+        that would take longer than the group's inputs."""
+        return self.shown if self.shown * self.places <= self.group_inputs else 1
 
     @property
     def group_cycles(self) -> int:
         """Cycles from a group to the next one: its inputs or, if that takes longer, its results, one by one."""
-        return max(self.group_inputs, self.shown * self.places)
+        return max(self.group_inputs, self.places)
 
     @property
     def cycles(self) -> int:

@@ -18,7 +18,7 @@ FOLDING = {"stem": 1, "strided": 1, "dense": 2}
 
 def network():
     net = Builder(1, 8, 8)
-    x = net.norm(net.conv("strided", net.norm(net.conv("stem", "image", 4, 3)), 9, 1, stride=2))
+    x = net.norm(net.conv("strided", net.norm(net.conv("stem", "image", 4, 3)), 18, 1, stride=2))
     net.dense("dense", x, 10)
     architecture = net.build()
     trained = random_network(architecture, architecture.layouts("signed"), groups=QUANTISATION.groups)
