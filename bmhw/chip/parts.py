@@ -319,7 +319,8 @@ def _shortcuts(assembly: Assembly) -> None:
                      + sum(folded.shape.pointwise for folded in branch) * channels)
         depths = Depths(max(working, 2), fast + under_way + FREEING)
         fifo = f"{name}_shortcut_fifo"
-        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo))
+        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo),
+                     registered=reader[0] == name)
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
         assembly.fifos[fifo] = depths
 

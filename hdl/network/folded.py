@@ -110,11 +110,23 @@ class Folded:
         """After how many products a MAC's accumulator is added to the sum of its neuron; None: at its end alone."""
         return self.shape.group_inputs if isinstance(self.format, MacFormat) and self.shape.groups > 1 else None
 
+    def serializer(self) -> Serializer:
+        """Of what the elements show behind a group."""
+        element, passes = element_format(self.format, self.flush), self.shape.passes
+        shown = element.y.bits if isinstance(element, MacFormat) else self.shape.shown * self.format.maximum_bits
+        return Serializer(width=shown // passes, words=self.shape.parallel * passes,
+                          shifts=not self.technology.lone_registers)
+
+    @property
+    def unloading_latency(self) -> int:
+        """Cycles from the elements' showing a group to the first sum with all of it."""
+        return 1 + self.serializer().latency + 2 + (self.shape.passes - 1) * self.shape.places
+
     @property
     def latency(self) -> int:
         """Cycles from the last input of a fold to its first result, in what the layer gives."""
         converter = self.converter()
-        return (Window.latency + ELEMENT_LATENCY + Unloading.latency(self.shape)
+        return (Window.latency + ELEMENT_LATENCY + self.unloading_latency
                 + (0 if converter is None else converter.latency) + Fifo.latency)
 
     @property
@@ -195,7 +207,7 @@ class Unloading(Block):
     """Maxima or accumulators of a layer's elements as they become ready, added one by one to the sums of their neurons:
     in ``shape.passes`` the first maximum of all elements, then the second one of all; or in one all of an element.
 
-    - Latency: :attr:`latency` cycles from ``load`` to the first sum.
+    - Latency: ``Folded.unloading_latency`` cycles from ``load`` to the first sum.
     - Throughput: an element a cycle; a load may come ``shape.passes * shape.places`` cycles after another one.
 
     Members
@@ -219,10 +231,6 @@ class Unloading(Block):
         return GroupEnd(format=self.folded.format, flush=self.folded.flush, adder="operator",
                         serial=self.folded.shape.passes > 1)
 
-    @staticmethod
-    def latency(shape: LayerShape) -> int:
-        return 1 + Serializer.latency + 2 + (shape.passes - 1) * shape.places
-
     def elaborate(self, platform):
         m = Module()
         shape, fmt = self.folded.shape, self.folded.format
@@ -238,9 +246,8 @@ class Unloading(Block):
         there = Signal(name="there")  # an element's; the others only take their time
         m.d.comb += there.eq(busy & (element < shape.parallel))
 
-        values = place(m, platform, "values", Serializer(
-            width=sum(end.shown.values()), words=shape.parallel * shape.passes,
-            shifts=not self.folded.technology.lone_registers))
+        values = place(m, platform, "values", self.folded.serializer())
+        late = values.latency
         words = [Cat(getattr(self, name).word_select(n, width) for name, width in shown)
                  for shown in ([self.shown.items()] if shape.passes == 1 else [[item] for item in self.shown.items()])
                  for n in range(shape.parallel)]
@@ -255,16 +262,16 @@ class Unloading(Block):
         m.d.comb += first.eq((maximum == 0) & (group == 0))
         if "minus" in end.ports:
             minus = any_of(maximum == n for n, sign in enumerate(fmt.branches) if sign < 0)
-            m.d.comb += end.minus.eq(pipe.delayed("minus", minus, Serializer.latency)[-1])
+            m.d.comb += end.minus.eq(pipe.delayed("minus", minus, late)[-1])
         if self.folded.waits:
             sums = place(m, platform, "sums", Ram(width=fmt.y.bits, depth=shape.parallel,
                                                   technology=self.folded.technology))
-            elements = pipe.delayed("element", element, 3)
+            elements = pipe.delayed("element", element, late + 2)
             m.d.comb += [
-                sums.addr.eq(elements[1]), sums.en.eq(1), end.waiting.eq(sums.data),
-                end.first.eq(pipe.delayed("first", first, 2)[-1]),
-                sums.write_addr.eq(elements[3]), sums.write_data.eq(end.y),
-                sums.write_en.eq(pipe.flags("sum", there, 3)),
+                sums.addr.eq(elements[late]), sums.en.eq(1), end.waiting.eq(sums.data),
+                end.first.eq(pipe.delayed("first", first, late + 1)[-1]),
+                sums.write_addr.eq(elements[-1]), sums.write_data.eq(end.y),
+                sums.write_en.eq(pipe.flags("sum", there, late + 2)),
             ]
         output = Signal(range(max(shape.outputs, 2)), name="output")
         exists = there
@@ -273,9 +280,9 @@ class Unloading(Block):
         with m.If(exists & first):
             m.d.sync += output.eq(stepped(output, shape.outputs))
         bias = pipe.table("biases", self.folded.biases, output)
-        m.d.comb += end.bias.eq(pipe.register("bias", bias))
+        m.d.comb += end.bias.eq(pipe.delayed("bias", bias, late)[-1])
         whole = exists & (maximum == shape.passes - 1) & (group == shape.groups - 1)
-        m.d.comb += [self.y.eq(end.y), self.valid.eq(pipe.flags("whole", whole, 3))]
+        m.d.comb += [self.y.eq(end.y), self.valid.eq(pipe.flags("whole", whole, late + 2))]
         return m
 
 

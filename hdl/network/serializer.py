@@ -21,7 +21,8 @@ class Serializer(Block):
 
     Where a flip-flop has an input of its own beside that of its look-up table, words wait in such ones; the one that
     is asked for goes into others, which its neighbours leave at 0, and an OR of all these is a third of a look-up table
-    a bit. Elsewhere (``shifts``) words move through a shift register, whose look-up tables load it: one a bit.
+    a bit, with a register behind it. Elsewhere (``shifts``) words move through a shift register, whose look-up tables
+    load it: one a bit.
 
     Parameters
     ----------
@@ -36,12 +37,15 @@ class Serializer(Block):
     """
 
     clocked = True
-    latency = 1
 
     def __init__(self, *, width: int, words: int, shifts: bool = False):
         self.width, self.words = check_range("Width of a word", width, 1), check_range("Words", words, 1)
         self.shifts = shifts
         super().__init__({"load": In(1), "i": In(words * width), "step": In(1), "o": Out(width)})
+
+    @property
+    def latency(self) -> int:
+        return 1 if self.shifts else 2
 
     def elaborate(self, platform):
         m = Module()
@@ -60,5 +64,6 @@ class Serializer(Block):
         with m.Elif(self.step):
             m.d.sync += turn.eq(turn << 1)
         words = [waiting.word_select(n, self.width) for n in range(self.words)]
-        m.d.comb += self.o.eq(any_of(pipe.register(f"word_{n}", Mux(turn[n], word, 0)) for n, word in enumerate(words)))
+        shown = any_of(pipe.register(f"word_{n}", Mux(turn[n], word, 0)) for n, word in enumerate(words))
+        m.d.comb += self.o.eq(pipe.register("shown", shown))
         return m

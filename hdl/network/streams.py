@@ -89,13 +89,16 @@ class Skid(Block):
 class Fifo(Block):
     """A queue in a memory with one port for writing and one for reading.
 
-    - Latency: :attr:`latency` cycles from an input to the output that shows it and to the place that is free again.
+    - Latency: :attr:`latency` cycles from an input to the output that shows it and to the place that is free again;
+      if ``registered`` one more to the output.
     - Throughput: one transfer a cycle.
 
     Parameters
     ----------
     width: of the payload.
     depth: numbers that it holds, two or more. technology: of its memory.
+    registered: whether the output comes from registers behind the memory, a block RAM being slow, for readers that do
+        something with it at once.
     limited: whether it has a port for a smaller depth, to find the least one in simulations.
 
     Members
@@ -108,9 +111,10 @@ class Fifo(Block):
     clocked = True
     latency = 3
 
-    def __init__(self, *, width: int, depth: int, technology: Technology = ANY, limited: bool = False):
+    def __init__(self, *, width: int, depth: int, technology: Technology = ANY, registered: bool = False,
+                 limited: bool = False):
         self.width, self.technology = check_range("Width of a stream", width, 1), technology
-        self.limited = limited
+        self.registered, self.limited = registered, limited
         self.depth = check_range("Depth of a FIFO", depth, 2)
         super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width)),
                           "level": Out(range(depth + 1)), **({"limit": In(range(depth + 1))} if limited else {})})
@@ -125,12 +129,11 @@ class Fifo(Block):
         level, ready = Signal(range(self.depth + 1), name="count"), Signal(init=0, name="room")
         stored = Signal(range(self.depth + 1), name="stored")  # numbers that no read has begun for
         written, taken = (Signal(range(self.depth), name=name) for name in ("written", "taken"))
-        valid = Signal(name="valid")
-        enters, leaves, fetch = Signal(name="enters"), Signal(name="leaves"), Signal(name="fetch")
+        read = Signal(name="read")  # the memory shows a number
+        enters, leaves, fetch, goes = (Signal(name=name) for name in ("enters", "leaves", "fetch", "goes"))
         m.d.comb += [
-            self.i.ready.eq(ready), self.level.eq(level), self.o.valid.eq(valid), self.o.payload.eq(memory.data),
-            enters.eq(self.i.valid & ready), leaves.eq(valid & self.o.ready),
-            fetch.eq((stored != 0) & (leaves | ~valid)),
+            self.i.ready.eq(ready), self.level.eq(level), enters.eq(self.i.valid & ready),
+            leaves.eq(self.o.valid & self.o.ready), fetch.eq((stored != 0) & (goes | ~read)),
             memory.write_addr.eq(written), memory.write_data.eq(self.i.payload), memory.write_en.eq(enters),
             memory.addr.eq(taken), memory.en.eq(fetch),
         ]
@@ -141,7 +144,16 @@ class Fifo(Block):
         with m.If(enters):
             m.d.sync += written.eq(stepped(written, self.depth))
         with m.If(fetch):
-            m.d.sync += [taken.eq(stepped(taken, self.depth)), valid.eq(1)]
+            m.d.sync += [taken.eq(stepped(taken, self.depth)), read.eq(1)]
+        with m.Elif(goes):
+            m.d.sync += read.eq(0)
+        if not self.registered:
+            m.d.comb += [self.o.valid.eq(read), self.o.payload.eq(memory.data), goes.eq(leaves)]
+            return m
+        shown, valid = Signal(self.width, name="shown", reset_less=True), Signal(name="valid")
+        m.d.comb += [self.o.valid.eq(valid), self.o.payload.eq(shown), goes.eq(read & (leaves | ~valid))]
+        with m.If(goes):
+            m.d.sync += [shown.eq(memory.data), valid.eq(1)]
         with m.Elif(leaves):
             m.d.sync += valid.eq(0)
         return m
