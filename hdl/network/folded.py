@@ -170,7 +170,7 @@ class Weights(Block):
         pipe = Pipeline(m, platform)
         with m.If(self.step):
             m.d.sync += address.eq(stepped(address, len(self.words)))
-        m.d.comb += [memory.addr.eq(address), memory.en.eq(1), self.word.eq(pipe.register("word", memory.data))]
+        m.d.comb += [memory.addr.eq(pipe.register("address", address)), memory.en.eq(1), self.word.eq(memory.data)]
         return m
 
 
