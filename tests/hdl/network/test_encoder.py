@@ -77,3 +77,12 @@ def test_no_further_up_than_codes_reach():
     end = LinearEnd(out_fraction=9, log=LogCode(bits=4, fraction=2))
     block = Encoder(width=10, channels=(ChannelCode(end=end),), relu=True)
     assert sum(block._distances(9)) == 3
+
+
+@pytest.mark.parametrize("offset", range(-6, 3))
+def test_the_least_codes_above_0_are_reached(offset):
+    """Wherever the codes begin, the shifts reach the leading one of their lowest octave."""
+    channel = ChannelCode(end=LinearEnd(out_fraction=8, log=LogCode(bits=4, fraction=2), offset=offset))
+    values = np.arange(256)
+    block = Encoder(width=9, channels=(channel,), relu=True)
+    assert collected(block, values, len(values)) == channel.end.compute(values).tolist()
