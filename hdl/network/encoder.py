@@ -126,7 +126,7 @@ class Encoder(Block):
         exponent, found = pipe.register("exponent", ~zeros), pipe.register("found", normal[-1])
         # step 7: the channel's constant, the range of codes
         constant = pipe.table("constants", self._constants(len(number)), at[5])
-        total = (Cat(carry, fraction, exponent) + ((constant << 1) | carry))[1:].as_signed()
+        total = (Cat(carry, fraction, exponent) + ((constant << 1) | carry)) >> 1
         floor = pipe.table("floors", floors, at[5])
         ceiling = pipe.table("ceilings", self._ceilings(minus=False), at[5])
         if not self.relu and self.saturation is not None:
