@@ -10,7 +10,9 @@ from bmhw.hdl.formats.conversions import Bipartite, Log2
 
 from .lookup import Lookup
 
-__all__ = ["TABLE_LIMIT", "BipartiteLookup", "LeadingOne", "Log2Block", "Normalizer"]
+__all__ = [
+    "TABLE_LIMIT", "BipartiteLookup", "LeadingOne", "Log2Block", "Normalizer", "NormalizingShift", "log2_fraction",
+]
 
 # Up to this many index bits one flat table is smaller and faster than its decomposition.
 TABLE_LIMIT = 9
@@ -95,6 +97,40 @@ class Normalizer(Block):
         return m
 
 
+class NormalizingShift(Block):
+    """Move a number up over the zeros in front of it, by distances that are tried one after the other.
+
+    Latency: combinational; depth linear in the distances. It takes half the tables of a :class:`Normalizer`, which is
+    faster, and can be cut anywhere: one of (8, 4) and one of (2, 1) behind it are one of (8, 4, 2, 1).
+
+    Parameters
+    ----------
+    width: of the number. distances: each half of the one before. kept: highest bits that are wanted of the result.
+
+    Members
+    -------
+    x : In(width)
+    y : Out(kept): its highest bit is 1 where there was one in reach
+    zeros : Out(number of distances): how far it was moved, in units of the last distance
+    """
+
+    def __init__(self, *, width: int, distances: tuple[int, ...], kept: int):
+        self.width, self.distances = check_range("Normalizer width", width, 1), distances
+        self.kept = check_range("Bits kept of a normalized number", kept, 1, width)
+        super().__init__({"x": In(width), "y": Out(kept), "zeros": Out(len(distances))})
+
+    def elaborate(self, platform):
+        m = Module()
+        number: Value = self.x
+        for distance, moved in zip(self.distances, reversed(self.zeros), strict=True):
+            after = Signal(self.width, name=f"moved_{distance}")
+            m.d.comb += [moved.eq(~number[max(self.width - distance, 0):].any()),
+                         after.eq(Mux(moved, number << distance, number))]
+            number = after
+        m.d.comb += self.y.eq(number[self.width - self.kept:])
+        return m
+
+
 class BipartiteLookup(Block):
     """The sum of two small tables (:class:`~bmhw.hdl.formats.codes.Bipartite`): no multiplier.
 
@@ -128,6 +164,20 @@ class BipartiteLookup(Block):
             self.value.eq(total >> table.guard),
         ]
         return m
+
+
+def log2_fraction(m: Module, platform, log2: Log2, mantissa: Value) -> Value:
+    """``fraction_table[mantissa]`` of a log2, 0 to 2^F: rounding can carry into the exponent."""
+    if log2.method == "mitchell":
+        shift = log2.mantissa_bits - log2.log.fraction
+        return mantissa << -shift if shift <= 0 else (mantissa + (1 << shift >> 1)) >> shift
+    width = log2.log.fraction + 1
+    if log2.method == "piecewise":
+        table = place(m, platform, "fraction_table", BipartiteLookup(table=log2.bipartite, width=width))
+    else:
+        table = place(m, platform, "fraction_table", Lookup(table=tuple(map(int, log2.fraction_table)), width=width))
+    m.d.comb += table.index.eq(mantissa)
+    return table.value
 
 
 class Log2Block(Block):
@@ -168,24 +218,13 @@ class Log2Block(Block):
             m.d.comb += [table.index.eq(self.x), self.c.eq(table.value)]
             return m
         normalizer = place(m, platform, "normalizer", Normalizer(width=self.width))
-        fraction = Signal(log2.log.fraction + 1)  # 0 to 2^F: rounding can carry into the exponent
+        fraction = Signal(log2.log.fraction + 1)
         code = Signal(range(log2.offset, log2.log.maximum + (1 << log2.log.fraction) + 2))
         m.d.comb += normalizer.x.eq(self.x)
         # Normalized from one bit higher than the table's mantissa if the input reaches full scale; the lowest
         # bit is then always 0 (full scale itself has mantissa 0).
         mantissa = normalizer.mantissa[len(normalizer.mantissa) - log2.mantissa_bits:]
-        if log2.method == "mitchell":
-            shift = log2.mantissa_bits - log2.log.fraction
-            rounded = mantissa << -shift if shift <= 0 else (mantissa + (1 << shift >> 1)) >> shift
-            m.d.comb += fraction.eq(rounded)
-        elif log2.method == "piecewise":
-            lookup = place(m, platform, "fraction_table",
-                           BipartiteLookup(table=log2.bipartite, width=log2.log.fraction + 1))
-            m.d.comb += [lookup.index.eq(mantissa), fraction.eq(lookup.value)]
-        else:
-            table = place(m, platform, "fraction_table", Lookup(table=tuple(map(int, log2.fraction_table)),
-                                                                width=log2.log.fraction + 1))
-            m.d.comb += [table.index.eq(mantissa), fraction.eq(table.value)]
+        m.d.comb += fraction.eq(log2_fraction(m, platform, log2, mantissa))
         m.d.comb += code.eq(Cat(Const(0, log2.log.fraction), normalizer.exponent) + fraction + log2.offset)
         clamped = Mux(code > log2.log.maximum, log2.log.maximum, code)
         if code.shape().signed:

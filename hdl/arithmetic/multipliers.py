@@ -15,7 +15,7 @@ from .compressors import Columns, Compressor
 
 __all__ = [
     "MULTIPLIERS", "Booth8Products", "BoothProducts", "Multiplier", "OperatorProduct", "PartialProducts",
-    "partial_products",
+    "added_products", "partial_products",
 ]
 
 
@@ -217,19 +217,22 @@ class Multiplier(Block):
     def elaborate(self, platform):
         m = Module()
         products = place(m, platform, "products", partial_products(self.architecture, **self.products_parameters))
-        columns = Columns(width=self.width)
-        for bit, (column, negative) in zip(products.bits, products.weights, strict=True):
-            columns.add_bit(column, bit, negative=negative)
-        compressor = place(m, platform, "compressor", Compressor(
-            heights=columns.heights, constant=columns.constant + self.addend,
-            compression=MULTIPLIERS[self.architecture][1]))
-        adder = place(m, platform, "adder", ADDERS[self.adder](width=self.width))
-        m.d.comb += [
-            products.a.eq(self.a),
-            products.b.eq(self.b),
-            compressor.bits.eq(columns.packed()),
-            adder.a.eq(compressor.row0),
-            adder.b.eq(compressor.row1),
-            self.p.eq(adder.sum),
-        ]
+        m.d.comb += [products.a.eq(self.a), products.b.eq(self.b)]
+        m.d.comb += self.p.eq(added_products(
+            m, platform, products, products.bits, width=self.width, compression=MULTIPLIERS[self.architecture][1],
+            adder=self.adder, addend=self.addend))
         return m
+
+
+def added_products(m: Module, platform, products: Block, bits: Value, *, width: int, compression: str,
+                   adder: str = "operator", addend: int = 0) -> Value:
+    """The sum of partial products, of ``width`` bits and a carry to leave out, of their ``bits``, which may have come
+    through registers."""
+    columns = Columns(width=width)
+    for bit, (column, negative) in zip(bits, products.weights, strict=True):
+        columns.add_bit(column, bit, negative=negative)
+    compressor = place(m, platform, "compressor", Compressor(
+        heights=columns.heights, constant=columns.constant + addend, compression=compression))
+    last = place(m, platform, "adder", ADDERS[adder](width=width))
+    m.d.comb += [compressor.bits.eq(columns.packed()), last.a.eq(compressor.row0), last.b.eq(compressor.row1)]
+    return last.sum

@@ -2,14 +2,16 @@
 """From the linear numbers of a stream to activation codes: threshold, ReLU, shift and log2, each channel's own."""
 
 from dataclasses import dataclass
+from functools import cache
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+import numpy as np
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from bmhw.hdl.arithmetic.logarithm import Log2Block
+from bmhw.hdl.arithmetic.logarithm import NormalizingShift, log2_fraction
 from bmhw.hdl.block import Block, place
-from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode, LogCode
+from bmhw.hdl.formats.codes import LinearCode, LogCode
 from bmhw.hdl.formats.conversions import LinearEnd, Log2
 
 from .pipeline import Pipeline
@@ -30,6 +32,21 @@ class ChannelCode:
     negative: bool = False
     shift: int = 0
 
+    @property
+    def half(self) -> int:
+        """Of a step of the shift, which rounds."""
+        return 1 << max(self.shift, 0) >> 1
+
+    @property
+    def seen(self) -> int:
+        """The lowest bit that log2 sees before that shift; below 0: there is none so low."""
+        return self.shift + self.end.shift
+
+    @property
+    def floor(self) -> int:
+        """The least code of a number above 0."""
+        return min(max(self.end.code_offset, 0), self.end.log.maximum)
+
 
 class Encoder(Block):
     """Linear numbers as activation codes.
@@ -37,8 +54,9 @@ class Encoder(Block):
     - Latency: :attr:`latency` cycles.
     - Throughput: one number a cycle.
 
-    Of magnitudes with a sign kept or, with ``relu``, of what is above 0. The log2 of all channels is one unit with an
-    addition of the channel's constant behind it, which holds the ends' offsets, shifts and widths.
+    Of magnitudes with a sign kept or, with ``relu``, of what is above 0. No channel's number is shifted: what its shift
+    and its end don't see of it becomes 0, and the rest is an addition of the channel's constant to the code of one
+    log2, whose table of fractions all channels share. Codes saturate in the place of numbers.
 
     Parameters
     ----------
@@ -55,7 +73,7 @@ class Encoder(Block):
     """
 
     clocked = True
-    latency = 6
+    latency = 7
 
     def __init__(self, *, width: int, channels: tuple[ChannelCode, ...], relu: bool,
                  saturation: LinearCode | None = None, zeros_signed: bool = False):
@@ -73,62 +91,90 @@ class Encoder(Block):
         moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
         channel = loops(m, self.i.valid & moves, {"channel": len(self.channels)})[0]["channel"]
         m.d.comb += self.i.ready.eq(moves)
-        valid, ends = pipe.flags("valid", self.i.valid, self.latency - 1), [c.end for c in self.channels]
-        at = pipe.delayed("channel", channel, 4)
-        thresholds = [(c.threshold, c.negative) for c in self.channels]
-        left = pipe.beyond(self.i.payload.as_signed(), thresholds, at[0])
-        left = pipe.register("left", Mux(left < 0, 0, left) if self.relu else left)
-        # shift to about the bits of log2, magnitude
-        shifts = [c.shift for c in self.channels]
-        shifted = pipe.chosen("shift", shifts, at[1], lambda shift: _round_shifted(left, shift))
-        if self.saturation is not None:
-            low, high = self.saturation.minimum, self.saturation.maximum
-            shifted = Mux(shifted < low, low, Mux(shifted > high, high, shifted))
-        shifted = pipe.register("shifted", shifted)
-        below = pipe.delayed("below", shifted < 0, 2)
-        magnitude = shifted.as_unsigned() if self.relu else Mux(below[0], -shifted, shifted).as_unsigned()
-        above = pipe.delayed("above", magnitude != 0, 2)
-        unit = self.log2
-        seen = pipe.chosen("drop", [end.shift for end in ends], at[2], lambda drop: magnitude >> drop)
-        seen = pipe.register("seen", Mux(seen > 1 << unit.bits, 1 << unit.bits, seen)[:unit.bits + 1])
-        # log2; where a channel's numbers lie in it; the range of codes
-        log2 = place(m, platform, "log2", Log2Block(log2=unit, full_scale_input=True))
-        m.d.comb += log2.x.eq(seen)
-        code = pipe.register("code", log2.c)
-        total = code + pipe.table("constants", self.constants, at[4])
-        floor, largest = pipe.table("floors", self.floors, at[4]), self.log.maximum
-        total = Mux(total < floor, floor, Mux(total > largest, largest, total))
-        result = Signal(self.log.bits, name="result")
-        sign = below[2] if self.zeros_signed else below[2] & result.any()
-        m.d.comb += [result.eq(Mux(above[2], total, 0)),
-                     skid.i.payload.eq(result if self.relu else Cat(result, sign)),
-                     skid.i.valid.eq(valid)]
+        valid, at = pipe.flags("valid", self.i.valid, self.latency - 1), pipe.delayed("channel", channel, 5)
+        # step 2: what is above the threshold, or below it, and half a step
+        left = pipe.register("left", pipe.beyond(
+            self.i.payload.as_signed(), [(c.threshold, c.negative) for c in self.channels], at[0],
+            plus=[c.half for c in self.channels]))
+        # step 3: its magnitude. Where all floors are 0, so is the code of what log2 doesn't see
+        floors, shifts, seen = ([getattr(c, name) for c in self.channels] for name in ("floor", "shift", "seen"))
+        shifts = seen if self.relu and not any(floors) else shifts
+        minus, bits = left[-1], left[:] & pipe.chosen("shift", shifts, at[1], lambda bit: _from(bit, len(left)))
+        below = pipe.delayed("below", minus, 4)[4]
+        bits = bits[:-1] & ~minus.replicate(len(left) - 1) if self.relu else (
+            (bits ^ minus.replicate(len(left))) + minus)[:len(left)]
+        magnitude = pipe.register("magnitude", bits)
+        above = pipe.delayed("above", magnitude.any(), 3)[3]
+        number = magnitude if shifts == seen else magnitude & pipe.chosen(
+            "seen", seen, at[2], lambda bit: _from(bit, len(magnitude)))
+        # steps 4 and 5: its leading one goes to the top, over so many zeros
+        distances, kept = self._distances(len(number)), self.log2.mantissa_bits + 1
+        half = len(distances) // 2
+        coarse = place(m, platform, "coarse", NormalizingShift(
+            width=len(number), distances=distances[:half], kept=min(len(number), kept + sum(distances[half:]))))
+        fine = place(m, platform, "fine", NormalizingShift(
+            width=coarse.kept, distances=distances[half:], kept=min(len(number), kept)))
+        m.d.comb += [coarse.x.eq(number), fine.x.eq(pipe.register("coarse", coarse.y))]
+        normal = pipe.register("fine", fine.y)
+        zeros = pipe.register("zeros", Cat(fine.zeros, pipe.register("coarse_zeros", coarse.zeros)))
+        # step 6: log2; a fraction of 1 as the largest one and a carry into the sum behind it
+        mantissa = Cat(Const(0, kept - fine.kept), normal[:-1])
+        rounded = Signal(self.log.fraction + 1, name="rounded")
+        m.d.comb += rounded.eq(log2_fraction(m, platform, self.log2, mantissa))
+        fraction = pipe.register("fraction", Cat(bit | rounded[-1] for bit in rounded[:-1]))
+        carry = pipe.register("carry", rounded[-1])
+        exponent, found = pipe.register("exponent", ~zeros), pipe.register("found", normal[-1])
+        # step 7: the channel's constant, the range of codes
+        constant = pipe.table("constants", self._constants(len(number)), at[5])
+        total = (Cat(carry, fraction, exponent) + ((constant << 1) | carry)) >> 1
+        floor = pipe.table("floors", floors, at[5])
+        ceiling = pipe.table("ceilings", self._ceilings(minus=False), at[5])
+        if not self.relu and self.saturation is not None:
+            ceiling = Mux(below, pipe.table("ceilings_below", self._ceilings(minus=True), at[5]), ceiling)
+        code = Mux(found & (total >= floor), Mux(total > ceiling, ceiling, total), Mux(above, floor, 0))
+        code = code[:self.log.bits]
+        sign = below if self.zeros_signed else below & code.any()
+        m.d.comb += [skid.i.payload.eq(code if self.relu else Cat(code, sign)), skid.i.valid.eq(valid)]
         connect(m, skid.o, flipped(self.o))
         return m
 
     @property
     def log2(self) -> Log2:
-        """The one log2: wide enough for each channel's, and with a code that no number is too small for."""
-        bits = max(channel.end.log2.bits for channel in self.channels)
-        steps = (bits << self.log.fraction) + 1
-        return Log2(bits=min(bits, EXACT_LIMIT), log=LogCode(bits=steps.bit_length(), fraction=self.log.fraction),
-                    method=self.channels[0].end.method)
+        """The log2 whose fractions those of all channels are: the widest."""
+        return max((channel.end.log2 for channel in self.channels), key=lambda log2: log2.bits)
 
-    @property
-    def constants(self) -> tuple[int, ...]:
-        """What is added to the code of :attr:`log2`, by channel."""
-        unit, fraction = self.log2, self.log.fraction
-        return tuple(
-            channel.end.code_offset + channel.end.log2.log.maximum - unit.log.maximum
-            + ((unit.bits - channel.end.log2.bits) << fraction)
-            for channel in self.channels)
+    def _ceilings(self, *, minus: bool) -> list[int]:
+        """The codes of the largest numbers above 0, or of those below it, by channel."""
+        largest = None if self.saturation is None else -self.saturation.minimum if minus else self.saturation.maximum
+        return [_code(c.end, c.end.full_scale if largest is None else min(largest, c.end.full_scale))
+                for c in self.channels]
 
-    @property
-    def floors(self) -> tuple[int, ...]:
-        """The least code of a number above 0, by channel."""
-        return tuple(min(max(channel.end.code_offset, 0), self.log.maximum) for channel in self.channels)
+    def _distances(self, width: int) -> tuple[int, ...]:
+        """Of the shifts that find the leading one of so many bits where a code isn't the floor yet."""
+        lowest = min(max(_least_octave(c.end) + c.seen, 0) for c in self.channels)
+        return tuple(1 << level for level in reversed(range(max(width - 1 - lowest, 2).bit_length())))
+
+    def _constants(self, width: int) -> tuple[int, ...]:
+        """What is added to a code whose exponent is that of the highest bits, the leading one in the lowest place that
+        the shifts reach at 0, by channel."""
+        highest = sum(self._distances(width))
+        return tuple(c.end.log2.offset + c.end.code_offset + ((width - 1 - highest - c.seen) << self.log.fraction)
+                     for c in self.channels)
 
 
-def _round_shifted(number: Value, shift: int) -> Value:
-    """``round_shift`` of the integer network: to the nearest, halves up."""
-    return number << -shift if shift <= 0 else (number + (1 << shift >> 1)) >> shift
+def _from(bit: int, width: int) -> Const:
+    """Ones from a bit on."""
+    return Const((1 << width) - (1 << min(max(bit, 0), width)), width)
+
+
+@cache
+def _code(end: LinearEnd, number: int) -> int:
+    return int(end.compute(number))
+
+
+@cache
+def _least_octave(end: LinearEnd) -> int:
+    """The first octave of what log2 sees that has other codes than the least one of a number above 0."""
+    octaves = np.arange(end.log2.bits)
+    largest = np.maximum.reduceat(end.compute(np.arange(1, 1 << end.log2.bits) << end.shift), (1 << octaves) - 1)
+    return next((int(octave) for octave in octaves if largest[octave] > max(end.code_offset, 0)), end.log2.bits)

@@ -193,13 +193,13 @@ class Weights(Block):
 
     def elaborate(self, platform):
         m = Module()
-        memory = place(m, platform, "memory", Rom(width=self.width, words=self.words, technology=self.technology))
+        memory = place(m, platform, "memory", Rom(width=self.width, words=self.words, technology=self.technology,
+                                              registered=True))
         address = Signal(range(max(len(self.words), 2)), name="address")
         pipe = Pipeline(m, platform)
         with m.If(self.step):
             m.d.sync += address.eq(stepped(address, len(self.words)))
-        m.d.comb += [memory.addr.eq(pipe.register("address", address)), memory.en.eq(1),
-                     self.word.eq(pipe.register("word", memory.data))]
+        m.d.comb += [memory.addr.eq(pipe.register("address", address)), memory.en.eq(1), self.word.eq(memory.data)]
         return m
 
 

@@ -84,17 +84,20 @@ class RamBank(Block):
 
 
 class Rom(Block):
-    """A table of constants in the banks of a device; ports and latency of :class:`RomBank`.
+    """A table of constants in the banks of a device; ports of :class:`RomBank`, and its latency or a cycle more.
 
     Parameters
     ----------
     width: of a word. words: unsigned. technology: of the device.
+    registered: whether a register stands behind each bank, in front of what chooses among them: a block RAM is slow to
+        show what is read.
     """
 
     clocked = True
 
-    def __init__(self, *, width: int, words: tuple[int, ...], technology: Technology = ANY):
+    def __init__(self, *, width: int, words: tuple[int, ...], technology: Technology = ANY, registered: bool = False):
         self.width, self.words, self.technology = check_range("Width of a memory", width, 1), words, technology
+        self.registered = registered
         super().__init__({"addr": In(range(max(len(words), 2))), "en": In(1), "data": Out(width)})
 
     def elaborate(self, platform):
@@ -105,22 +108,24 @@ class Rom(Block):
             return place(m, platform, name, RomBank(width=width, words=words, style=row.style))
 
         memory = Memory(len(self.words), self.width, writable=False)
-        m.d.comb += self.data.eq(_banked(m, self.technology.columns(memory), bank, self.addr, self.en))
+        m.d.comb += self.data.eq(_banked(m, self.technology.columns(memory), bank, self.addr, self.en,
+                                         self.registered))
         return m
 
 
 class Ram(Block):
-    """A memory with a port for writing and one for reading in the banks of a device; ports and latency of
-    :class:`RamBank`.
+    """A memory with a port for writing and one for reading in the banks of a device; ports of :class:`RamBank`, and
+    its latency or a cycle more.
 
     Parameters
     ----------
-    width: of a word. depth: words. technology: of the device.
+    width: of a word. depth: words. technology: of the device. registered: as of :class:`Rom`.
     """
 
     clocked = True
 
-    def __init__(self, *, width: int, depth: int, technology: Technology = ANY):
+    def __init__(self, *, width: int, depth: int, technology: Technology = ANY, registered: bool = False):
+        self.registered = registered
         self.width, self.depth = check_range("Width of a memory", width, 1), max(check_range("Words", depth, 1), 2)
         self.technology = technology
         address = In(range(self.depth))
@@ -140,14 +145,14 @@ class Ram(Block):
             return made
 
         columns = self.technology.columns(Memory(self.depth, self.width))
-        m.d.comb += self.data.eq(_banked(m, columns, bank, self.addr, self.en))
+        m.d.comb += self.data.eq(_banked(m, columns, bank, self.addr, self.en, self.registered))
         return m
 
 
 def _banked(m: Module, columns: Sequence[Column], bank: Callable[[str, Row, int, int], Block], address: Value,
-            enable: Value) -> Value:
+            enable: Value, registered: bool) -> Value:
     """What a memory shows that is cut into columns; ``bank`` places the bank of a name, in a row, of the bits from one
-    on, so many."""
+    on, so many. ``registered``: with a register behind each bank."""
     shown = []
     for c, column in enumerate(columns):
         rows = []
@@ -158,9 +163,19 @@ def _banked(m: Module, columns: Sequence[Column], bank: Callable[[str, Row, int,
                 m.d.comb += [made.addr.eq(address[:len(made.addr)]), made.en.eq(enable)]
                 parts.append(made.data)
                 low += width
-            rows.append(Cat(parts))
-        shown.append(_read(m, column, rows, address, enable))
+            rows.append(_held(m, f"row_{c}_{r}", Cat(parts), enable, int(registered)))
+        shown.append(_read(m, column, rows, address, enable, 1 + registered))
     return Cat(shown)
+
+
+def _held(m: Module, name: str, value: Value, enable: Value, steps: int) -> Value:
+    """A value so many steps later."""
+    for step in range(1, steps + 1):
+        register = Signal(len(value), name=f"{name}_{step}", reset_less=True)
+        with m.If(enable):
+            m.d.sync += register.eq(value)
+        value = register
+    return value
 
 
 def _lies_in(row: Row, address: Value) -> Value:
@@ -168,16 +183,12 @@ def _lies_in(row: Row, address: Value) -> Value:
     return address[row.address_bits:] == row.first >> row.address_bits
 
 
-def _read(m: Module, column: Column, rows: list[Value], address: Value, enable: Value) -> Value:
-    """The row of a column that was asked for a cycle ago; of many rows by a sum, which is no chain of them."""
+def _read(m: Module, column: Column, rows: list[Value], address: Value, enable: Value, steps: int) -> Value:
+    """The row of a column that was asked for so many steps ago; of many rows by a sum, which is no chain of them."""
     if len(rows) == 1:
         return rows[0]
-    asked = []
-    for n, row in enumerate(column.rows if len(rows) > 2 else column.rows[:1]):
-        flag = Signal(name=f"asked_{column.low}_{n}", reset_less=True)
-        with m.If(enable):
-            m.d.sync += flag.eq(_lies_in(row, address))
-        asked.append(flag)
+    asked = [_held(m, f"asked_{column.low}_{n}", _lies_in(row, address), enable, steps)
+             for n, row in enumerate(column.rows if len(rows) > 2 else column.rows[:1])]
     if len(rows) == 2:
         return Mux(asked[0], *rows)
     return any_of(row & flag.replicate(column.bits) for row, flag in zip(rows, asked, strict=True))

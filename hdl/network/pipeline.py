@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 
 from bmhw.hdl.block import place
+from bmhw.hdl.formats.codes import LinearCode
 
 from .memories import RomBank
 
@@ -58,9 +59,16 @@ class Pipeline:
             result = Mux(which == number, value(option), result)
         return result
 
-    def beyond(self, number: Value, thresholds: Sequence[tuple[int, bool]], index: Value) -> Value:
-        """What a number is above the threshold of an index or, where that says so, below it; both are in registers."""
+    def beyond(self, number: Value, thresholds: Sequence[tuple[int, bool]], index: Value,
+               plus: Sequence[int] | None = None) -> Value:
+        """What a number is above the threshold of an index or, where that says so, below it, and ``plus`` so much; no
+        wider than such sums are. All of it comes from registers."""
+        code = LinearCode(bits=len(number), signed=True)
         number = self.register("number", number)
-        difference = number - self.table("thresholds", [threshold for threshold, _ in thresholds], index)
         minus = self.table("minus", [int(negative) for _, negative in thresholds], index)
-        return Mux(minus, -difference, difference)
+        # one addition for both signs: -n is ~n + 1
+        offsets = [(threshold + 1 if negative else -threshold) + more
+                   for (threshold, negative), more in zip(thresholds, plus or (0,) * len(thresholds), strict=True)]
+        low, high = min(offsets) + code.minimum, max(offsets) + code.maximum
+        total = Mux(minus, ~number, number) + self.table("offsets", offsets, index)
+        return total[:LinearCode.covering(min(low, -2), high).bits].as_signed()

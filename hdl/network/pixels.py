@@ -94,7 +94,7 @@ class Pool(Block):
 
     The division by the window is part of the next layer's codes.
 
-    - Latency: three cycles from a window's last pixel.
+    - Latency: four cycles from a window's last pixel, of two channels three.
     - Throughput: one number a cycle.
 
     Parameters
@@ -114,8 +114,9 @@ class Pool(Block):
                  technology: Technology = ANY):
         self.height, self.width, self.kernel, self.bits, self.out_bits = height, width, kernel, bits, out_bits
         self.technology = technology
-        # a sum is back in its memory two cycles after it was read
+        # a sum is back in its memory two cycles after it was read, or three with a register behind the memory
         self.channels = check_range("Channels of a pool", channels, 2)
+        self.registered = channels > 2
         super().__init__({"i": In(stream.Signature(bits)), "o": Out(stream.Signature(out_bits))})
 
     @property
@@ -141,19 +142,21 @@ class Pool(Block):
             with m.If(counters["column"] >= n * self.kernel[1]):
                 m.d.comb += window.eq(n)
         cells = self.memories["sums"].words
-        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, technology=self.technology))
+        sums = place(m, platform, "sums", Ram(width=self.out_bits, depth=cells, technology=self.technology,
+                                              registered=self.registered))
         address = Signal(range(max(cells, 2)), name="address")
         m.d.comb += [address.eq(window * self.channels + counters["channel"]), sums.addr.eq(address),
                      sums.en.eq(moves)]
-        number = pipe.register("number", self.i.payload.as_signed())
-        first = pipe.register("first", begins[0] & begins[1])
+        steps = 1 + self.registered
+        number = pipe.delayed("number", self.i.payload.as_signed(), steps)[steps]
+        first = pipe.delayed("first", begins[0] & begins[1], steps)[steps]
         total = Signal(self.out_bits, name="total")
         m.d.comb += [
             total.eq(number + Mux(first, 0, sums.data.as_signed())),
-            sums.write_addr.eq(pipe.register("address", address)), sums.write_data.eq(total),
-            sums.write_en.eq(pipe.register("kept", takes & inside[0] & inside[1], reset=True) & moves),
+            sums.write_addr.eq(pipe.delayed("address", address, steps)[steps]), sums.write_data.eq(total),
+            sums.write_en.eq(pipe.flags("kept", takes & inside[0] & inside[1], steps) & moves),
             skid.i.payload.eq(pipe.register("total", total)),
-            skid.i.valid.eq(pipe.flags("whole", takes & ends[0] & ends[1], 2)),
+            skid.i.valid.eq(pipe.flags("whole", takes & ends[0] & ends[1], 1 + steps)),
         ]
         connect(m, skid.o, flipped(self.o))
         return m

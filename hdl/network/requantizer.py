@@ -8,7 +8,7 @@ from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from bmhw.hdl.arithmetic.multipliers import Multiplier
+from bmhw.hdl.arithmetic.multipliers import BoothProducts, added_products
 from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 from bmhw.hdl.formats.codes import LinearCode
@@ -65,7 +65,7 @@ class Requantizer(Block):
     """
 
     clocked = True
-    latency = 5
+    latency = 6
 
     def __init__(self, *, width: int, to: Requantization):
         self.width, self.to = check_range("Width of a stream", width, 1), to
@@ -78,30 +78,34 @@ class Requantizer(Block):
         moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
         channel = loops(m, self.i.valid & moves, {"channel": len(channels)})[0]["channel"]
         m.d.comb += self.i.ready.eq(moves)
-        at = pipe.delayed("channel", channel, 2)
+        at = pipe.delayed("channel", channel, 3)
         thresholds = [(c.threshold, c.negative) for c in channels]
         left = pipe.beyond(self.i.payload.as_signed(), thresholds, at[0])
         left = pipe.register("left", Mux(left < 0, 0, left)[:len(left) - 1] if self.to.relu else left)
-        product = pipe.register("product", self._product(m, platform, left, pipe.table(
-            "multipliers", [c.multiplier for c in channels], at[1])))
+        multiplier = pipe.table("multipliers", [c.multiplier for c in channels], at[1])
+        product = self._product(m, platform, pipe, left, multiplier)
         # down to one bit below the result's lowest, which the rounding of halves up needs
         taken = pipe.register("taken", pipe.chosen(
-            "shift", [c.shift for c in channels], at[2],
+            "shift", [c.shift for c in channels], at[3],
             lambda shift: product >> (shift - 1) if shift > 0 else product << (1 - shift)))
         m.d.comb += [skid.i.payload.eq(self._saturated((taken + 1) >> 1)),
                      skid.i.valid.eq(pipe.flags("valid", self.i.valid, self.latency - 1))]
         connect(m, skid.o, flipped(self.o))
         return m
 
-    def _product(self, m: Module, platform, number: Value, multiplier: Value) -> Value:
+    def _product(self, m: Module, platform, pipe: Pipeline, number: Value, multiplier: Value) -> Value:
+        """Two steps later."""
         if all(channel.multiplier == 1 for channel in self.to.channels):
-            return number
+            return pipe.delayed("product", number, 2)[2]
         signed = number.shape().signed
-        # as the ends of elements have it: the fewest tables
-        unit = place(m, platform, "multiplier", Multiplier(
-            a_bits=len(number), b_bits=len(multiplier), a_signed=signed, architecture="booth", adder="operator"))
-        m.d.comb += [unit.a.eq(number), unit.b.eq(multiplier)]
-        return unit.p.as_signed() if signed else unit.p
+        products = place(m, platform, "products", BoothProducts(
+            a_bits=len(number), b_bits=len(multiplier), a_signed=signed, b_signed=False))
+        m.d.comb += [products.a.eq(number), products.b.eq(multiplier)]
+        # few rows, added by carry chains: the fewest tables of an FPGA
+        width = len(number) + len(multiplier)
+        product = added_products(m, platform, products, pipe.register("products", products.bits), width=width,
+                                 compression="operator")[:width]
+        return pipe.register("product", product.as_signed() if signed else product)
 
     def _saturated(self, number: Value) -> Value:
         """A number, signed or not, in the code's bits."""

@@ -62,16 +62,21 @@ SMALL = Technology(name="small", shapes=((32, 1), (16, 2), (8, 5)), distributed=
 
 
 @pytest.mark.parametrize("technology", [ANY, SMALL, priced(SMALL, 12)], ids=["any", "small", "dear"])
-def test_words_are_those_of_one_memory(technology):
+@pytest.mark.parametrize("registered", [False, True])
+def test_words_are_those_of_one_memory(technology, registered):
     rng = np.random.default_rng(5)
     words = tuple(map(int, rng.integers(0, 1 << 11, 53)))
-    rom, ram = Rom(width=11, words=words, technology=technology), Ram(width=11, depth=53, technology=technology)
+    rom = Rom(width=11, words=words, technology=technology, registered=registered)
+    ram = Ram(width=11, depth=53, technology=technology, registered=registered)
 
     async def constants(ctx):
         ctx.set(rom.en, 1)
         for address in (*range(53), *rng.integers(0, 53, 100)):
             ctx.set(rom.addr, int(address))
             await ctx.tick()
+            if registered:
+                ctx.set(rom.addr, 0)
+                await ctx.tick()
             assert ctx.get(rom.data) == words[address]
         ctx.set(rom.en, 0)
         ctx.set(rom.addr, 0)
@@ -80,7 +85,7 @@ def test_words_are_those_of_one_memory(technology):
         assert ctx.get(rom.data) == kept
 
     async def numbers(ctx):
-        held, shown = {}, None
+        held, read_before, shown = {}, None, None
         for _ in range(600):
             write, read, enabled = int(rng.integers(53)), int(rng.integers(53)), bool(rng.integers(2))
             value, writes = int(rng.integers(1 << 11)), bool(rng.integers(2))
@@ -88,7 +93,9 @@ def test_words_are_those_of_one_memory(technology):
                                    (ram.write_data, value), (ram.write_en, writes)):
                 ctx.set(signal, number)
             # what is written in this cycle may be seen or not
-            shown = (None if writes and write == read else held.get(read)) if enabled else shown
+            if enabled:
+                word = None if writes and write == read else held.get(read)
+                shown, read_before = (read_before, word) if registered else (word, None)
             if writes:
                 held[write] = value
             await ctx.tick()

@@ -11,7 +11,7 @@ from bmhw.hdl.arithmetic.adders import ADDERS
 from bmhw.hdl.arithmetic.comparators import Comparator, CompareSelect
 from bmhw.hdl.arithmetic.compressors import COMPRESSIONS, Compressor, MultiOperandAdder
 from bmhw.hdl.arithmetic.exponential import Exp2Block
-from bmhw.hdl.arithmetic.logarithm import LeadingOne, Log2Block, Normalizer
+from bmhw.hdl.arithmetic.logarithm import LeadingOne, Log2Block, Normalizer, NormalizingShift
 from bmhw.hdl.arithmetic.lookup import Lookup
 from bmhw.hdl.arithmetic.maxima import BINARY_MAXIMA, MAXIMA
 from bmhw.hdl.arithmetic.multipliers import MULTIPLIERS, Multiplier
@@ -92,6 +92,21 @@ class TestNormalizer:
             assert leading["one_hot"][value] == (1 << position if value else 0)
             if value and width > 1:
                 assert split["mantissa"][value] == (value - (1 << position)) << (width - 1 - position)
+
+
+class TestNormalizingShift:
+    @pytest.mark.parametrize(("width", "distances", "kept"), [
+        (1, (), 1), (5, (4, 2, 1), 5), (8, (2, 1), 3), (8, (8, 4, 2, 1), 8), (9, (4, 2), 6), (9, (4, 2, 1), 1)])
+    def test_all_inputs(self, width, distances, kept):
+        x = np.arange(1 << width)
+        found = simulate(NormalizingShift(width=width, distances=distances, kept=kept), x=x)
+        unit = distances[-1] if distances else 1
+        for value in x.tolist():
+            zeros, most = (width - value.bit_length()) // unit, sum(distances) // unit
+            zeros = min(zeros, most) if value else most
+            moved = value << zeros * unit & ((1 << width) - 1)
+            assert found["y"][value] == moved >> (width - kept)
+            assert not distances or found["zeros"][value] == zeros
 
 
 class TestLog2:

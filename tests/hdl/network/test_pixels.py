@@ -42,13 +42,14 @@ def test_a_grid_keeps_every_pixel_on_it_and_no_other(rng, stride, seed):
 
 
 @PAUSES
+@pytest.mark.parametrize("channels", [2, 3])
 @pytest.mark.parametrize("kernel", [(2, 2), (3, 2), (5, 7)])
-def test_a_pool_adds_up_whole_windows(rng, kernel, seed):
-    values = rng.integers(-128, 128, (3, 5, 7, 2))
+def test_a_pool_adds_up_whole_windows(rng, kernel, channels, seed):
+    values = rng.integers(-128, 128, (3, 5, 7, channels))
     rows, columns = 5 // kernel[0], 7 // kernel[1]
     cut = values[:, :rows * kernel[0], :columns * kernel[1]]
-    expected = cut.reshape(3, rows, kernel[0], columns, kernel[1], 2).sum(axis=(2, 4))
-    block = Pool(height=5, width=7, channels=2, kernel=kernel, bits=8, out_bits=14)
+    expected = cut.reshape(3, rows, kernel[0], columns, kernel[1], channels).sum(axis=(2, 4))
+    block = Pool(height=5, width=7, channels=channels, kernel=kernel, bits=8, out_bits=14)
     assert signed(collected(block, values.ravel(), expected.size, seed=seed), 14) == list(expected.ravel())
 
 
