@@ -24,6 +24,7 @@ from bmhw.models.integer.network import IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Node
 
 from .layers import folded_layer, input_codes, input_converter, shape_of, takes
+from .timing import PartOf, most_waiting
 
 __all__ = ["Assembly", "Depths", "Shown", "assemble"]
 
@@ -290,11 +291,8 @@ def _shortcuts(assembly: Assembly) -> None:
     that the network works with (``working``). Of a shortcut without a layer, one less is enough, as the fork hands the
     last number to the branch first, and no fewer; a layer in it keeps some more pixels itself.
 
-    For full speed each layer of the branch but the last must have what it needs for its next row while the one behind
-    it computes with the row before: the same count, one step ahead at each layer (``fast``). Where the layers of a
-    branch take equal times, a pixel less makes an image slower; where they don't, less may be enough. On top comes
-    what enters while the results of the branch's layers are under way to the next one. Layers with kernels of 1 x 1
-    have a pixel more each, which is under way in them: measured to be enough, not the least.
+    For full speed the FIFO holds what waits there while all layers compute as soon as they can and pixels come evenly
+    (:func:`~bmhw.chip.timing.most_waiting`).
     """
     slowest = max(parameters["folded"].shape.cycles for kind, parameters in assembly.blocks.values()
                   if kind is FoldedLayer)
@@ -302,7 +300,7 @@ def _shortcuts(assembly: Assembly) -> None:
         paths = [_path(assembly, name, port) for port in ("i0", "i1")]
         common = next(wire for _, wire in paths[0] if any(wire == other for _, other in paths[1]))
         paths = [path[: 1 + [wire for _, wire in path].index(common)] for path in paths]
-        waiting = [_pixels_needed(assembly, path, 0) for path in paths]
+        waiting = [_pixels_needed(assembly, path) for path in paths]
         short = 0 if waiting[0].sum() <= waiting[1].sum() else 1
         path = paths[short]
         # in front of the shortcut's own layer, where numbers are codes, and behind its stride
@@ -310,14 +308,12 @@ def _shortcuts(assembly: Assembly) -> None:
                             path[0])
         behind = path[path.index((reader, wire)) + 1:]
         channels = _channels(assembly, reader[0])
-        working, fast = (_waiting(_pixels_needed(assembly, paths[1 - short], ahead),
-                                  _pixels_needed(assembly, behind, 0, images=3)) * channels for ahead in (0, 1))
-        branch = [parameters["folded"] for kind, parameters in
-                  (assembly.blocks[part] for (part, _), _ in paths[1 - short]) if kind is FoldedLayer]
-        numbers = _pixels(assembly, reader[0]) * channels
-        under_way = (sum(folded.latency for folded in branch) * numbers // slowest
-                     + sum(folded.shape.pointwise for folded in branch) * channels)
-        depths = Depths(max(working, 2), fast + under_way + FREEING)
+        working = channels * _waiting(_pixels_needed(assembly, paths[1 - short]), _pixels_needed(assembly, behind))
+        own = assembly.blocks[reader[0]] if reader[0] != name else None
+        fast = FREEING + most_waiting(
+            _parts_of(assembly, paths[1 - short][1:]), _parts_of(assembly, behind), own, channels=channels,
+            cycles=slowest)
+        depths = Depths(max(working, 2), max(working, fast))
         fifo = f"{name}_shortcut_fifo"
         assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo),
                      registered=reader[0] == name)
@@ -336,7 +332,7 @@ def _bursts(assembly: Assembly) -> None:
 
 
 FREEING = Fifo.latency - 1
-"""Numbers that may come to a full FIFO before the place of one that leaves it is free again, or begin to."""
+"""Numbers that may come to a full FIFO before the place of one that leaves it is free again."""
 
 
 def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str], Wire]]:
@@ -350,13 +346,13 @@ def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str
         part, port = wire.part, "i" if (wire.part, "i") in assembly.sources else "i0"
 
 
-def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]], ahead: int,
-                   images: int = 1) -> Integers:
-    """For each pixel that leaves a path, how many must have entered it; none: a path that changes no pixels.
+def _parts_of(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]]) -> list[PartOf]:
+    """In the order of the data."""
+    return [assembly.blocks[part] for (part, _), _ in reversed(path)]
 
-    ``ahead``: steps that each layer but the last must be able to take beyond those. ``images``: one after the other;
-    steps ahead lead into the ones behind them.
-    """
+
+def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]]) -> Integers:
+    """For each pixel that leaves a path, how many must have entered it; none: a path that changes no pixels."""
     needed: Integers = np.zeros(0, dtype=np.int64)
     for (part, _), _wire in path:
         kind, parameters = assembly.blocks[part]
@@ -364,18 +360,12 @@ def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]],
             shape = parameters["folded"].shape
             ends = np.array([shape.oldest_row(row) + shape.needed_rows(row) for row in range(shape.output_rows)])
             own = np.repeat(ends * shape.stored[1], shape.out_pixels // shape.output_rows)
-            pixels, step = shape.stored[0] * shape.stored[1], ahead
         elif kind is Grid:
             rows, columns = (np.arange(0, parameters[size], parameters["stride"]) for size in ("height", "width"))
             own = (rows[:, None] * parameters["width"] + columns + 1).ravel()
-            pixels, step = parameters["height"] * parameters["width"], 0
         else:
             continue
-        if not len(needed):
-            needed = np.concatenate([own + image * pixels for image in range(images)])
-        else:
-            image, index = np.divmod(needed - 1 + step, len(own))
-            needed = own[index] + image * pixels
+        needed = own[needed - 1] if len(needed) else own
     return needed
 
 
@@ -389,12 +379,3 @@ def _waiting(needed: Integers, kept: Integers) -> int:
 def _channels(assembly: Assembly, part: str) -> int:
     kind, parameters = assembly.blocks[part]
     return parameters["folded"].shape.channels if kind is FoldedLayer else len(parameters["shifts"])
-
-
-def _pixels(assembly: Assembly, part: str) -> int:
-    """Of an image, at the input of a part in a shortcut."""
-    kind, parameters = assembly.blocks[part]
-    if kind is FoldedLayer:
-        return parameters["folded"].shape.stored[0] * parameters["folded"].shape.stored[1]
-    node = assembly.network.architecture[assembly.shown[part].node]
-    return node.height * node.width

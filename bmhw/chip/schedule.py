@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the pixels of an image leave each part of a network on a chip, in cycles, from its first number on."""
+"""How long an image is under way in a network on a chip."""
 
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
-
-from bmhw.hdl.network.folded import FoldedLayer
-from bmhw.hdl.network.pixels import Grid, Pool
-from bmhw.hdl.network.shape import LayerShape
 
 from .parts import Assembly
+from .timing import Times, leaving
 
 __all__ = ["latency"]
-
-Times = NDArray[np.int64]
 
 
 def latency(assembly: Assembly) -> int:
@@ -28,36 +22,9 @@ def latency(assembly: Assembly) -> int:
     times: dict[str, Times] = {"": channels * np.arange(1, height * width + 1)}
     waiting = dict(assembly.blocks)
     while waiting:
-        for name, (kind, parameters) in list(waiting.items()):
-            sources = [wire.part for (part, _), wire in assembly.sources.items() if part == name]
+        for name, part in list(waiting.items()):
+            sources = [wire.part for (reader, _), wire in assembly.sources.items() if reader == name]
             if all(source in times for source in sources):
-                arrived = reduce(np.maximum, (times[source] for source in sources))
-                times[name] = _leaving(kind, parameters, arrived)
+                times[name] = leaving(part, reduce(np.maximum, (times[source] for source in sources)))
                 del waiting[name]
     return int(max(part.max() for part in times.values()))
-
-
-def _leaving(kind: type, parameters: dict, arrived: Times) -> Times:
-    """When each pixel of a part's output leaves it, of those of its input."""
-    if kind is FoldedLayer:
-        return _computed(parameters["folded"].shape, arrived)
-    if kind is Grid:
-        rows, columns = (np.arange(0, parameters[size], parameters["stride"]) for size in ("height", "width"))
-        return arrived[(rows[:, None] * parameters["width"] + columns).ravel()]
-    if kind is Pool:
-        height, width = parameters["kernel"]
-        rows, columns = parameters["height"] // height, parameters["width"] // width
-        cut = arrived.reshape(parameters["height"], parameters["width"])[:rows * height, :columns * width]
-        return cut.reshape(rows, height, columns, width).max(axis=(1, 3)).ravel()
-    return arrived
-
-
-def _computed(shape: LayerShape, arrived: Times) -> Times:
-    pixels = shape.out_pixels // shape.output_rows
-    pixel = shape.folds * shape.groups * shape.group_cycles
-    leaving, done = [], 0
-    for row in range(shape.output_rows):
-        stored = (shape.oldest_row(row) + shape.needed_rows(row)) * shape.stored[1]
-        done = max(done, int(arrived[stored - 1])) + pixels * pixel
-        leaving.extend(range(done - (pixels - 1) * pixel, done + 1, pixel))
-    return np.array(leaving)

@@ -10,7 +10,7 @@ from bmhw.chip.folding import fastest, folding_for
 from bmhw.chip.parts import assemble
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.quantise import Quantisation
-from bmhw.models.networks.architecture import Builder, resnet_small
+from bmhw.models.networks.architecture import Builder, resnet_small, resnet_v2
 
 from .networks import random_network
 
@@ -33,7 +33,13 @@ def pooled():
     return net.build()
 
 
-ARCHITECTURES = {"plain": plain, "pooled": pooled, "residual": lambda: resnet_small(1, 8, filters=4)}
+def bottleneck():
+    """Blocks of kernels of 1 x 1, 3 x 3 and 1 x 1 pixels with a layer in the shortcut, the second one with a stride."""
+    return resnet_v2(1, 8, filters=4, stages=2, blocks=1)
+
+
+ARCHITECTURES = {"plain": plain, "pooled": pooled, "residual": lambda: resnet_small(1, 8, filters=4),
+                 "bottleneck": bottleneck}
 QUANTISATION = Quantisation(groups=2, log_bits=4, log_fraction=2, edge_bits=6, out_fraction=9)
 
 
