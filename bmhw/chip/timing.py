@@ -106,10 +106,10 @@ def _read(layer: Folded, came: Times, taken: Times) -> Times:
     shape, held = layer.shape, layer.rows
     if not shape.pointwise:
         return taken[shape.outputs - 1::shape.outputs]  # no later: it's the one with the same place in the output
-    # its window has the place of an earlier pixel when this one's last fold is done, which begins when the queue of
-    # results has room for it
+    # its window has the place of an earlier pixel when this one's last fold is done, whose last group begins when the
+    # queue of results has room for it
     room = np.arange(1, len(came) + 1) * shape.outputs - layer.results
-    done = np.minimum(taken[np.maximum(room, 1) - 1] + _fold_cycles(shape), taken[shape.outputs - 1::shape.outputs])
+    done = np.minimum(taken[np.maximum(room, 1) - 1] + shape.group_cycles, taken[shape.outputs - 1::shape.outputs])
     return np.concatenate([came[:held], np.maximum(done[:-held], came[held:])])
 
 

@@ -131,10 +131,11 @@ class Folded:
 
     @property
     def ample_results(self) -> int:
-        """A queue of so many results never makes a fold wait for those before it: as many as are under way when a fold
-        begins, and its own."""
-        fold = self.shape.groups * self.shape.group_cycles
-        return self.shape.parallel * (1 + math.ceil((fold + self.latency + self.shape.parallel) / fold))
+        """A queue of so many results never makes a fold wait for those before it: as many as there are from the begin
+        of a fold's last group, when they must have room, until all of them have left."""
+        shape = self.shape
+        kept = shape.group_cycles + self.latency + shape.parallel + ROOM_LATENCY
+        return shape.parallel * math.ceil(kept / (shape.groups * shape.group_cycles))
 
     def window(self) -> Window:
         return Window(shape=self.shape, width=self.input_bits, rows=self.rows, technology=self.technology,
@@ -169,6 +170,9 @@ class Folded:
                           registers=("products",))
         return Design(format=fmt, form="serial", adder="operator", selection="behind", registers=("sums",))
 
+
+ROOM_LATENCY = 2
+"""Cycles from a result that leaves to a fold that takes its place."""
 
 ELEMENT_LATENCY = 2
 """Cycles from an input to the maxima or the accumulator that count it, with a register in front of these."""
@@ -290,7 +294,7 @@ class FoldedLayer(Block):
     """A layer that is folded onto a few elements: a stream of input codes becomes one of sums or of what becomes of
     these.
 
-    Nothing in it waits: a fold begins when there is room for its results, and runs to its end.
+    Nothing in it waits: a fold's last group begins when there is room for the results, and runs to its end.
 
     Throughput: an image in ``shape.cycles``, and two more for each row of outputs, if both ends keep up.
 
@@ -317,7 +321,7 @@ class FoldedLayer(Block):
         unloading = place(m, platform, "unloading", Unloading(folded=folded))
         connect(m, flipped(self.i), window.i)
         self._elements(m, platform, window, unloading)
-        # what a fold gives has its place before the fold begins, so that nothing behind it ever waits
+        # what a fold gives has its place before its last group begins, so that nothing behind it ever waits
         queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results,
                                                      technology=folded.technology))
         sums, converter = queue.i, folded.converter()

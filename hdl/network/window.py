@@ -26,8 +26,8 @@ class Window(Block):
     - Latency: :attr:`latency` cycles from ``issued`` to the code that was asked for.
     - Throughput: one code a cycle, while a fold lasts.
 
-    A row of outputs begins when the rows that it needs are there; a fold begins when ``room`` says so, and is never
-    interrupted. Outside the map lies code 0, or a border's, from a register behind the memory.
+    A row of outputs begins when the rows that it needs are there, the last group of a fold when ``room`` says so; a
+    group is never interrupted. Outside the map lies code 0, or a border's, from a register behind the memory.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Window(Block):
     -------
     i : In(stream of width)
     room : In(1), a register: there is room for a fold's results
-    begins : Out(1), a fold begins
+    begins : Out(1), the last group of a fold begins
     issued : Out(1), a code is asked for
     code : Out(width), valid : Out(1), and with it first : Out(1), last : Out(1): of a group
     """
@@ -101,9 +101,9 @@ class Window(Block):
                      freed.eq(_of_rows(row, {r: shape.freed_rows(r) for r in rows}, lambda freed: freed)),
                      row_freed.eq(Mux(last_of_row, freed, 0))]
         m.d.sync += open_row.eq(~last_of_row & (open_row | enough))
-        # a fold waits for room for its results, a group for those of the one before it
+        # a fold's last group waits for room for the results, each one for those of the group before it
         group_first = Signal(name="group_first")
-        fold_first = Signal(name="fold_first")
+        last_first = Signal(name="last_group_first")
         inside = Signal(name="inside")  # of a group
         pause = shape.group_cycles - shape.group_inputs
         paused = Signal(name="paused")
@@ -116,9 +116,9 @@ class Window(Block):
                 m.d.sync += left.eq(left - 1)
         m.d.sync += inside.eq((inside | issued) & ~ends["tap_row"])
         m.d.comb += [
-            group_first.eq(~inside), fold_first.eq(group_first & (counters["group"] == 0)),
-            issued.eq(inside | (open_row & ~paused & (self.room | ~fold_first))),
-            self.begins.eq(issued & fold_first), self.issued.eq(issued),
+            group_first.eq(~inside), last_first.eq(group_first & (counters["group"] == shape.groups - 1)),
+            issued.eq(inside | (open_row & ~paused & (self.room | ~last_first))),
+            self.begins.eq(issued & last_first), self.issued.eq(issued),
         ]
 
         # the address is that of the input before, moved by what the outermost loop that it began takes; where it lies
