@@ -34,12 +34,8 @@ __all__ = ["COEFFICIENTS", "Estimate", "Piece", "cells_of", "coefficients", "est
 COEFFICIENTS = Path(__file__).parent / "data" / "logic_cells.json"
 """Family of devices -> name of a piece -> feature -> logic cells for each of it."""
 
-
 NEURONS = ("elements", "unloading", "ends", "other")
 """Kinds of a layer's cells that are one piece: synthesis moves logic between registers of elements and queues."""
-
-LARGEST_TABLE = 8
-"""Look-up tables of a bit of an exponential from which on it is no table of all its inputs, but a shifted one."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ def _layer(part: str, folded: Folded) -> Iterator[Piece]:
         yield Piece(part, NEURONS, "BM neurons", {
             **neurons, "maxima": parallel * shown * fmt.maximum_bits,
             "comparisons": parallel * sums * fmt.log_bits * fmt.maximum_bits,
-            "exponentials": shown * fmt.y.bits * min(2**fmt.maximum_bits / TABLE, LARGEST_TABLE)})
+            "exponentials": shown * fmt.y.bits * 2**fmt.maximum_bits / TABLE})
     else:
         accumulator = element_format(fmt, folded.flush).y.bits
         yield Piece(part, NEURONS, "MAC neurons", {
@@ -149,9 +145,8 @@ def _layer(part: str, folded: Folded) -> Iterator[Piece]:
 
 
 def _log_codes(width: int, channels: Sequence[ChannelCode], *, signed: bool) -> tuple[str, dict[str, float]]:
-    log = channels[0].end.log
-    return "log codes", {**_shifted(width, channels), "steps": 1 << log.bits, "fractions": width << log.fraction,
-                         "signs": width * signed}
+    steps = max(channel.end.log2.bits << channel.end.log.fraction for channel in channels)
+    return "log codes", {**_shifted(width, channels), "steps": steps, "signs": width * signed}
 
 
 def _scaled_codes(width: int, channels: Sequence[ChannelScale]) -> tuple[str, dict[str, float]]:
