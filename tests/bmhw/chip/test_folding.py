@@ -33,11 +33,11 @@ def stdout(*arguments):
 
 
 def test_images_a_second_at_a_clock_are_cycles(model):
-    """As many as begin and end in a second's share: a cycle more would be too slow."""
-    asked = stdout("--model", model, "--frames-per-second", "26000.5", "--clock", "50")
-    assert math.floor(50e6 / 26000.5) == 1923
-    assert asked == stdout("--model", model, "--cycles", "1923")
-    assert asked != stdout("--model", model, "--frames-per-second", "26100", "--clock", "50")
+    """Whole ones, so that it is never slower: 1,919.9 cycles are 1,919, which the folding of 1,920 is too slow for."""
+    asked = stdout("--model", model, "--frames-per-second", "26043", "--clock", "50")
+    assert asked == stdout("--model", model, "--cycles", "1919")
+    assert asked != stdout("--model", model, "--cycles", "1920")
+    assert asked != stdout("--model", model, "--frames-per-second", "26041.5", "--clock", "50")
 
 
 def test_inputs_at_a_time_can_be_told_where_they_are_one(model):
