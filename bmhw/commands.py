@@ -21,6 +21,7 @@ COMMANDS = {
     "accuracy": ("bmhw.accuracy", "accuracy tables and plots of trained networks"),
     "report": ("bmhw.report", "docs/results from the measured files"),
     "explore": ("bmhw.explore", "measure every architecture again"),
+    "calibrate": ("bmhw.calibrate", "measure again what plans estimate logic cells with"),
     "doctor": ("bmhw.doctor", "versions, which tools are found where, and what to install for the rest"),
     "completion": ("bmhw.completion", "a completion script for bash, zsh or tcsh"),
 }

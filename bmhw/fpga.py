@@ -20,11 +20,12 @@ from bmhw.measure.fpga import Fpga, compare
 from bmhw.measure.pipelining import pipelined
 from bmhw.measure.selection import AUTO
 from bmhw.show.fpga_tables import markdown, print_chip, print_fpga
-from bmhw.show.progress import steps
+from bmhw.show.progress import say, steps
 
 from .command_line import Parser, RunError, UsageError, run
 from .options import (
     comparison_options,
+    cycles_from,
     design_options,
     designs_from,
     folding_options,
@@ -49,6 +50,8 @@ examples:
       a multiply-accumulate neuron in lookup tables and carries alone
   python -m bmhw.fpga --model mnist-lenet-signed-4bit --cycles 40000 --device ecp5-25k
       a whole network with its weights: cells, Fmax, images a second
+  python -m bmhw.fpga --model mnist-lenet-signed-4bit --device ecp5-45k --no-dsp
+      folded as fast as that device has room for, by plan
 
 Adders that are not named are `operator`: left to Yosys, which takes carry chains for them. Of a multiplier or a
 maximum that is not named two are placed, `operator` and what --objective chooses by gates, and the one with the fewest
@@ -95,9 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_writable(file)
     if args.model is not None:
         return _network(args, argv)
-    for option in ("cycles", "fold"):
-        if getattr(args, option):
-            raise UsageError(f"--{option} needs --model NAME")
+    for option in _OF_NETWORKS_ALONE:
+        if getattr(args, option) not in (None, []):
+            raise UsageError(f"--{option.replace('_', '-')} needs --model NAME")
     designs = designs_from(args)
     if designs[0].element:
         raise UsageError("--boundary element: an element is placed among others; python -m bmhw.elements measures that")
@@ -126,14 +129,20 @@ def _network(args: argparse.Namespace, argv: Sequence[str]) -> int:
             raise UsageError(f"--{name.replace('_', '-')} is of a neuron, not of --model {args.model}")
     if args.time_limit == defaults.time_limit:
         args.time_limit = DEVICES[args.device].chip_time_limit
-    fpga = _fpga(args)
+    fpga, cycles = _fpga(args), cycles_from(args)
     try:
-        from bmhw.chip.folding import assembled
-        from bmhw.chip.memories import fitted
+        from bmhw.chip.folding import assembled, overrides, shortage
         from bmhw.chip.placement import measure_chip
+        from bmhw.chip.plan import plan
     except ImportError as error:
         raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
-    assembly = fitted(assembled(args.model, args.cycles, args.fold), DEVICES[args.device])
+    assembly = assembled(args.model, cycles, args.fold, args.device)
+    planned = plan(assembly, fpga.device)
+    if planned.missing:
+        why = shortage(assembly.network, args.device, planned, overrides(assembly.network, args.fold))
+        if planned.block_rams > fpga.device.block_rams:  # these are no estimate
+            raise RunError(why)
+        say(f"{why}; it is placed nevertheless")
     with steps("generating") as fpga.progress, fpga.engine.stopping(), fpga.nextpnr.stopping():
         result = measure_chip(fpga, assembly)
     result = {"command": stated_command("bmhw.fpga", argv), **result}
@@ -142,7 +151,8 @@ def _network(args: argparse.Namespace, argv: Sequence[str]) -> int:
     return 0
 
 
-_OF_NETWORKS = ("model", "cycles", "fold", "device", "no_dsp", "frequency", "seed", "seeds", "engine", "time_limit",
+_OF_NETWORKS_ALONE = ("cycles", "frames_per_second", "clock", "fold")
+_OF_NETWORKS = (*_OF_NETWORKS_ALONE, "model", "device", "no_dsp", "frequency", "seed", "seeds", "engine", "time_limit",
                 "no_cache", "json")
 
 

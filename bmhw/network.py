@@ -6,7 +6,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from bmhw.deliver.export_names import check_name, check_unused, legal_name
 from bmhw.deliver.together import command_text, write_together
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.files import check_writable, write_atomically
@@ -15,21 +14,23 @@ from bmhw.flow.work_folder import work_folder
 from bmhw.show.progress import say, shares, steps
 
 from .command_line import Parser, RunError, UsageError, run
-from .options import folding_options, jobs_from, jobs_option, number
+from .options import cycles_from, folding_options, jobs_from, jobs_option, number
 
 __all__ = ["main", "parser"]
 
 _DESCRIPTION = """\
 A trained network as hardware, with its weights inside: pixels in, classes out, one number a cycle.
 
-Each layer is folded onto a few elements, one input a cycle each, as few as take at most --cycles an image.
+Each layer is folded onto a few elements, one input a cycle each, as few as take at most --cycles an image or, with
+--device alone, as many as the device has room for, by plan.
 
 --out DIR writes NAME.v with AXI4-Stream at its edge, DATASHEET.md, a self-checking bench with images (NAME_tb.v and
 .hex files), NAME.core (FuseSoC) and NAME.sdc. The same parameters give the same bytes.
 
   python -m bmhw.network --model digits-signed-4bit --cycles 50000 --out build
   python -m bmhw.network --model digits-signed-4bit --cycles 50000 --check 20
-  python -m bmhw.network --model mnist-lenet-signed-4bit --cycles 40000 --plan"""
+  python -m bmhw.network --model mnist-lenet-signed-4bit --frames-per-second 1000 --clock 50 --device ecp5-25k --plan
+  python -m bmhw.network --model mnist-lenet-signed-4bit --device ecp5-45k --plan"""
 
 
 def parser() -> Parser:
@@ -37,7 +38,8 @@ def parser() -> Parser:
     result.add_argument("--model", required=True, metavar="NAME",
                         help="name of a network (python -m bmhw.models list) or a path to its .json")
     folding_options(result)
-    result.add_argument("--device", choices=DEVICES, help="FPGA that the memories are cut for (default: any)")
+    result.add_argument("--device", choices=DEVICES,
+                        help="FPGA that the memories are cut for, and that a plan must fit (default: any)")
     what = result.add_argument_group("what to do (default: --plan)")
     what.add_argument("--plan", action="store_true", help="show elements, cycles and memories; nothing is built")
     what.add_argument("--out", type=Path, metavar="DIR", help="write the chip, its data sheet and bench into a folder; "
@@ -75,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"--waves FILE needs --check and a name that ends in .vcd, not {args.waves.name}")
         check_writable(args.waves)
     alone = args.out is not None and args.out.suffix == ".v"
+    if alone or args.name is not None:
+        from bmhw.deliver.export_names import check_name  # a plan needs no simulators' names
     if alone:
         if args.name is not None:
             raise UsageError(f"--name contradicts --out {args.out}, which names the module")
@@ -85,19 +89,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_name(args.name)
         if args.out is not None and args.out.exists() and not args.out.is_dir():
             raise RunError(f"cannot write into {args.out}: it is a file")
+    cycles = cycles_from(args)
     try:
         from bmhw.chip.folding import assembled
-        from bmhw.chip.memories import fitted
     except ImportError as error:
         raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
-    assembly = assembled(args.model, args.cycles, args.fold)
-    if args.device is not None:
-        assembly = fitted(assembly, DEVICES[args.device])
-    if args.plan or (args.out is None and args.check is None):
-        from bmhw.chip.plan import plan
-        from bmhw.show.network import print_plan
-
-        print_plan(plan(assembly))
+    assembly = assembled(args.model, cycles, args.fold, args.device)
+    shown = args.plan or (args.out is None and args.check is None)
+    if shown or args.device is not None:
+        short = _plan(assembly, args, shown)
+        if short and args.out is None and args.check is None:
+            raise RunError(short)
+        if short:
+            say(short)
     if args.out is not None:
         _deliver(assembly, args, alone)
     if args.check is not None:
@@ -105,11 +109,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _plan(assembly, args, shown: bool) -> str:
+    """Make it, and print it where it is ``shown``; what the device has too little of, and what would fit."""
+    from bmhw.chip.folding import overrides, shortage
+    from bmhw.chip.plan import plan
+    from bmhw.show.network import print_plan
+
+    planned = plan(assembly, args.device and DEVICES[args.device])
+    if shown:
+        print_plan(planned)
+    if not planned.missing:
+        return ""
+    return shortage(assembly.network, args.device, planned, overrides(assembly.network, args.fold))
+
+
 _ELSEWHERE = ("plan", "out", "check", "data", "gaps", "force", "jobs", "waves")
 """Options that don't change what is in the files."""
 
 
 def _deliver(assembly, args, alone: bool) -> None:
+    from bmhw.deliver.export_names import check_name, check_unused, legal_name
     from bmhw.deliver.network_files import Delivery
 
     available = len(assembly.network.samples)
@@ -122,7 +141,7 @@ def _deliver(assembly, args, alone: bool) -> None:
     shown = Namespace(**{**vars(args), "model": Path(args.model).name, "name": None if name == usual else name})
     defaults = {option: parser().get_default(option) for option in vars(args)}
     delivery = Delivery(assembly=assembly, name=name, logits=args.logits, counters=args.counters,
-                        megahertz=args.frequency,
+                        megahertz=args.frequency, device=args.device,
                         command=command_text("bmhw.network", shown, defaults, *_ELSEWHERE))
     if alone:
         write_atomically(args.out, delivery.verilog())

@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from .errors import UsageError
 __all__ = [
     "NEURONS",
     "comparison_options",
+    "cycles_from",
     "design_from",
     "design_options",
     "designs_from",
@@ -236,9 +238,42 @@ def comparison_options(parser: argparse._ArgumentGroup) -> None:
 
 def folding_options(parser: argparse._ActionsContainer) -> None:
     """Add how a whole network is folded."""
-    parser.add_argument("--cycles", type=number, metavar="N", help="cycles an image (default: 8 times the fewest)")
+    parser.add_argument("--cycles", type=number, metavar="N",
+                        help="cycles an image (default: the fewest that the device has room for, by plan; without a "
+                             "device 8 times the fewest)")
+    parser.add_argument("--frames-per-second", metavar="F", help="as many cycles as so many images a second leave")
+    parser.add_argument("--clock", metavar="MHZ", help="at this clock")
     parser.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
-                        help="outputs that a layer computes at a time, whatever --cycles says")
+                        help="outputs that a layer computes at a time, whatever the cycles are")
+
+
+def cycles_from(args: argparse.Namespace) -> int | str | None:
+    """What those options say of cycles an image, None: nothing."""
+    asked = {"--frames-per-second": args.frames_per_second, "--clock": args.clock}
+    if not any(value is not None for value in asked.values()):
+        return args.cycles
+    for option, value in asked.items():
+        if value is None:
+            raise UsageError(f"{' and '.join(asked)} belong together: {option} is missing")
+    if args.cycles is not None:
+        raise UsageError(f"--cycles {args.cycles} contradicts --frames-per-second {args.frames_per_second}")
+    frames = _real("--frames-per-second", args.frames_per_second, 0.001, 1e9)
+    clock = _real("--clock", args.clock, 1, 1000)
+    cycles = math.floor(clock * 1e6 / frames)
+    if not cycles:
+        raise UsageError(f"--frames-per-second must be at most {clock * 1e6:,.0f}, one a cycle of --clock {clock:g}, "
+                         f"not {args.frames_per_second}")
+    return cycles
+
+
+def _real(option: str, text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise UsageError(f"{option} must be a number from {low:g} to {high:g}, not {text!r}")
+    return value
 
 
 def run_options(parser: argparse._ActionsContainer, limited: str) -> None:

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m bmhw.report``: tables and plots of what ``bmhw.layers``, ``bmhw.tradeoff`` and ``bmhw.explore`` measured.
+"""``python -m bmhw.report``: tables and plots of what ``bmhw.layers``, ``bmhw.tradeoff``, ``bmhw.explore`` and
+``bmhw.fpga --model`` measured.
 
-Reads every ``layers-*.json`` and ``tradeoff-*.json`` of a folder and the table of architectures that ships with the
-package; writes ``README.md``, ``gates-depth.svg`` and ``tradeoff-*.svg`` beside them. No figure comes from anywhere
-else.
+Reads every ``layers-*.json``, ``tradeoff-*.json`` and ``chips/*.json`` of a folder and the table of architectures that
+ships with the package; writes ``README.md``, ``gates-depth.svg``, ``tradeoff-*.svg`` and, of chips, ``networks.json``,
+``networks.md`` and ``networks.svg`` beside them. No figure comes from anywhere else.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bmhw.flow.files import check_own, reading, write_atomically
-from bmhw.show.plots import accuracy_cost, gates_depth
+from bmhw.show.plots import accuracy_cost, chip_cells, gates_depth
 from bmhw.show.report import PAGE_MARK, PAGE_PLOT, PLOT_MARK, markdown, read, read_tradeoffs
 
-from .command_line import Parser, run
+from .command_line import Parser, RunError, run
 
 __all__ = ["main", "parser"]
+
+JSON_MARK = "python -m bmhw.report"
 
 
 def parser() -> Parser:
@@ -33,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_own(args.folder / "README.md", PAGE_MARK, "bmhw.report")
     for name in (PAGE_PLOT, *of_tradeoffs):
         check_own(args.folder / name, PLOT_MARK, "bmhw.report")
+    networks = _networks(args.folder)
     plots = {PAGE_PLOT: gates_depth()}
     for name, result in of_tradeoffs.items():
         with reading(args.folder / result["file"], "result of bmhw.tradeoff"):
@@ -40,8 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, plot in plots.items():
         write_atomically(args.folder / name, plot)
     write_atomically(args.folder / "README.md", markdown(results, tradeoffs))
-    print(f"{args.folder / 'README.md'} and {', '.join(plots)}, from {len(results) + len(tradeoffs)} runs")
+    for name, text in networks.items():
+        write_atomically(args.folder / name, text)
+    print(f"{args.folder / 'README.md'} and {', '.join((*plots, *networks))}, from "
+          f"{len(results) + len(tradeoffs)} runs")
     return 0
+
+
+def _networks(folder: Path) -> dict[str, str | bytes]:
+    """What is written of placed networks: name -> text; nothing where there are none."""
+    if not (folder / "chips").is_dir():
+        return {}
+    try:
+        from bmhw.show.chips import KINDS, figures, page, read_chips
+    except ImportError as error:
+        raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
+    found = figures(read_chips(folder))
+    if not found["networks"]:
+        return {}
+    for name, mark in (("networks.json", JSON_MARK), ("networks.md", PAGE_MARK), ("networks.svg", PLOT_MARK)):
+        check_own(folder / name, mark, "bmhw.report")
+    return {"networks.json": json.dumps({"command": JSON_MARK, **found}, indent=1) + "\n",
+            "networks.md": page(found, PAGE_MARK, "networks.svg"),
+            "networks.svg": chip_cells(found, KINDS)}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 
@@ -132,14 +133,21 @@ def _cheapest(technology: Technology, memory: Memory) -> tuple[Column, ...]:
     """A column takes one of the cuts by depth, as many bits as cost least; what is left takes another one."""
     words, bits, writable = memory.words, memory.bits, memory.writable
     cuts = _cuts(technology.shapes, words)
+    costs = [_cost(technology, cut, bits, writable) for cut in cuts]  # of each number of bits, from 0 on
+
+    def cheapest(part: int, able: list[int]) -> tuple[int, int, int, int]:
+        """(cost, pieces, -bits, number) of the best of some cuts, of so many bits."""
+        return min((costs[n][part], len(cuts[n]), -part, n) for n in able)
+
+    # as wide as one of a cut's blocks, or all
+    every = list(range(len(cuts)))
+    parts = [cheapest(part, [n for n in every if any(shape == part for _, shape in cuts[n])])
+             for part in {shape for cut in cuts for _, shape in cut if shape is not None and shape <= bits}]
     best: list[tuple[int, int, Cut]] = [(0, 0, ())]  # of so many bits: the cost, and the first column's bits and cut
     for width in range(1, bits + 1):
-        options = []
-        for cut in cuts:
-            # as wide as one of the cut's blocks, or all
-            for part in {width} | {min(shape_bits, width) for _, shape_bits in cut if shape_bits is not None}:
-                options.append((best[width - part][0] + _cost(technology, cut, part, writable), part, cut))
-        best.append(min(options, key=lambda option: (option[0], len(option[2]), -option[1])))
+        cost, _, part, n = min((best[width + part][0] + cost, pieces, part, n)
+                               for cost, pieces, part, n in (*parts, cheapest(width, every)) if -part <= width)
+        best.append((cost, -part, cuts[n]))
     columns, low = [], 0
     while low < bits:
         _, part, cut = best[bits - low]
@@ -174,9 +182,10 @@ def _cuts(shapes: tuple[tuple[int, int], ...], words: int) -> list[Cut]:
     return sorted(set(result), key=lambda cut: (len(cut), [(d, b or 0) for d, b in cut]))
 
 
-def _cost(technology: Technology, cut: Cut, bits: int, writable: bool) -> int:
-    total = bits * (len(cut) - 1)
-    for words, shape_bits in cut:
-        total += (technology._logic(words, bits, writable) if shape_bits is None
-                  else technology.price * math.ceil(bits / shape_bits))
-    return total
+def _cost(technology: Technology, cut: Cut, bits: int, writable: bool) -> list[int]:
+    """Of a column of 0, 1, ... bits, up to so many."""
+    pieces = Counter(cut).items()
+    return [part * (len(cut) - 1) + sum(
+        times * (technology._logic(words, part, writable) if shape_bits is None
+                 else technology.price * -(-part // shape_bits)) for (words, shape_bits), times in pieces)
+        for part in range(bits + 1)]

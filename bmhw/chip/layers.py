@@ -21,7 +21,6 @@ from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.hdl.network.folded import Folded
 from bmhw.hdl.network.requantizer import ChannelScale, Requantization, Requantizer
 from bmhw.hdl.network.shape import LayerShape
-from bmhw.hdl.technology import Technology
 from bmhw.models.integer.fixed_point import FixedPoint, per_channel
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
@@ -47,7 +46,7 @@ def shape_of(network: IntegerNetwork, name: str, parallel: int) -> LayerShape:
                       padding=node.padding, outputs=node.channels, groups=groups, parallel=parallel, shown=shown)
 
 
-def folded_layer(layer: IntegerLayer, shape: LayerShape, technology: Technology) -> tuple[Folded, Range | None]:
+def folded_layer(layer: IntegerLayer, shape: LayerShape) -> tuple[Folded, Range | None]:
     """What a layer is on a chip, and where its results lie; None where these are codes. UsageError for what no block
     computes."""
     mac = isinstance(layer.format, MacFormat)
@@ -60,7 +59,7 @@ def folded_layer(layer: IntegerLayer, shape: LayerShape, technology: Technology)
     fields, results = (_mac if mac else _bm)(layer, shape)
     codes, bits = Folded.packed(fields["format"], layer.weights)
     folded = Folded(shape=shape, weights=shape.words(codes, bits), border=border, rows=shape.overlapping_rows,
-                    results=shape.parallel, technology=technology, **fields)
+                    results=shape.parallel, **fields)
     return dataclasses.replace(folded, results=folded.ample_results), results
 
 

@@ -2,13 +2,16 @@
 """What the memories of a network on a chip take of a device's block RAMs."""
 
 import dataclasses
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from bmhw.flow.fpga import Device
 from bmhw.hdl.technology import Memory, Technology
 
-from .parts import Assembly, assemble
+from .parts import Assembly
 
 __all__ = ["MOST_BLOCKS", "fitted"]
 
@@ -32,7 +35,22 @@ def fitted(assembly: Assembly, device: Device) -> Assembly:
         part: dataclasses.replace(device.technology, price=PRICES[0], prices=tuple(
             (memory, prices[owner, name]) for (owner, name), memory in memories.items() if owner == part))
         for part, _ in memories}
-    return assemble(assembly.network, assembly.folding, technologies)
+    return _of(assembly, technologies)
+
+
+def _of(assembly: Assembly, technologies: Mapping[str, Technology]) -> Assembly:
+    blocks = {part: (kind, _made_of(parameters, technologies.get(part)))
+              for part, (kind, parameters) in assembly.blocks.items()}
+    return dataclasses.replace(assembly, technologies=technologies, blocks=blocks)
+
+
+def _made_of(parameters: dict[str, Any], technology: Technology | None) -> dict[str, Any]:
+    """A block's parameters, with its memories of another technology; None: it has none."""
+    if technology is None:
+        return parameters
+    if "folded" in parameters:
+        return {**parameters, "folded": dataclasses.replace(parameters["folded"], technology=technology)}
+    return {**parameters, "technology": technology}
 
 
 def _prices(technology: Technology, memories: Mapping[Name, Memory], block_rams: int) -> dict[Name, int]:
@@ -71,10 +89,13 @@ class _Cut:
 
 def _cuts(technology: Technology, memory: Memory) -> list[_Cut]:
     """Those with fewer and fewer block RAMs, each the one with the fewest look-up tables of its kind."""
-    found: list[_Cut] = []
-    for price in PRICES:
-        priced = dataclasses.replace(technology, price=price, prices=())
-        cut = _Cut(price, priced.blocks(memory), priced.luts(memory))
-        if not found or cut.blocks < found[-1].blocks:
-            found.append(cut)
+    @cache
+    def cut(number: int) -> _Cut:
+        priced = dataclasses.replace(technology, price=PRICES[number], prices=())
+        return _Cut(PRICES[number], priced.blocks(memory), priced.luts(memory))
+
+    last, found = len(PRICES) - 1, [cut(0)]
+    while (most := found[-1].blocks) > cut(last).blocks:  # a higher price never takes more of them
+        fewer = bisect_left(range(last + 1), True, key=lambda number: cut(number).blocks < most)
+        found.append(cut(fewer))
     return found

@@ -75,9 +75,9 @@ class Shown:
 class Assembly:
     """Parts as they are put together.
 
-    ``folding``, ``technologies``: as in :func:`assemble`; ``blocks``: name -> (kind, parameters); ``sources``: (part,
-    input) -> wire; ``fifos``: name -> depths of a shortcut's FIFO; ``shown``: part -> what its transfers are in the
-    integer network, for benches.
+    ``folding``: as in :func:`assemble`; ``technologies``: of the memories of each part, none: any; ``blocks``: name ->
+    (kind, parameters); ``sources``: (part, input) -> wire; ``fifos``: name -> depths of a shortcut's FIFO; ``shown``:
+    part -> what its transfers are in the integer network, for benches.
     """
 
     network: IntegerNetwork
@@ -141,14 +141,12 @@ class Assembly:
         return Network(parts=(*parts, last), **shown)
 
 
-def assemble(network: IntegerNetwork, folding: Mapping[str, int],
-             technologies: Mapping[str, Technology] | None = None) -> Assembly:
-    """The parts of a network.
+def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
+    """The parts of a network, their memories of any technology.
 
-    ``folding``: outputs of each layer that are computed at a time; ``technologies``: of the memories of each part,
-    none: any. UsageError for a layer that no block computes.
+    ``folding``: outputs of each layer that are computed at a time. UsageError for a layer that no block computes.
     """
-    assembly = Assembly(network, dict(folding), technologies or {})
+    assembly = Assembly(network, dict(folding))
     architecture = network.architecture
     values: dict[str, Wire] = {}  # of nodes, linear or codes
     codes: dict[str, Wire] = {}  # of nodes with linear numbers, encoded
@@ -239,7 +237,7 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int],
             low, high = wires[0].low * size, wires[0].high * size
             part = assembly.add(node.name, Pool, {"i": wires[0]}, height=source.height, width=source.width,
                                 channels=node.channels, kernel=node.kernel, bits=wires[0].bits,
-                                out_bits=_bits(low, high), technology=assembly.technology(node.name))
+                                out_bits=_bits(low, high))
         else:
             low, high = np.maximum(wires[0].low, 0), np.maximum(wires[0].high, 0)
             part = assembly.add(node.name, Rectifier, {"i": wires[0]}, width=wires[0].bits, out_width=_bits(low, high),
@@ -266,7 +264,7 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
         part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
                             channels=source.channels, stride=node.stride, bits=wire.bits)
         wire = dataclasses.replace(wire, part=part, port="o")
-    folded, results = folded_layer(layer, shape, assembly.technology(node.name))
+    folded, results = folded_layer(layer, shape)
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
@@ -315,8 +313,7 @@ def _shortcuts(assembly: Assembly) -> None:
             cycles=slowest)
         depths = Depths(max(working, 2), max(working, fast))
         fifo = f"{name}_shortcut_fifo"
-        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, technology=assembly.technology(fifo),
-                     registered=reader[0] == name)
+        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, registered=reader[0] == name)
         assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
         assembly.fifos[fifo] = depths
 

@@ -6,31 +6,22 @@ The chip is placed as it is delivered, its ports on pins; Fmax is that of paths 
 
 import hashlib
 import json
-import re
 from collections import Counter
 from typing import Any
 
-from bmhw.flow.fpga import chip_script, count_cells
-from bmhw.flow.memory_files import with_memory_files
+from bmhw.flow.fpga import count_cells
 from bmhw.flow.work_folder import work_folder
-from bmhw.hdl.network.folded import FoldedLayer
-from bmhw.hdl.network.streams import Add, Fifo, Fork
 from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.measure.fpga import Fpga
 
 from .bench import Bench
 from .edge import chip_of
+from .kinds import KINDS, kind_of
+from .mapping import TOP, mapped_chip, script_of
 from .parts import Assembly
 from .plan import plan
 
-__all__ = ["KINDS", "measure_chip"]
-
-TOP = "chip"
-
-KINDS = ("elements", "unloading", "ends", "windows", "weights", "results", "codes", "shortcuts", "other")
-"""What cells of a chip are of: elements; the queues in which groups wait for the end that they share, and that end with
-the sums of a fold; windows; weights; queues of results; what makes codes of linear numbers; FIFOs, forks and sums of
-shortcuts; the rest."""
+__all__ = ["measure_chip"]
 
 METHOD = {
     "cells": "Yosys's cells of the whole chip, flattened",
@@ -46,25 +37,21 @@ SIMULATED = 3
 
 def measure_chip(fpga: Fpga, assembly: Assembly) -> dict[str, Any]:
     """A network's figures, as JSON values. ``DoesNotFitError``."""
-    network, planned = assembly.network, plan(assembly)
+    network, planned = assembly.network, plan(assembly, fpga.device)
     fpga.progress(f"{network.name}: generating")
     verilog = block_to_verilog(chip_of(assembly), TOP)
     fpga.progress(f"{network.name}: synthesising")
-    script = chip_script(fpga.device, TOP, **fpga.resources)
-
-    def synthesise() -> dict[str, Any]:
-        design, memories = with_memory_files(verilog)
-        return fpga.engine.run(script, {"design.v": design, **memories}, ("cells.json", "netlist.json"))
-
-    mapped = fpga.stored(lambda: ("chip cells", 1, verilog, script, fpga.engine.version), synthesise)
+    script = script_of(fpga.device, **fpga.resources)
+    mapped = mapped_chip(fpga.engine, fpga.cache, verilog, script)
     counts = count_cells(fpga.device, json.loads(mapped["cells.json"]), TOP)
     placed = fpga.place(network.name, mapped["netlist.json"], _part_of)
     cycles = _cycles(fpga, assembly, verilog)
     return {
         "name": network.name, "accuracy": network.card["accuracy"], "device": fpga.told_device,
         "folding": dict(assembly.folding), "elements": planned.elements, "planned_cycles": planned.cycles,
-        "planned_block_rams": planned.block_rams, **counts, "kinds": _kinds(fpga, assembly, mapped["netlist.json"]),
-        **placed, "cycles_per_image": cycles, "frames_per_second": placed["fmax_mhz"] * 1e6 / cycles,
+        "planned_block_rams": planned.block_rams, "planned_cells": planned.cells, **counts,
+        "kinds": _kinds(fpga, assembly, mapped["netlist.json"]), **placed,
+        "cycles_per_image": cycles, "frames_per_second": placed["fmax_mhz"] * 1e6 / cycles,
         "verilog_sha256": hashlib.sha256(verilog.encode()).hexdigest(),
         "method": {**METHOD, "yosys_script": script, "nextpnr_options": list(fpga.device.options)},
         "tools": fpga.told_tools(mapped["netlist.json"]),
@@ -84,16 +71,11 @@ def _cycles(fpga: Fpga, assembly: Assembly, verilog: str) -> float:
     return fpga.stored(lambda: ("chip cycles", 1, verilog), simulate)["cycles"]
 
 
-_INSIDE = {"elements": "element_", "ends": r"unloading\.(group_end|sums|biases)", "unloading": "unloading",
-           "windows": "window", "weights": "weights", "results": "results", "codes": "encoder|requantizer"}
-"""How the names of cells inside a layer begin; the first one that fits counts."""
-
-
 def _kinds(fpga: Fpga, assembly: Assembly, netlist: str) -> dict[str, dict[str, int]]:
     """Cells by :data:`KINDS`, by the names of their parts, which flattening keeps."""
     cells: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     for name, cell in json.loads(netlist)["modules"][TOP]["cells"].items():
-        cells[_kind_of(assembly, name)][cell["type"]] += 1
+        cells[kind_of(assembly, name)][cell["type"]] += 1
     return {kind: count_cells(fpga.device, {"modules": {f"\\{kind}": {"num_cells_by_type": found}}}, kind)
             for kind, found in cells.items()}
 
@@ -104,13 +86,3 @@ def _part_of(cell: str) -> str | None:
     if words[0] != "network":
         return "edge" if len(words) > 1 else None
     return " ".join(words[1:3]) if len(words) > 3 else words[1]
-
-
-def _kind_of(assembly: Assembly, cell: str) -> str:
-    part, _, rest = cell.removeprefix("network.").partition(".")
-    block = assembly.blocks.get(part, (None, {}))[0]
-    if block is FoldedLayer:
-        return next((kind for kind, name in _INSIDE.items() if re.match(name, rest)), "other")
-    if part.endswith("_codes"):
-        return "codes"
-    return "shortcuts" if block in (Add, Fifo, Fork) or part.endswith("_fork") else "other"

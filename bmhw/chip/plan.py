@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network on a chip is made of, before anything is built."""
+"""What a network on a chip is made of and what it takes of a device, before anything is built."""
 
+import math
 from dataclasses import dataclass
 
+from bmhw.flow.fpga import Device
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.shape import LayerShape
 from bmhw.hdl.technology import Memory
 
+from .estimate import Estimate, estimate
+from .memories import MOST_BLOCKS
 from .parts import Assembly
 
-__all__ = ["LayerPlan", "Memory", "Plan", "plan"]
+__all__ = ["MOST_CELLS", "LayerPlan", "Memory", "Plan", "plan"]
+
+MOST_CELLS = 0.65
+"""Share of a device's logic cells that a chip is planned for at most: above, routing takes hours or fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPlan:
-    """A layer: its shape with the folding, and its memories by name (:attr:`Folded.memories`)."""
+    """A layer: its shape with the folding, its memories by name (:attr:`Folded.memories`) and, on a device, its logic
+    cells by estimate, with what makes its codes."""
 
     name: str
     shape: LayerShape
     memories: dict[str, Memory]
+    cells: int | None
 
     @property
     def weights(self) -> Memory:
@@ -31,17 +40,19 @@ class LayerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``fifos``: of shortcuts; ``others``: memories of other parts; ``block_rams``, ``memory_luts``: what all memories
-    take of a device (``on_device``: its family, where there is one)."""
+    """``fifos``: of shortcuts; ``others``: memories of other parts; ``block_rams``: of all memories;
+    ``other_cells``, ``memory_cells``: logic cells of what is in no layer, and of memories in no block RAM, by estimate
+    (``device``: the one that all this is for, if any)."""
 
     name: str
     layers: tuple[LayerPlan, ...]
     fifos: dict[str, Memory]
     others: dict[str, Memory]
-    on_device: str
+    device: Device | None
     number_bits: int
     block_rams: int
-    memory_luts: int
+    other_cells: int
+    memory_cells: int
 
     @property
     def cycles(self) -> int:
@@ -57,20 +68,50 @@ class Plan:
         """Of all weight memories, elements without an output in a layer's last fold included."""
         return sum(layer.weights.size for layer in self.layers)
 
+    @property
+    def cells(self) -> int:
+        """Logic cells of the whole chip, by estimate; 0 without a device."""
+        return self.other_cells + sum(layer.cells or 0 for layer in self.layers)
 
-def plan(assembly: Assembly) -> Plan:
-    layers = []
+    @property
+    def missing(self) -> dict[str, tuple[int, int, int]]:
+        """What the device has too little of: name -> (needed, limit, there are). Empty: the chip fits, by plan."""
+        if self.device is None:
+            return {}
+        needs = {"logic cells": (self.cells, math.floor(MOST_CELLS * self.device.luts), self.device.luts),
+                 "block RAMs": (self.block_rams, math.floor(MOST_BLOCKS * self.device.block_rams),
+                                self.device.block_rams)}
+        return {name: need for name, need in needs.items() if need[0] > need[1]}
+
+    @property
+    def takes(self) -> str:
+        """What the chip takes of its device, in words; empty without one."""
+        if self.device is None:
+            return ""
+        return (f"{self.device.chip}: about {self.cells:,} logic cells, {self.cells / self.device.luts:.0%} of "
+                f"{self.device.luts:,} (of them {self.other_cells:,} in no layer and {self.memory_cells:,} for "
+                f"memories), without DSP blocks; {self.block_rams} block RAMs of {self.device.block_rams}")
+
+
+def plan(assembly: Assembly, device: Device | None = None) -> Plan:
+    """``device``: the one that the assembly's memories are cut for (:func:`~bmhw.chip.memories.fitted`)."""
+    estimated = Estimate({}, 0) if device is None else estimate(device.family, assembly)
+    cells = estimated.parts
+    layers, counted = [], 0
     found: dict[str, dict[str, Memory]] = {}
-    for (part, name), memory in assembly.memories.items():
+    memories = assembly.memories
+    for (part, name), memory in memories.items():
         found.setdefault(part, {})[name] = memory
     for name, (kind, parameters) in assembly.blocks.items():
         if kind is FoldedLayer:
-            layers.append(LayerPlan(name=name, shape=parameters["folded"].shape, memories=found.pop(name)))
+            own = round(sum(cells.get(part, 0) for part in (name, f"{name}_codes", f"{name}_grid")))
+            counted += own
+            layers.append(LayerPlan(name=name, shape=parameters["folded"].shape, memories=found.pop(name),
+                                    cells=None if device is None else own))
     fifos = {name: found.pop(name)["numbers"] for name in assembly.fifos}
     others = {f"{part}_{name}": memory for part, of in found.items() for name, memory in of.items()}
-    taken = [(assembly.technology(part), memory) for (part, _), memory in assembly.memories.items()]
-    return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others,
-                on_device=max((technology.name for technology, _ in taken), default=""),
+    taken = [(assembly.technology(part), memory) for (part, _), memory in memories.items()]
+    return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others, device=device,
                 number_bits=sum(memory.size for _, memory in taken if memory.writable),
                 block_rams=sum(technology.blocks(memory) for technology, memory in taken),
-                memory_luts=sum(technology.luts(memory) for technology, memory in taken))
+                other_cells=round(sum(cells.values())) - counted, memory_cells=round(estimated.memories))

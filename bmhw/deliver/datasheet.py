@@ -138,11 +138,13 @@ def _speed(assembly: Assembly, plan: Plan, run: str) -> str:
 
 def _memories(plan: Plan) -> str:
     rows = [(f"`{layer.name}`", layer.shape.parallel, f"{layer.shape.cycles:,}", *map(
-        _memory, (layer.weights, layer.window, layer.memories["results"]))) for layer in plan.layers]
-    rows += [(f"`{name}`", "", "", "", "", _memory(memory)) for name, memory in plan.fifos.items()]
-    device = (f" They are cut for {plan.block_rams} block RAMs of {plan.on_device}, and about {plan.memory_luts:,} "
-              "look-up tables for the rest." if plan.on_device else "")
-    return (_table(("layer", "elements", "cycles", "weights (ROM)", "window", "queue"), rows)
+        _memory, (layer.weights, layer.window, layer.memories["results"])),
+        *([f"{layer.cells:,}"] if plan.device else ())) for layer in plan.layers]
+    rows += [(f"`{name}`", "", "", "", "", _memory(memory), *([""] if plan.device else ()))
+             for name, memory in plan.fifos.items()]
+    head = ("layer", "elements", "cycles", "weights (ROM)", "window", "queue")
+    device = f"\n\nOn an {plan.takes}: an estimate, before anything is placed." if plan.device else ""
+    return (_table((*head, "logic cells") if plan.device else head, rows)
             + f"\n\nMemories are words x bits: {_kilobits(plan.weight_bits)} of weights and "
             f"{_kilobits(plan.number_bits)} of numbers in all; "
             f"each one is a module of its own, with a port for reading and, but for weights, one for writing. "

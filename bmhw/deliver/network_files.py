@@ -7,8 +7,10 @@ from functools import cached_property
 
 from bmhw import __version__
 from bmhw.chip.edge import chip_of
+from bmhw.chip.memories import fitted
 from bmhw.chip.parts import Assembly
 from bmhw.chip.plan import plan
+from bmhw.flow.fpga import DEVICES, Device
 from bmhw.hdl.network.edge import Chip
 from bmhw.hdl.verilog.convert import block_to_verilog, converter
 from bmhw.models.integer.network import IntegerNetwork
@@ -25,7 +27,8 @@ class Delivery:
     """A network on a chip as it is handed over.
 
     ``command``: stands in each file. ``logits``, ``counters``: of :func:`~bmhw.chip.edge.chip_of`. ``megahertz``: of
-    the clock that synthesis aims at. The same network, folding and values give the same bytes.
+    the clock that synthesis aims at. ``device``: that the memories are cut for, if any. The same network, folding and
+    values give the same bytes.
     """
 
     assembly: Assembly
@@ -34,6 +37,7 @@ class Delivery:
     logits: bool = False
     counters: bool = False
     megahertz: int
+    device: str | None = None
 
     @property
     def network(self) -> IntegerNetwork:
@@ -61,7 +65,7 @@ class Delivery:
             f"  or, a hundred times faster, verilator --binary --timing -O3 -Wno-fatal --top-module {name}_tb {name}.v "
             f"{name}_tb.v && ./obj_dir/V{name}_tb",
             "  (with -CFLAGS '-std=c++20 -fcoroutines' where the compiler misses coroutines)"])
-        planned = plan(self.assembly)
+        planned = plan(self.assembly, self.device and DEVICES[self.device])
         return {
             f"{name}.v": self.verilog(),
             "DATASHEET.md": datasheet(self.assembly, chip, name, planned, command=self.command,
@@ -95,7 +99,7 @@ class Delivery:
 
     def _core(self, vectors: list[str]) -> str:
         """FuseSoC's description (CAPI2)."""
-        name = self.name
+        name, ecp5 = self.name, self._ecp5
         # where the simulation runs, and not among the sources
         hexadecimal = "\n".join(f"      - {file}: {{file_type: user, copyto: {file}}}" for file in vectors)
         return f"""\
@@ -119,13 +123,23 @@ filesets:
 
 {core_targets(name, _VERILATOR)}  synth:
     <<: *default
-    description: Lattice ECP5, alone, to see what it takes; pins where nextpnr likes
+    description: {ecp5.chip}, alone, to see what it takes; pins where nextpnr likes
     default_tool: trellis
     filesets: [rtl, clock]
     tools:
       trellis:
-        nextpnr_options: [--85k, --package, CABGA381, --lpf-allow-unconstrained, --freq, "{self.megahertz}"]
+        nextpnr_options: [{", ".join(ecp5.options[:3])}, --lpf-allow-unconstrained, --freq, "{self.megahertz}"]
 """
+
+    @property
+    def _ecp5(self) -> Device:
+        """The chip's own device or, where that is none of the family, the smallest one that has room for it by plan,
+        else the largest one."""
+        if self.device is not None and DEVICES[self.device].family == "ecp5":
+            return DEVICES[self.device]
+        devices = sorted((device for device in DEVICES.values() if device.family == "ecp5"), key=lambda of: of.luts)
+        return next((device for device in devices if not plan(fitted(self.assembly, device), device).missing),
+                    devices[-1])
 
 
 _VERILATOR = """\

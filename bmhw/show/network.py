@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans and checks of networks on a chip as tables."""
+"""Plans, estimates and checks of networks on a chip as tables."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from bmhw.chip.bench import Bench
-from bmhw.chip.check import Result
 from bmhw.chip.plan import Memory, Plan
 
 from .tables import plain_table, print_whole
 
-__all__ = ["print_check", "print_plan"]
+if TYPE_CHECKING:  # a plan needs no simulators
+    from bmhw.chip.bench import Bench
+    from bmhw.chip.check import Result
+
+__all__ = ["print_calibration", "print_check", "print_plan"]
 
 
 def print_plan(plan: Plan) -> None:
@@ -18,21 +23,24 @@ def print_plan(plan: Plan) -> None:
     console.print(f"{plan.name}: {plan.elements} elements, {plan.cycles:,} cycles an image, "
                   f"{plan.weight_bits / 1000:,.0f} kbit of weights", soft_wrap=True)
     table = plain_table()
-    for column in ("layer", "inputs", "outputs", "groups", "P", "cycles", "weights", "window"):
+    columns = ("layer", "inputs", "outputs", "groups", "P", "cycles", "weights", "window")
+    for column in (*columns, "cells") if plan.device else columns:
         table.add_column(column, justify="left" if column == "layer" else "right")
     for layer in plan.layers:
         shape = layer.shape
         table.add_row(layer.name, str(shape.fan_in), str(shape.outputs), str(shape.groups), str(shape.parallel),
-                      f"{shape.cycles:,}", _memory(layer.weights), _memory(layer.window))
+                      f"{shape.cycles:,}", _memory(layer.weights), _memory(layer.window),
+                      *([f"{layer.cells:,}"] if plan.device else ()))
     print_whole(table)
-    console.print("P: elements, outputs at a time; memories: words x bits")
-    if plan.on_device:
-        console.print(f"{plan.block_rams} block RAMs; about {plan.memory_luts:,} look-up tables for what is in none")
+    console.print("P: elements, outputs at a time; memories: words x bits"
+                  + ("; cells: logic cells, by estimate" if plan.device else ""), soft_wrap=True)
+    if plan.device:
+        console.print(plan.takes, soft_wrap=True)
     for name, memory in plan.fifos.items():
         console.print(f"FIFO of the shortcut of {name.removesuffix('_shortcut_fifo')}: {_memory(memory)}")
 
 
-def print_check(result: Result, bench: Bench, seconds: float) -> None:
+def print_check(result: "Result", bench: "Bench", seconds: float) -> None:
     """What a check found, in a sentence, and how full FIFOs were, a row for each."""
     console = Console(highlight=False)
     rate = result.cycles_per_image
@@ -49,6 +57,22 @@ def print_check(result: Result, bench: Bench, seconds: float) -> None:
         table.add_row(name.removesuffix("_shortcut_fifo"), f"{bench.plan.fifos[name].words:,}",
                       f"{bench.assembly.fifos[name].working:,}", f"{filling.largest:,}", f"{filling.waited:,}")
     print_whole(table)
+
+
+def print_calibration(table: Mapping[str, Any]) -> None:
+    """Logic cells counted and estimated: of each chip from which the coefficients come, of all pieces of a name; the
+    error of all and the mean one."""
+    shown = plain_table()
+    for column in ("logic cells", "counted", "estimated", "error", "of each piece"):
+        shown.add_column(column, justify="right" if shown.columns else "left")
+    for rows in (table["pieces"], table["chips"]):
+        for name, row in rows.items():
+            errors = (row["estimated"] - row["counted"], row["off"])
+            shown.add_row(name, f"{row['counted']:,}", f"{row['estimated']:,.0f}", *(
+                f"{error / row['counted']:{form}}" if row["counted"] else ""
+                for error, form in zip(errors, ("+.1%", ".1%"), strict=True)))
+        shown.add_section()
+    print_whole(shown)
 
 
 def _memory(memory: Memory) -> str:

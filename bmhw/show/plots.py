@@ -15,7 +15,7 @@ from bmhw.measure.selection import rows as architectures
 from .tables import widths
 from .tradeoff import FAMILIES, network_family
 
-__all__ = ["accuracy_cost", "accuracy_width", "by_shape", "elements", "gates_depth"]
+__all__ = ["accuracy_cost", "accuracy_width", "by_shape", "chip_cells", "elements", "gates_depth"]
 
 # family -> color, marker
 _STYLES = {"MAC": ("tab:red", "s"), "BM relu": ("tab:blue", "o"), "BM signed": ("tab:green", "^"),
@@ -266,4 +266,26 @@ def elements(result: Mapping[str, Any]) -> bytes:
     draw(panels[0][-1], points)
     panels[0][-1].set(title="gates: fan-in 576, groups of 36", xlabel="gates of an element with its share of the ends",
                       ylabel="depth (gates on the longest path)")
+    return _svg(figure, pyplot)
+
+
+def chip_cells(result: Mapping[str, Any], kinds: Sequence[str]) -> bytes:
+    """Look-up tables of placed networks (``networks.json``) by ``kinds``, a bar for each network, BM and MAC beside
+    each other; the number behind a bar is all of them."""
+    pyplot = _pyplot()
+    rows = result["networks"]
+    figure, panel = pyplot.subplots(figsize=(10, 1.4 + 0.5 * len(rows)))
+    places = range(len(rows))
+    ends = [0] * len(rows)
+    for color, kind in zip(pyplot.get_cmap("tab10").colors, kinds, strict=False):
+        panel.barh(places, [row["luts_by_kind"][kind] for row in rows], left=ends, color=color, label=kind)
+        ends = [end + row["luts_by_kind"][kind] for end, row in zip(ends, rows, strict=True)]
+    for place, end in zip(places, ends, strict=True):
+        panel.annotate(f"{end:,}", (end, place), textcoords="offset points", xytext=(4, 0), va="center")
+    panel.set(yticks=places, yticklabels=[f"{row['network']}\n{row['device']}" for row in rows],
+              xlabel="look-up tables of the chip, by what they are of", xlim=(0, 1.1 * max(ends)))
+    panel.invert_yaxis()
+    panel.grid(alpha=0.3, axis="x")
+    panel.legend(ncols=len(kinds), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8, frameon=False,
+                 columnspacing=1, handlelength=1)
     return _svg(figure, pyplot)

@@ -12,6 +12,9 @@ from bmhw.hdl.checks import check_range
 
 __all__ = ["LayerShape"]
 
+WORD_BITS = 62
+"""That an integer of NumPy has for weights side by side."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerShape:
@@ -113,8 +116,12 @@ class LayerShape:
         missing = self.folds * self.parallel - self.outputs
         codes = np.concatenate([codes.reshape(self.outputs, -1), np.zeros((missing, self.fan_in), dtype=np.int64)])
         grouped = codes.reshape(self.folds, self.parallel, self.groups, self.group_channels, *self.kernel)
-        words = grouped.transpose(0, 2, 4, 5, 3, 1).reshape(-1, self.parallel)
-        return tuple(sum(int(code) << (n * bits) for n, code in enumerate(word)) for word in words)
+        lanes = grouped.transpose(0, 2, 4, 5, 3, 1).reshape(-1, self.parallel)
+        words, together = [0] * len(lanes), max(WORD_BITS // bits, 1)
+        for first in range(0, self.parallel, together):
+            part = lanes[:, first:first + together] << bits * np.arange(min(together, self.parallel - first))
+            words = [word | of << first * bits for word, of in zip(words, part.sum(axis=1).tolist(), strict=True)]
+        return tuple(words)
 
     # -- rows in the window's memory
 

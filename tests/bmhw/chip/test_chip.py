@@ -91,8 +91,8 @@ def test_the_command(model, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
-    (["--cycles", "100"], "--cycles must be at least 576, not 100: layer conv takes 576 with 6 of its 6 outputs at a "
-                          "time"),
+    (["--cycles", "100"], "Cycles an image must be at least 576, not 100: layer conv takes 576 with 6 of its 6 outputs "
+                          "at a time"),
     (["--fold", "conf=2"], "--fold LAYER=P: the layer must be one of conv, dense, not 'conf' (did you mean conv?)"),
     (["--fold", "conv=7"], "--fold conv=P needs outputs at a time from 1 to 6, not '7'"),
     (["--cycles", "many"], "--cycles must be an integer from 1 to 1099511627776, not 'many'"),

@@ -13,6 +13,7 @@ from support.networks import random_network
 from bmhw import network as command_line
 from bmhw.chip import edge
 from bmhw.deliver.together import recorded_command
+from bmhw.flow.fpga import DEVICES
 from bmhw.models.files.store import load, save
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.quantise import Quantisation
@@ -118,6 +119,18 @@ def test_what_is_in_the_files(delivered, with_logits, model):
     network = load(model)
     expected = np.concatenate([network.logits(IMAGES[:4]), network.classify(IMAGES[:4])[:, None]], axis=1)
     assert frames[:4 * 6] == list(expected.ravel() & 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(("device", "placed"), [("ecp5-45k", "--45k"), ("ice40-hx8k", "--25k"), (None, "--25k")])
+def test_synthesis_is_for_the_device_or_the_smallest_one(model, tmp_path, device, placed):
+    """Of the family that the core's target is for; the data sheet has the estimate for the one that was named."""
+    deliver(model, tmp_path, *(["--device", device] if device else []))
+    options = re.search(r"nextpnr_options: \[(.*?), (.*?)\]", (tmp_path / "tiny.core").read_text())
+    assert options[1] == placed and options[2].startswith("--package, CABGA381, --lpf-allow-unconstrained")
+    sheet = (tmp_path / "DATASHEET.md").read_text()
+    assert ("| logic cells |" in sheet) == (device is not None)
+    if device:
+        assert re.search(rf"{DEVICES[device].chip}: about [\d,]+ logic cells, \d+% of {DEVICES[device].luts:,} ", sheet)
 
 
 def test_the_same_parameters_give_the_same_bytes(delivered, model, tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from bmhw.chip.layers import folded_layer, input_converter, shape_of
 from bmhw.chip.parts import assemble
 from bmhw.errors import UsageError
 from bmhw.hdl.formats.codes import LinearCode
-from bmhw.hdl.technology import ANY
 from bmhw.models.integer.fixed_point import FixedPoint, round_shift
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.network import Threshold
@@ -92,7 +91,7 @@ def test_a_flush_costs_no_cycle_and_saves_bits():
         shapes.append(shape)
     assert (shapes[0].groups, shapes[-1].groups) == (1, 8)
     assert FOLDING["conv2"] == shapes[-1].parallel
-    whole, flushed = (folded_layer(network.layers["conv2"], dataclasses.replace(shapes[-1], groups=groups), ANY)[0]
+    whole, flushed = (folded_layer(network.layers["conv2"], dataclasses.replace(shapes[-1], groups=groups))[0]
                       for groups in (1, 8))
     assert flushed.element.format.y.bits <= whole.element.format.y.bits - 3 and flushed.format.y == whole.format.y
 
@@ -148,7 +147,7 @@ def test_biases_far_away_make_no_sum_wider():
     biases[:2] = -(1 << 50), 1 << 50
     wide = dataclasses.replace(layer.format, bias_bits=LinearCode.covering(int(biases.min()), int(biases.max())).bits)
     far = dataclasses.replace(layer, biases={"bias": biases}, format=wide)
-    folded, _ = folded_layer(far, shape, ANY)
+    folded, _ = folded_layer(far, shape)
     assert folded.format.y.bits <= 14
     x = np.random.default_rng(1).integers(0, 16, (2, *network.architecture["stem_norm"].shape))
     moved = dataclasses.replace(layer, biases={"bias": np.array(folded.biases)})

@@ -12,19 +12,23 @@ from bmhw.chip.plan import plan
 from bmhw.flow.fpga import DEVICES
 
 
+def memory_luts(assembly):
+    return sum(assembly.technology(part).luts(memory) for (part, _), memory in assembly.memories.items())
+
+
 @pytest.mark.parametrize("device", ["ice40-hx8k", "ecp5-25k"])
 def test_fewer_block_rams_cost_look_up_tables(device):
     assembly, device = assembled("digits-signed-4bit", 50000, []), DEVICES[device]
     plenty = plan(fitted(assembly, dataclasses.replace(device, block_rams=1000)))
-    assert plenty.on_device and plenty.block_rams > 3
-    luts = [plenty.memory_luts]
+    assert plenty.block_rams > 3
+    luts = [memory_luts(fitted(assembly, dataclasses.replace(device, block_rams=1000)))]
     for number in range(plenty.block_rams, 0, -1):
         # as many as are left where a share stays free
         small = dataclasses.replace(device, block_rams=number / MOST_BLOCKS + 1e-6)
         found = plan(fitted(assembly, small))
         if found.block_rams > number:  # what can be written has nowhere else to be on an iCE40
             break
-        luts.append(found.memory_luts)
+        luts.append(memory_luts(fitted(assembly, small)))
     assert len(luts) > 3 and luts == sorted(luts) and luts[-1] > luts[0]
 
 
@@ -39,4 +43,4 @@ def test_the_parts_stay_what_they_are():
     assembly = assembly_of(made("residual"), 2)
     cut = fitted(assembly, DEVICES["ecp5-25k"])
     assert cut.memories == assembly.memories and cut.sources.keys() == assembly.sources.keys()
-    assert plan(assembly).block_rams == 0 and not plan(assembly).on_device
+    assert plan(assembly).block_rams == 0
