@@ -39,6 +39,10 @@ class Block(wiring.Component):
     memory_style = "auto"
     """What of a device the block's memory is to be made of: ``auto``, ``block`` (RAM) or ``logic``."""
 
+    memory_collides = True
+    """Whether a word of the block's memory may be asked for in the cycle in which it is written, and the old one is
+    wanted: what block RAMs don't do by themselves."""
+
     _parameters: dict[str, Any]
 
     def check_registers(self, registers: tuple[int, ...]) -> tuple[int, ...]:
@@ -92,8 +96,8 @@ class Hierarchy:
         """Module name -> the first sentence of the block's docstring."""
         self.ports: dict[str, list[tuple[str, str]]] = {}
         """Module name -> (``input`` or ``output``, port name), in order."""
-        self.memory_styles: dict[str, str] = {}
-        """Module name -> :attr:`Block.memory_style`."""
+        self.memory_attributes: dict[str, tuple[str, ...]] = {}
+        """Module name -> what stands before its memory, in the words that Yosys and other tools know."""
         self._names: dict[tuple, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -113,7 +117,10 @@ class Hierarchy:
         clock = [("input", "clk"), ("input", "rst")] if block.clocked else []
         self.ports[name] = clock + [("input" if flow is Flow.In else "output", port)
                                     for port, (flow, _) in block.ports.items()]
-        self.memory_styles[name] = block.memory_style
+        style = block.memory_style
+        self.memory_attributes[name] = (
+            *(() if style == "auto" else (f'ram_style = "{style}"', f'rom_style = "{style}"')),
+            *(() if block.memory_collides else ("no_rw_check",)))
         self.descriptions[name] = _plain(" ".join(_docstring(type(block)).split("\n\n")[0].split()))
         return name
 

@@ -77,6 +77,7 @@ class Technology:
     price: int = 64
     prices: tuple[tuple[Memory, int], ...] = ()
     lone_registers: bool = True
+    multiplexers: bool = True
 
     def columns(self, memory: Memory) -> tuple[Column, ...]:
         """The cheapest cut of a memory, by columns first, each of them by depth."""
@@ -99,7 +100,8 @@ class Technology:
 
     def _logic(self, words: int, bits: int, writable: bool) -> int:
         if not writable:
-            return bits * math.ceil(words / TABLE)
+            tables = math.ceil(words / TABLE)
+            return bits * (tables if self.multiplexers else 2 * tables - 1)
         if self.distributed:
             return math.ceil(bits / 4) * math.ceil(words / TABLE) * self.distributed
         # flip-flops, each with what keeps it, and what reads them

@@ -28,8 +28,9 @@ takes on any device."""
 
 def fitted(assembly: Assembly, device: Device) -> Assembly:
     """The same parts with their memories cut for a device, so that they fit its block RAMs if they can."""
-    parts = dict.fromkeys((part for part, _ in assembly.memories), device.technology)
-    memories = assemble(assembly.network, assembly.folding, parts).memories
+    # a ring of rows has as many words as suit the device
+    assembly = _of(assembly, dict.fromkeys((part for part, _ in assembly.memories), device.technology))
+    memories = assembly.memories
     prices = _prices(device.technology, memories, int(MOST_BLOCKS * device.block_rams))
     technologies = {
         part: dataclasses.replace(device.technology, price=PRICES[0], prices=tuple(

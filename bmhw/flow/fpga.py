@@ -69,7 +69,7 @@ _ICE40 = {
     "delays": {"SB_LUT4": (frozenset("O"), 10), "SB_CARRY": (frozenset({"CO"}), 1)},
     "registers": {"SB_RAM40_4K": frozenset({"RDATA"})},
     "technology": Technology(name="ice40", shapes=((2048, 2), (1024, 4), (512, 8), (256, 16)),
-                             lone_registers=False),
+                             lone_registers=False, multiplexers=False),
 }
 _ECP5 = {
     "family": "ecp5", "logic": "TRELLIS_COMB", "has_dsp": True,

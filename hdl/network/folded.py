@@ -135,7 +135,7 @@ class Folded:
         of a fold's last group, when they must have room, until all of them have left."""
         shape = self.shape
         kept = shape.group_cycles + self.latency + shape.parallel + ROOM_LATENCY
-        return shape.parallel * math.ceil(kept / (shape.groups * shape.group_cycles))
+        return max(shape.parallel * math.ceil(kept / (shape.groups * shape.group_cycles)), Fifo.LEAST)
 
     def window(self) -> Window:
         return Window(shape=self.shape, width=self.input_bits, rows=self.rows, technology=self.technology,

@@ -53,7 +53,7 @@ class RamBank(Block):
     """A memory in one piece with a port for writing and one for reading.
 
     Latency: one cycle from ``addr`` to ``data``, where ``en`` is 1; else ``data`` stays. What is written in a cycle can
-    be asked for in the next one.
+    be asked for in the next one; asked for in the same one it is undefined.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ class RamBank(Block):
     """
 
     clocked = True
+    memory_collides = False
 
     def __init__(self, *, width: int, depth: int, style: str = "auto"):
         self.width, self.depth = check_range("Width of a memory", width, 1), max(check_range("Words", depth, 1), 2)

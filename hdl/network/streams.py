@@ -96,7 +96,7 @@ class Fifo(Block):
     Parameters
     ----------
     width: of the payload.
-    depth: numbers that it holds, two or more. technology: of its memory.
+    depth: numbers that it holds, :attr:`LEAST` or more. technology: of its memory.
     registered: whether the output comes from registers behind the memory, a block RAM being slow, for readers that do
         something with it at once.
     limited: whether it has a port for a smaller depth, to find the least one in simulations.
@@ -110,12 +110,14 @@ class Fifo(Block):
 
     clocked = True
     latency = 3
+    LEAST = 2
+    """Numbers that one must hold."""
 
     def __init__(self, *, width: int, depth: int, technology: Technology = ANY, registered: bool = False,
                  limited: bool = False):
         self.width, self.technology = check_range("Width of a stream", width, 1), technology
         self.registered, self.limited = registered, limited
-        self.depth = check_range("Depth of a FIFO", depth, 2)
+        self.depth = check_range("Depth of a FIFO", depth, self.LEAST)
         super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(width)),
                           "level": Out(range(depth + 1)), **({"limit": In(range(depth + 1))} if limited else {})})
 

@@ -39,11 +39,12 @@ class _Module:
     """Assignments, instances and always blocks, each with its line ends."""
 
 
-def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False, memory_style: str = "auto") -> str:
+def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False,
+         memory_attributes: Sequence[str] = ()) -> str:
     """One module as written by ``write_verilog -noattr``, made readable. ``ports``: (direction, name), in order.
 
-    ``sliced``: leave wires in slices and next values in blocks of their own, as Yosys writes them. ``memory_style``:
-    see ``Block``; put before each memory, in the words that Yosys and other tools know.
+    ``sliced``: leave wires in slices and next values in blocks of their own, as Yosys writes them.
+    ``memory_attributes``: put before each memory.
     """
     module = _parse(text)
     if not sliced:
@@ -52,9 +53,8 @@ def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False, m
         _unite_slices(module)
     _inline(module)
     _remove_unread(module, {name for _, name in ports})
-    if memory_style != "auto":
-        word = f'  (* ram_style = "{memory_style}", rom_style = "{memory_style}" *)\n'
-        module.memories = [word + memory for memory in module.memories]
+    if memory_attributes:
+        module.memories = [f"  (* {', '.join(memory_attributes)} *)\n{memory}" for memory in module.memories]
     return _write(module, ports)
 
 
