@@ -115,7 +115,7 @@ def pieces(assembly: Assembly) -> Iterator[Piece]:
 def _layer(part: str, folded: Folded) -> Iterator[Piece]:
     shape, fmt, memories = folded.shape, folded.format, folded.memories
     technology, parallel = folded.technology, shape.parallel
-    neurons = {"counters": _bits(parallel) + _bits(shape.groups) + 2 * _bits(shape.folds * parallel) + _bits(
+    neurons = {"counters": _bits(shape.places) + _bits(shape.groups) + _bits(shape.outputs) + _bits(
         shape.folds) + 2 * _bits(folded.results), "constants": shape.outputs * fmt.bias_bits / TABLE,
         "memories": _memory(technology, memories.get("sums"))}
     if isinstance(fmt, BmFormat):
@@ -124,17 +124,17 @@ def _layer(part: str, folded: Folded) -> Iterator[Piece]:
         yield Piece(part, NEURONS, "BM neurons", {
             **neurons, "maxima": parallel * shown * fmt.maximum_bits,
             "comparisons": parallel * sums * fmt.log_bits * fmt.maximum_bits,
-            "exponentials": shown * fmt.y.bits * 2**fmt.maximum_bits / TABLE})
+            "exponentials": (1 if shape.passes > 1 else shown) * fmt.y.bits * 2**fmt.maximum_bits / TABLE})
     else:
         accumulator = element_format(fmt, folded.flush).y.bits
         yield Piece(part, NEURONS, "MAC neurons", {
             **neurons, "products": parallel * fmt.bits * folded.weight_bits, "accumulators": parallel * accumulator})
-    loops = (shape.group_channels, *shape.kernel, shape.groups, shape.folds, shape.output_rows,
-             1 if shape.pointwise else shape.out_width, shape.channels, shape.stored[1])
-    places = (0 if shape.pointwise else _bits(shape.height) + _bits(shape.width)) * (shape.kernel != (1, 1))
+    loops = (*(count for count, _ in shape.loops.values()), shape.pitch)
+    window = memories["window"]
     yield Piece(part, ("windows",), "windows", {
-        "each": 1, "addresses": _bits(memories["window"].words), "counters": sum(map(_bits, loops)), "places": places,
-        "outside": places if shape.padding else 0, "memories": _memory(technology, memories["window"])})
+        "each": 1, "addresses": _bits(window.words), "counters": sum(map(_bits, loops)),
+        "wraps": _bits(window.words) * bool(window.words & (window.words - 1)),
+        "outside": shape.padding * sum(shape.kernel), "memories": _memory(technology, window)})
     yield Piece(part, ("weights",), "weights", {
         "counters": _bits(memories["weights"].words), "memories": _memory(technology, memories["weights"])})
     yield Piece(part, ("results",), "queue", _queue(technology, memories["results"]))

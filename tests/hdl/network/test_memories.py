@@ -40,5 +40,7 @@ def test_words_and_style_are_in_the_module(style):
     ram = block_to_verilog(RamBank(width=6, depth=5, style=style), "ram")
     assert "reg [5:0] words [2:0];" in rom and "words[1] = 6'h21;" in rom
     assert "reg [5:0] words [4:0];" in ram and "initial" not in ram  # nothing is read that wasn't written
-    for text in (rom, ram):
-        assert (f'(* ram_style = "{style}", rom_style = "{style}" *)' in text) == (style != "auto")
+    named = [] if style == "auto" else [f'ram_style = "{style}"', f'rom_style = "{style}"']
+    for text, attributes in ((rom, named), (ram, [*named, "no_rw_check"])):
+        assert [line.strip() for line in text.splitlines() if "(*" in line] == (
+            [f"(* {', '.join(attributes)} *)"] if attributes else [])
