@@ -59,8 +59,9 @@ class Window(Block):
     @property
     def words(self) -> int:
         """Of the memory: those of the rows, or a power of two where that costs nothing, since addresses go round
-        then by themselves."""
-        return self.technology.ring(self.rows * self.shape.pitch, self.width)
+        then by themselves. Of rows of one number one more: its place is free while it is being read."""
+        pitch = self.shape.pitch
+        return self.technology.ring(self.rows * pitch + (pitch == 1), self.width)
 
     def elaborate(self, platform):
         m = Module()

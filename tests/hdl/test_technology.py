@@ -49,6 +49,17 @@ def test_shapes_are_mixed_to_waste_least():
     assert ICE40.blocks(Memory(768, 4)) == 1
 
 
+def test_a_ring_is_a_power_of_two_where_that_costs_nothing():
+    assert ANY.ring(168, 6) == 256 and ANY.ring(1, 4) == 2
+    assert ECP5.ring(2240, 4) == 4096 and ECP5.ring(512, 4) == 512
+    assert ECP5.ring(4608, 8) == 4608  # three blocks of 2,048 nines and two for the rest, against four
+    assert ICE40.ring(768, 4) == 1024 and ICE40.ring(1280, 8) == 1280
+    for technology in (ANY, ECP5, ICE40):
+        for words in range(1, 300):
+            assert technology.ring(words, 5) in (max(words, 2), max(1 << (words - 1).bit_length(), 2))
+            assert technology.ring(words, 5) == priced(technology, 700).ring(words, 5)
+
+
 def test_a_dearer_block_ram_is_taken_less_often():
     for memory in SHAPES:
         blocks = [priced(ECP5, price).blocks(memory) for price in (1, 64, 300, 800, 1 << 20)]

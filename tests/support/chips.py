@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small networks with random weights for chips: every kind of block that stands in one."""
 
+import re
 from functools import cache
 
 import numpy as np
 import torch
 
+from bmhw.chip.bench import Bench
 from bmhw.chip.folding import fastest, folding_for
 from bmhw.chip.parts import assemble
 from bmhw.models.integer.fold import fold
@@ -14,7 +16,7 @@ from bmhw.models.networks.architecture import Builder, resnet_small, resnet_v2
 
 from .networks import random_network
 
-__all__ = ["ARCHITECTURES", "IMAGES", "assembly_of", "made"]
+__all__ = ["ARCHITECTURES", "IMAGES", "HostileBench", "assembly_of", "made"]
 
 
 def plain():
@@ -38,8 +40,15 @@ def bottleneck():
     return resnet_v2(1, 8, filters=4, stages=2, blocks=1)
 
 
+def single():
+    """A first layer that reads one number at a time."""
+    net = Builder(1, 8, 8)
+    net.dense("dense", net.norm(net.conv("conv", "image", 6, 1)), 10)
+    return net.build()
+
+
 ARCHITECTURES = {"plain": plain, "pooled": pooled, "residual": lambda: resnet_small(1, 8, filters=4),
-                 "bottleneck": bottleneck}
+                 "bottleneck": bottleneck, "single": single}
 QUANTISATION = Quantisation(groups=2, log_bits=4, log_fraction=2, edge_bits=6, out_fraction=9)
 
 
@@ -56,3 +65,14 @@ def made(name):
 
 def assembly_of(network, slowness):
     return assemble(network, folding_for(network, slowness * fastest(network)))
+
+
+class HostileBench(Bench):
+    """One whose memories give wrong words where a word is asked for in the cycle in which it is written."""
+
+    @property
+    def verilog(self):
+        text, changed = re.subn(r"<= (words\[addr\]);(?=(?:(?!endmodule).)*\bwrite_en\b)",
+                                r"<= write_en && write_addr == addr ? ~\1 : \1;", super().verilog, flags=re.S)
+        assert changed
+        return text

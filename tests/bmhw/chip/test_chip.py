@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 from support.calls import command_of
-from support.chips import ARCHITECTURES, IMAGES, assembly_of, made
+from support.chips import ARCHITECTURES, IMAGES, HostileBench, assembly_of, made
 
 from bmhw import network as command_line
 from bmhw.chip.bench import Bench, Difference
@@ -36,7 +36,7 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def bench(network, tmp_path_factory):
-    made = Bench(assembly_of(network, 2), tmp_path_factory.mktemp("bench"))
+    made = HostileBench(assembly_of(network, 2), tmp_path_factory.mktemp("bench"))
     made.build()
     return made
 

@@ -64,7 +64,8 @@ def test_the_largest_is_the_first_one_of_equals(rng, seed):
 
 
 @PAUSES
-@pytest.mark.parametrize("block", [Skid(width=8), Fifo(width=8, depth=2), Fifo(width=8, depth=5)],
+@pytest.mark.parametrize("block", [Skid(width=8), Fifo(width=8, depth=2), Fifo(width=8, depth=5),
+                                   Fifo(width=8, depth=2, registered=True), Fifo(width=8, depth=5, registered=True)],
                          ids=lambda block: str(block._parameters))
 def test_what_stores_numbers_keeps_them_and_their_order(rng, block, seed):
     kind, parameters = type(block), block._parameters
@@ -72,9 +73,10 @@ def test_what_stores_numbers_keeps_them_and_their_order(rng, block, seed):
     assert collected(kind(**parameters), values, len(values), seed=seed) == list(values)
 
 
+@pytest.mark.parametrize("registered", [False, True])
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_a_fifo_holds_as_many_as_it_says(depth):
-    block, taken = Fifo(width=8, depth=depth), []
+def test_a_fifo_holds_as_many_as_it_says(depth, registered):
+    block, taken = Fifo(width=8, depth=depth, registered=registered), []
 
     async def fill(ctx):
         ctx.set(block.i.valid, 1)

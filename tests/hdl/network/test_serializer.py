@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many words at once to one after the other."""
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from bmhw.hdl.network.serializer import Serializer
+
+
+@pytest.mark.parametrize("shifts", [False, True])
+@pytest.mark.parametrize("words", [1, 2, 5, 9])
+def test_words_leave_one_after_the_other(words, shifts):
+    """Loads as close as they may be and further apart; steps with and without pauses between two of them."""
+    block, rng = Serializer(width=4, words=words, shifts=shifts), np.random.default_rng(words)
+    asked, shown = [], []  # (cycle, word)
+
+    async def run(ctx):
+        cycle = 0
+
+        async def tick(load=0, step=0, value=0):
+            nonlocal cycle
+            for signal, to in ((block.load, load), (block.step, step), (block.i, value)):
+                ctx.set(signal, to)
+            shown.append(ctx.get(block.o))
+            await ctx.tick()
+            cycle += 1
+
+        waiting = [int(word) for word in rng.integers(0, 16, words)]
+        await tick(load=1, value=sum(word << 4 * n for n, word in enumerate(waiting)))
+        for close in (True, False, True, False):
+            following = [int(word) for word in rng.integers(0, 16, words)]
+            packed = sum(word << 4 * n for n, word in enumerate(following))
+            for n, word in enumerate(waiting):
+                if not close and n % 2:
+                    await tick()
+                asked.append((cycle, word))
+                last = close and n == words - 1
+                await tick(step=1, load=last, value=packed if last else 0)
+            if not close:
+                await tick(load=1, value=packed)
+            waiting = following
+        for _ in range(block.latency):
+            await tick()
+
+    simulator = Simulator(block)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
+    assert [shown[cycle + block.latency] for cycle, _ in asked] == [word for _, word in asked]
