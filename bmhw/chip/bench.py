@@ -24,7 +24,7 @@ from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.models.integer.network import IntegerNetwork
 from bmhw.sim.simulators import Simulator, find_simulator
 
-from .parts import Assembly
+from .assembly import Assembly
 from .plan import plan
 
 __all__ = ["Bench", "Difference", "Filling", "Run"]

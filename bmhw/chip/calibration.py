@@ -16,12 +16,12 @@ from bmhw.flow.fpga import DEVICES, Device
 from bmhw.flow.packing import logic_cells
 from bmhw.hdl.verilog.convert import block_to_verilog
 
+from .assembly import Assembly
 from .edge import chip_of
 from .estimate import Piece, cells_of, pieces
 from .folding import assembled
 from .kinds import kind_of, part_of
 from .mapping import TOP, mapped_chip, script_of
-from .parts import Assembly
 
 __all__ = ["CHIPS", "Sample", "calibrate", "counted", "fitted_coefficients", "samples"]
 

@@ -7,7 +7,7 @@ from bmhw.errors import UsageError
 from bmhw.hdl.network.edge import Chip
 from bmhw.hdl.network.pixels import Logits
 
-from .parts import Assembly
+from .assembly import Assembly
 
 __all__ = ["LOGIT_BITS", "chip_of"]
 

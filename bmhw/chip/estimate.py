@@ -19,15 +19,16 @@ from typing import Any
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
-from bmhw.hdl.network.folded import Folded, FoldedLayer
+from bmhw.hdl.network.folded import FoldedLayer
+from bmhw.hdl.network.layer import Folded
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
 from bmhw.hdl.network.requantizer import ChannelScale, Requantizer
 from bmhw.hdl.network.streams import Add, Fifo
 from bmhw.hdl.neurons.element_ends import element_format
 from bmhw.hdl.technology import TABLE, Memory, Technology
 
+from .assembly import Assembly
 from .kinds import EDGE
-from .parts import Assembly
 
 __all__ = ["COEFFICIENTS", "Estimate", "Piece", "cells_of", "coefficients", "estimate", "pieces"]
 

@@ -10,9 +10,10 @@ from bmhw.hdl.network.shape import LayerShape
 from bmhw.models.files.store import load
 from bmhw.models.integer.network import IntegerNetwork
 
+from .assembly import Assembly
 from .layers import shape_of
 from .memories import fitted
-from .parts import Assembly, assemble
+from .parts import assemble
 from .plan import Plan, plan
 
 __all__ = ["assembled", "fastest", "fastest_that_fits", "folding_for", "overrides", "shortage"]

@@ -6,7 +6,7 @@ import re
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.streams import Add, Fifo, Fork
 
-from .parts import Assembly
+from .assembly import Assembly
 
 __all__ = ["EDGE", "KINDS", "kind_of", "part_of"]
 

@@ -18,7 +18,7 @@ from bmhw.hdl.formats.codes import EXACT_LIMIT, LinearCode
 from bmhw.hdl.formats.conversions import LinearEnd
 from bmhw.hdl.formats.mac import FittedMacFormat, MacFormat
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
-from bmhw.hdl.network.folded import Folded
+from bmhw.hdl.network.layer import Folded
 from bmhw.hdl.network.requantizer import ChannelScale, Requantization, Requantizer
 from bmhw.hdl.network.shape import LayerShape
 from bmhw.models.integer.fixed_point import FixedPoint, per_channel

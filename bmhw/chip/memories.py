@@ -11,7 +11,7 @@ from typing import Any
 from bmhw.flow.fpga import Device
 from bmhw.hdl.technology import Memory, Technology
 
-from .parts import Assembly
+from .assembly import Assembly
 
 __all__ = ["MOST_BLOCKS", "fitted"]
 

@@ -3,143 +3,25 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bmhw.errors import UsageError
-from bmhw.hdl.block import Block
-from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.hdl.network.folded import FoldedLayer
-from bmhw.hdl.network.network import Network, Part
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
-from bmhw.hdl.network.streams import Add, Fifo, Fork
-from bmhw.hdl.technology import ANY, Memory, Technology
+from bmhw.hdl.network.streams import Add
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
 from bmhw.models.networks.architecture import Node
 
-from .layers import folded_layer, input_codes, input_converter, shape_of, takes
-from .timing import PartOf, most_waiting
+from .assembly import Assembly, Integers, Shown, Wire
+from .layers import folded_layer, input_converter, shape_of, takes
+from .shortcuts import add_fifos, keep_bursts
 
-__all__ = ["Assembly", "Depths", "Shown", "assemble"]
-
-Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wire:
-    """A node's stream: which part gives it, how many bits its payload has, and where its numbers lie, by channel; None
-    of codes."""
-
-    part: str
-    bits: int
-    low: Integers | None = None
-    high: Integers | None = None
-    port: str = "o"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a part gives in the integer network: the value of a node or, of an encoder, its codes: those of all its
-    layers or, if only one has its own, that ``layer``'s."""
-
-    node: str
-    codes: bool = False
-    layer: str = ""
-
-    def expected(self, network: IntegerNetwork, value: Integers) -> Integers:
-        """Of the node's value (images, channels, height, width): (images, pixels, channels), log codes with their sign
-        as the highest bit."""
-        if self.codes and not self.layer:
-            encoder = network.encoders[self.node]
-            value = encoder.compute(value)
-            value = np.where(value < 0, (1 << encoder.end.log.bits) - value, value)
-        elif self.codes:
-            value = input_codes(network.layers[self.layer], value)
-        return value.transpose(0, 2, 3, 1).reshape(len(value), -1, value.shape[1])
-
-    def is_signed(self, network: IntegerNetwork) -> bool:
-        """Whether its numbers are in two's complement."""
-        if self.layer:
-            fmt = network.layers[self.layer].format
-            return fmt.signed_inputs and not isinstance(fmt, BmFormat)
-        return not self.codes and not (self.node in network.layers and network.layers[self.node].gives_codes)
-
-
-@dataclass
-class Assembly:
-    """Parts as they are put together.
-
-    ``folding``: as in :func:`assemble`; ``technologies``: of the memories of each part, none: any; ``blocks``: name ->
-    (kind, parameters); ``sources``: (part, input) -> wire; ``fifos``: name -> depths of a shortcut's FIFO; ``shown``:
-    part -> what its transfers are in the integer network, for benches.
-    """
-
-    network: IntegerNetwork
-    folding: Mapping[str, int]
-    technologies: Mapping[str, Technology] = field(default_factory=dict)
-    blocks: dict[str, tuple[type[Block], dict[str, Any]]] = field(default_factory=dict)
-    sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
-    shown: dict[str, Shown] = field(default_factory=dict)
-    fifos: dict[str, "Depths"] = field(default_factory=dict)
-
-    def add(self, name: str, kind: type[Block], inputs: Mapping[str, Wire], **parameters: Any) -> str:
-        if name in self.blocks:
-            raise ValueError(f"Part {name} is there already")
-        self.blocks[name] = kind, parameters
-        for port, wire in inputs.items():
-            self.sources[name, port] = wire
-        return name
-
-    def technology(self, part: str) -> Technology:
-        return self.technologies.get(part, ANY)
-
-    @property
-    def memories(self) -> dict[tuple[str, str], Memory]:
-        """Of all parts, by part and name there."""
-        blocks = {name: kind(**parameters) for name, (kind, parameters) in self.blocks.items()
-                  if hasattr(kind, "memories")}
-        return {(part, name): memory for part, block in blocks.items() for name, memory in block.memories.items()}
-
-    def block(self, *, taps: bool = False, limits: bool = False) -> Network:
-        """The network; a stream with several readers gets a fork. ``taps``, ``limits``: for benches, with the parts'
-        transfers shown, and with ports that make shortcuts' FIFOs smaller."""
-        sources = dict(self.sources)
-        blocks = dict(self.blocks)
-        if limits:
-            for fifo in self.fifos:
-                kind, parameters = blocks[fifo]
-                blocks[fifo] = kind, {**parameters, "limited": True}
-        readers: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for reader, wire in self.sources.items():
-            readers.setdefault((wire.part, wire.port), []).append(reader)
-        for (part, _), behind in readers.items():
-            if len(behind) == 1:
-                continue
-            wire, fork = self.sources[behind[0]], f"{part or 'image'}_fork"
-            blocks[fork] = Fork, {"width": wire.bits, "readers": len(behind)}
-            sources[fork, "i"] = wire
-            for n, reader in enumerate(behind):
-                sources[reader] = dataclasses.replace(sources[reader], part=fork, port=f"o{n}")
-        parts, placed = [], {""}
-        while len(parts) < len(blocks):
-            for name, (kind, parameters) in blocks.items():
-                inputs = {port: wire for (part, port), wire in sources.items() if part == name}
-                if name not in placed and all(wire.part in placed for wire in inputs.values()):
-                    placed.add(name)
-                    parts.append(Part(
-                        name=name, kind=kind, parameters=tuple(parameters.items()),
-                        inputs=tuple((port, (wire.part, wire.port)) for port, wire in inputs.items())))
-        last = next(part for part in parts if part.kind is LargestIndex)
-        parts.remove(last)
-        shown = {"taps": tuple((part, "o") for part in self.shown), "gauges": tuple(self.fifos)} if taps else {}
-        return Network(parts=(*parts, last), **shown)
-
+__all__ = ["assemble"]
 
 def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
     """The parts of a network, their memories of any technology.
@@ -247,8 +129,8 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
     last = architecture.nodes[-1].name
     shift = network.exponents[last] - network.exponents[last].min()
     assembly.add("class", LargestIndex, {"i": values[last]}, width=values[last].bits, shifts=tuple(map(int, shift)))
-    _shortcuts(assembly)
-    _bursts(assembly)
+    add_fifos(assembly)
+    keep_bursts(assembly)
     return assembly
 
 
@@ -268,111 +150,3 @@ def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, s
     part = assembly.add(node.name, FoldedLayer, {"i": wire}, folded=folded)
     low, high = results or (None, None)
     return Wire(part=part, bits=folded.output_bits, low=low, high=high)
-
-
-@dataclass(frozen=True)
-class Depths:
-    """Numbers that a shortcut's FIFO holds.
-
-    ``working``: with so many the network never stops. ``fast``: with so many nothing waits for it at full speed.
-    """
-
-    working: int
-    fast: int
-
-
-def _shortcuts(assembly: Assembly) -> None:
-    """Put a FIFO where what comes through a shortcut waits for what comes through layers with windows.
-
-    Before the branch of layers gives its pixel p, so many pixels must have entered it; what of them has come through
-    the shortcut and isn't one of the p before waits in the FIFO: the largest such number over an image is the depth
-    that the network works with (``working``). Of a shortcut without a layer, one less is enough, as the fork hands the
-    last number to the branch first, and no fewer; a layer in it keeps some more pixels itself.
-
-    For full speed the FIFO holds what waits there while all layers compute as soon as they can and pixels come evenly
-    (:func:`~bmhw.chip.timing.most_waiting`).
-    """
-    slowest = max(parameters["folded"].shape.cycles for kind, parameters in assembly.blocks.values()
-                  if kind is FoldedLayer)
-    for name in [name for name, (kind, _) in assembly.blocks.items() if kind is Add]:
-        paths = [_path(assembly, name, port) for port in ("i0", "i1")]
-        common = next(wire for _, wire in paths[0] if any(wire == other for _, other in paths[1]))
-        paths = [path[: 1 + [wire for _, wire in path].index(common)] for path in paths]
-        waiting = [_pixels_needed(assembly, path) for path in paths]
-        short = 0 if waiting[0].sum() <= waiting[1].sum() else 1
-        path = paths[short]
-        # in front of the shortcut's own layer, where numbers are codes, and behind its stride
-        reader, wire = next(((reader, wire) for reader, wire in path if assembly.blocks[reader[0]][0] is FoldedLayer),
-                            path[0])
-        behind = path[path.index((reader, wire)) + 1:]
-        channels = _channels(assembly, reader[0])
-        working = channels * _waiting(_pixels_needed(assembly, paths[1 - short]), _pixels_needed(assembly, behind))
-        own = assembly.blocks[reader[0]] if reader[0] != name else None
-        fast = FREEING + most_waiting(
-            _parts_of(assembly, paths[1 - short][1:]), _parts_of(assembly, behind), own, channels=channels,
-            cycles=slowest)
-        depths = Depths(max(working, 2), max(working, fast))
-        fifo = f"{name}_shortcut_fifo"
-        assembly.add(fifo, Fifo, {"i": wire}, width=wire.bits, depth=depths.fast, registered=reader[0] == name)
-        assembly.sources[reader] = dataclasses.replace(wire, part=fifo, port="o")
-        assembly.fifos[fifo] = depths
-
-
-def _bursts(assembly: Assembly) -> None:
-    """Let layers of 1 x 1 kernels right behind a stride keep a row of pixels: these come at the rate of all pixels, and
-    then none for the rows between."""
-    for name, (kind, parameters) in list(assembly.blocks.items()):
-        if kind is FoldedLayer and assembly.blocks.get(assembly.sources[name, "i"].part, (None,))[0] is Grid:
-            folded = parameters["folded"]
-            rows = max(folded.rows, folded.shape.width + 1)
-            assembly.blocks[name] = kind, {**parameters, "folded": dataclasses.replace(folded, rows=rows)}
-
-
-FREEING = Fifo.latency - 1
-"""Numbers that may come to a full FIFO before the place of one that leaves it is free again."""
-
-
-def _path(assembly: Assembly, part: str, port: str) -> list[tuple[tuple[str, str], Wire]]:
-    """From a part's input back to the network's, of parts with one input each: (part, input), wire."""
-    path = []
-    while True:
-        wire = assembly.sources[part, port]
-        path.append(((part, port), wire))
-        if not wire.part:
-            return path
-        part, port = wire.part, "i" if (wire.part, "i") in assembly.sources else "i0"
-
-
-def _parts_of(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]]) -> list[PartOf]:
-    """In the order of the data."""
-    return [assembly.blocks[part] for (part, _), _ in reversed(path)]
-
-
-def _pixels_needed(assembly: Assembly, path: list[tuple[tuple[str, str], Wire]]) -> Integers:
-    """For each pixel that leaves a path, how many must have entered it; none: a path that changes no pixels."""
-    needed: Integers = np.zeros(0, dtype=np.int64)
-    for (part, _), _wire in path:
-        kind, parameters = assembly.blocks[part]
-        if kind is FoldedLayer:
-            shape = parameters["folded"].shape
-            ends = np.array([shape.oldest_row(row) + shape.needed_rows(row) for row in range(shape.output_rows)])
-            own = np.repeat(ends * shape.stored[1], shape.out_pixels // shape.output_rows)
-        elif kind is Grid:
-            rows, columns = (np.arange(0, parameters[size], parameters["stride"]) for size in ("height", "width"))
-            own = (rows[:, None] * parameters["width"] + columns + 1).ravel()
-        else:
-            continue
-        needed = own[needed - 1] if len(needed) else own
-    return needed
-
-
-def _waiting(needed: Integers, kept: Integers) -> int:
-    """The most pixels that wait, of those that must have entered before each pixel leaves; of them only those are kept
-    that ``kept`` names, none: all are."""
-    arrived = np.searchsorted(kept, needed, side="right") if len(kept) else needed
-    return int((arrived - np.arange(len(needed))).max())
-
-
-def _channels(assembly: Assembly, part: str) -> int:
-    kind, parameters = assembly.blocks[part]
-    return parameters["folded"].shape.channels if kind is FoldedLayer else len(parameters["shifts"])

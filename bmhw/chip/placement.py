@@ -14,11 +14,11 @@ from bmhw.flow.work_folder import work_folder
 from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.measure.fpga import Fpga
 
+from .assembly import Assembly
 from .bench import Bench
 from .edge import chip_of
 from .kinds import KINDS, kind_of
 from .mapping import TOP, mapped_chip, script_of
-from .parts import Assembly
 from .plan import plan
 
 __all__ = ["measure_chip"]

@@ -9,9 +9,9 @@ from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.shape import LayerShape
 from bmhw.hdl.technology import Memory
 
+from .assembly import Assembly
 from .estimate import Estimate, estimate
 from .memories import MOST_BLOCKS
-from .parts import Assembly
 
 __all__ = ["MOST_CELLS", "LayerPlan", "Memory", "Plan", "plan"]
 

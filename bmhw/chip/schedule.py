@@ -5,7 +5,7 @@ from functools import reduce
 
 import numpy as np
 
-from .parts import Assembly
+from .assembly import Assembly
 from .timing import Times, leaving
 
 __all__ = ["latency"]

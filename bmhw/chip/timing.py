@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bmhw.hdl.block import Block
-from bmhw.hdl.network.folded import Folded, FoldedLayer
+from bmhw.hdl.network.folded import FoldedLayer
+from bmhw.hdl.network.layer import Folded
 from bmhw.hdl.network.pixels import Grid, Pool
 from bmhw.hdl.network.shape import LayerShape
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bmhw.chip.parts import Assembly
+from bmhw.chip.assembly import Assembly
 from bmhw.chip.plan import Memory, Plan
 from bmhw.chip.schedule import latency
 from bmhw.hdl.formats.bm import BmFormat

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bmhw import __version__
+from bmhw.chip.assembly import Assembly
 from bmhw.chip.edge import chip_of
 from bmhw.chip.memories import fitted
-from bmhw.chip.parts import Assembly
 from bmhw.chip.plan import plan
 from bmhw.flow.fpga import DEVICES, Device
 from bmhw.hdl.network.edge import Chip

@@ -8,7 +8,8 @@ from support.streams import collected
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.formats.mac import FittedMacFormat, MacFormat
-from bmhw.hdl.network.folded import Folded, FoldedLayer
+from bmhw.hdl.network.folded import FoldedLayer
+from bmhw.hdl.network.layer import Folded
 from bmhw.hdl.network.requantizer import ChannelScale, Requantization
 from bmhw.hdl.network.shape import LayerShape
 
