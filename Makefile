@@ -119,20 +119,20 @@ fpga: $(VENV)/installed-fpga
 	@mv $(FPGA_ROWS) docs/results/fpga.json
 	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
 
-# Network, cycles an image and device of each row of docs/results/networks.md
-NETWORKS := $(foreach n,signed-4bit mac-2bit mac-3bit,mnist-lenet-$(n):40000:ecp5-25k)
-NETWORK_SEEDS ?= 3
+# Network, cycles an image, device and placements of each row of docs/results/networks.md
+NETWORKS := $(foreach n,signed-4bit mac-2bit mac-3bit,mnist-lenet-$(n):40000:ecp5-25k:3) \
+	cifar10-resnet20-signed-4bit:294912:ecp5-85k:1
 
-# $(call network,NAME,CYCLES,DEVICE): placed without DSP blocks, into its file
+# $(call network,NAME,CYCLES,DEVICE,SEEDS): placed without DSP blocks, into its file
 define network
 @echo "$(1) on $(3)"
-@$(RUN) -m bmhw.fpga --model $(1) --cycles $(2) --device $(3) --no-dsp --seeds $(NETWORK_SEEDS) \
+@$(RUN) -m bmhw.fpga --model $(1) --cycles $(2) --device $(3) --no-dsp --seeds $(4) \
 	--json $(RESULTS)/chips/$(1)-$(3).json
 
 endef
 
 networks: $(VENV)/installed-networks
-	$(foreach n,$(NETWORKS),$(call network,$(word 1,$(subst :, ,$(n))),$(word 2,$(subst :, ,$(n))),$(word 3,$(subst :, ,$(n)))))
+	$(foreach n,$(NETWORKS),$(call network,$(word 1,$(subst :, ,$(n))),$(word 2,$(subst :, ,$(n))),$(word 3,$(subst :, ,$(n))),$(word 4,$(subst :, ,$(n)))))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 
 # Only what was made here: another's environment, files beside the builds and what links lead to stay.
