@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from bmhw.flow.cache import Cache
 from bmhw.flow.engine import Engine
@@ -79,33 +80,9 @@ def _fitted(samples: Sequence[Sample]) -> dict[str, float]:
     found, expected = np.zeros(len(names)), np.maximum(cells, 1.0)
     for _ in range(ROUNDS):
         weights = 1 / np.sqrt(expected)
-        found = _nonnegative(features * weights[:, None], cells * weights)
+        found, _ = nnls(features * weights[:, None], cells * weights)
         expected = np.maximum(features @ found, 1.0)
     return {name: round(float(value), 3) for name, value in zip(names, found, strict=True)}
-
-
-def _nonnegative(matrix: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Least squares of ``matrix @ x - wanted`` for x of 0 or more, by Lawson and Hanson's active sets."""
-    size = matrix.shape[1]
-    x, active = np.zeros(size), np.zeros(size, dtype=bool)
-    scale = np.abs(matrix.T @ wanted).max(initial=1.0)
-    for _ in range(3 * size):
-        gradient = np.where(active, -np.inf, matrix.T @ (wanted - matrix @ x))
-        if gradient.max(initial=-np.inf) <= 1e-9 * scale:
-            break
-        active[int(gradient.argmax())] = True
-        while True:
-            solved = np.zeros(size)
-            solved[active] = np.linalg.lstsq(matrix[:, active], wanted, rcond=None)[0]
-            below = active & (solved <= 0)
-            if not below.any():
-                x = solved
-                break
-            # as far as the first one that would become negative
-            step = min(x[i] / (x[i] - solved[i]) for i in np.flatnonzero(below))
-            x = x + step * (solved - x)
-            active &= x > 1e-12
-    return x
 
 
 def calibrate(engine: Engine, cache: Cache, chips: Sequence[tuple[str, int, str]] = CHIPS,

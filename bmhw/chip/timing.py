@@ -24,7 +24,8 @@ IMAGES = 3
 """Back to back: the first one finds the parts empty, the last one is followed by none."""
 
 ROW_OPENS = 2
-"""Cycles from the last number that a row of outputs needs to its first input."""
+"""Cycles from the last number that a row of outputs needs to its first input; a layer's latency has them, too, so that
+they are to spare here."""
 
 
 def leaving(part: PartOf, arrived: Times) -> Times:

@@ -13,6 +13,7 @@ from bmhw.hdl.formats.codes import Integers
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.hdl.neurons.design import Design
 from bmhw.hdl.neurons.element_ends import element_format
+from bmhw.hdl.neurons.elements import Element
 from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .encoder import ChannelCode, Encoder
@@ -117,9 +118,10 @@ class Folded:
 
     @property
     def latency(self) -> int:
-        """Cycles from the last input of a fold to its first result, in what the layer gives."""
+        """Cycles from the number of the input that a row waits for to the first result of its first fold, in what the
+        layer gives, on top of the fold's own ``groups * group_cycles``."""
         converter = self.converter()
-        return (Window.latency + ELEMENT_LATENCY + self.unloading_latency
+        return (Window.latency + Element(design=self.element).latency + self.unloading_latency
                 + (0 if converter is None else converter.latency) + Fifo.latency)
 
     @property
@@ -166,6 +168,3 @@ class Folded:
 
 ROOM_LATENCY = 2
 """Cycles from a result that leaves to a fold that takes its place."""
-
-ELEMENT_LATENCY = 2
-"""Cycles from an input to the maxima or the accumulator that count it, with a register in front of these."""

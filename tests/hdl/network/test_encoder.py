@@ -7,7 +7,7 @@ from support.streams import collected
 
 from bmhw.hdl.formats.codes import LinearCode, LogCode
 from bmhw.hdl.formats.conversions import LinearEnd
-from bmhw.hdl.network.encoder import ChannelCode, Encoder
+from bmhw.hdl.network.encoder import ChannelCode, Encoder, _least_octave
 from bmhw.models.integer.layer import round_shift
 
 
@@ -86,3 +86,12 @@ def test_the_least_codes_above_0_are_reached(offset):
     values = np.arange(256)
     block = Encoder(width=9, channels=(channel,), relu=True)
     assert collected(block, values, len(values)) == channel.end.compute(values).tolist()
+
+
+@pytest.mark.parametrize("offset", range(-9, 4))
+def test_the_least_octave_is_the_first_one_with_a_code_above_the_floor(offset):
+    """By hand, number for number."""
+    end = LinearEnd(out_fraction=8, log=LogCode(bits=4, fraction=2), offset=offset)
+    channel = ChannelCode(end=end)
+    above = [x for x in range(1, 256) if end.compute(np.array([x]))[0] > channel.floor]
+    assert _least_octave(end) == (min(above) >> end.shift).bit_length() - 1

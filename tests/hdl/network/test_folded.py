@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 from support.streams import collected
 
 from bmhw.hdl.formats.bm import BmFormat
@@ -12,6 +13,7 @@ from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.layer import Folded
 from bmhw.hdl.network.requantizer import ChannelScale, Requantization
 from bmhw.hdl.network.shape import LayerShape
+from bmhw.hdl.technology import ANY, Technology
 
 
 def expected(shape, fmt, inputs, weights, bias, border=None):
@@ -34,13 +36,18 @@ def expected(shape, fmt, inputs, weights, bias, border=None):
     return np.stack(rows, axis=1)
 
 
+SMALL = Technology(name="small", shapes=((16, 8), (8, 16)), distributed=64, lone_registers=False)
+
+
 def check(shape, fmt, numbers, weights, bias, sums, **fields):
-    """That a layer gives the sums, with few and with ample places for rows and results, with and without pauses."""
+    """That a layer gives the sums, with few and with ample places for rows and results, with and without pauses, on
+    devices whose memories are rings of any size or of a power of two, with and without registers beside tables."""
     codes, bits = Folded.packed(fmt, weights)
-    for rows, results, seed in ((shape.fewest_rows, shape.parallel, 1),
-                                (shape.overlapping_rows, 2 * shape.parallel + 4, None)):
+    for rows, results, seed, technology in ((shape.fewest_rows, shape.parallel, 1, SMALL),
+                                            (shape.overlapping_rows, 2 * shape.parallel + 4, None, ANY)):
         layer = FoldedLayer(folded=Folded(shape=shape, format=fmt, weights=shape.words(codes, bits),
-                                          biases=tuple(map(int, bias)), rows=rows, results=max(results, 2), **fields))
+                                          biases=tuple(map(int, bias)), rows=rows, results=max(results, 2),
+                                          technology=technology, **fields))
         found = collected(layer, numbers.transpose(0, 2, 3, 1).ravel(), sums.size, seed=seed,
                           cycles=40 * shape.cycles + 5000)
         assert found == list(sums.ravel() & ((1 << layer.folded.output_bits) - 1))
@@ -152,3 +159,39 @@ def test_a_border_lies_around_the_map():
     x, border = random_numbers(shape, rng, 0, 15), rng.integers(0, 16, shape.channels)
     sums = expected(shape, fmt, {"x": x}, {"w": w}, bias, {"x": border})
     check(shape, fitted(shape, fmt, w, bias), x, {"w": w}, bias, sums, border=tuple(map(int, border)))
+
+
+def test_rings_of_any_size_are_among_those_of_the_small_device():
+    words = {name: SMALL.ring(shape.fewest_rows * shape.pitch, 4) for name, shape in
+             ((name, LayerShape(**fields)) for name, fields in SHAPES.items())}
+    assert words["3x3"] == 48 and words["stride"] == 36
+
+
+@pytest.mark.parametrize("lone_registers", [False, True])
+@pytest.mark.parametrize(("inputs", "parallel", "outputs", "groups"), [(36, 4, 8, 1), (40, 1, 3, 2), (8, 4, 8, 2)])
+def test_the_latency_is_counted(inputs, parallel, outputs, groups, lone_registers):
+    """From an image's only pixel to its first output; of one after the other of two maxima, and of both at once."""
+    shape = LayerShape(height=1, width=1, channels=inputs, outputs=outputs, groups=groups, parallel=parallel, shown=2)
+    fmt = BmFormat(inputs=inputs, bits=4, log_bits=4, log_fraction=2, out_fraction=8, layout="signed",
+                   boundary="layer", result="linear", groups=groups)
+    folded = Folded(shape=shape, format=fmt, weights=(0,) * (shape.folds * inputs), biases=(0,) * outputs, rows=1,
+                    results=parallel + 1, technology=Technology(lone_registers=lone_registers))
+    block, times = FoldedLayer(folded=folded), {}
+
+    async def run(ctx):
+        taken = cycle = 0
+        ctx.set(block.i.valid, 1)
+        while "first" not in times:
+            _, _, ready, valid = await ctx.tick().sample(block.i.ready, block.o.valid)
+            taken += ready
+            if taken == inputs:
+                times.setdefault("last", cycle)
+            if valid:
+                times["first"] = cycle
+            cycle += 1
+
+    simulator = Simulator(block)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
+    assert times["first"] - times["last"] == groups * shape.group_cycles + folded.latency
