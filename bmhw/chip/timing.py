@@ -23,10 +23,6 @@ PartOf = tuple[type[Block], dict]
 IMAGES = 3
 """Back to back: the first one finds the parts empty, the last one is followed by none."""
 
-ROW_OPENS = 2
-"""Cycles from the last number that a row of outputs needs to its first input; a layer's latency has them, too, so that
-they are to spare here."""
-
 
 def leaving(part: PartOf, arrived: Times) -> Times:
     """When each pixel of a part's output leaves it, of those of its input; registers not counted."""
@@ -71,7 +67,7 @@ def _registers(part: PartOf) -> int:
     if kind is not FoldedLayer:
         return getattr(kind, "latency", 1)
     folded: Folded = parameters["folded"]
-    return ROW_OPENS + folded.latency + folded.shape.parallel
+    return folded.latency + folded.shape.parallel
 
 
 def most_waiting(branch: list[PartOf], behind: list[PartOf], reader: PartOf | None, *, channels: int,

@@ -72,7 +72,7 @@ class ImageInput(Block):
 
     An image that ends early is filled with pixels of 0; what follows its last pixel is dropped, up to the end.
 
-    - Latency: two cycles.
+    - Latency: three cycles.
     - Throughput: one number a cycle; a pixel that is dropped takes one cycle.
 
     Parameters
@@ -95,9 +95,12 @@ class ImageInput(Block):
 
     def elaborate(self, platform):
         m = Module()
+        # what is placed beside the pins may be far from everything else: nothing but registers is between the two
+        pins = place(m, platform, "pins", Skid(width=len(self.i.payload)))
         skid = place(m, platform, "skid", Skid(width=len(self.i.payload)))
         numbers = place(m, platform, "numbers", Downsizer(width=PIXEL_BITS, count=self.channels))
-        connect(m, flipped(self.i), skid.i)
+        connect(m, flipped(self.i), pins.i)
+        connect(m, pins.o, skid.i)
         connect(m, numbers.o, flipped(self.o))
         pixel, ends = skid.o.payload[:-1], skid.o.payload[-1]
         at, filling, dropping = (Signal(range(max(self.pixels, 2)), name="pixel"), Signal(name="filling"),
@@ -123,7 +126,7 @@ class ImageInput(Block):
 class ResultOutput(Block):
     """What a network gives for an image as a frame, its last beat marked, and with the image's flag.
 
-    - Latency: one cycle.
+    - Latency: two cycles.
     - Throughput: one beat a cycle.
 
     Parameters
@@ -145,7 +148,8 @@ class ResultOutput(Block):
 
     def elaborate(self, platform):
         m = Module()
-        skid = place(m, platform, "skid", Skid(width=self.width + 2))
+        # the second one is beside the pins (see ImageInput)
+        skid, pins = (place(m, platform, name, Skid(width=self.width + 2)) for name in ("skid", "pins"))
         beat, last = Signal(range(max(self.beats, 2)), name="beat"), Signal(name="last")
         known = Signal(name="known")
         # the flag comes with the last pixel, which may need room that the beats in front of the last one take
@@ -157,7 +161,8 @@ class ResultOutput(Block):
         ]
         with m.If(skid.i.valid & skid.i.ready):
             m.d.sync += beat.eq(stepped(beat, self.beats))
-        connect(m, skid.o, flipped(self.o))
+        connect(m, skid.o, pins.i)
+        connect(m, pins.o, flipped(self.o))
         return m
 
 

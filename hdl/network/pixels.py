@@ -165,8 +165,8 @@ class Pool(Block):
 class LargestIndex(Block):
     """The index of the largest of a row of numbers, the first one of equals: the class of an image.
 
-    - Latency: two cycles from the last number.
-    - Throughput: one number a cycle.
+    - Latency: three cycles from the last number.
+    - Throughput: one number a cycle; none in the one in which an index is found.
 
     Parameters
     ----------
@@ -188,22 +188,23 @@ class LargestIndex(Block):
     def elaborate(self, platform):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=self.bits))
-        index, best_index = Signal(self.bits, name="index"), Signal(self.bits, name="best_index", reset_less=True)
-        number = Signal.like(by_index(index, self.i.payload.as_signed(), self.shifts), name="number")
-        best = Signal.like(number, name="best", reset_less=True)
-        last, found = index == len(self.shifts) - 1, Signal(name="found")
-        # the index waits in its register until it is taken; the next row may begin meanwhile, not overwrite it
-        takes = Signal(name="takes")
+        index, found = Signal(self.bits, name="index"), Signal(name="found")
+        # the index waits in its register until it is taken; meanwhile nothing moves that could overwrite it
+        move = Pipeline(m, platform, enable=~found)
+        shifted = move.register("number", by_index(index, self.i.payload.as_signed(), self.shifts))
+        at, last = move.register("index", index), move.register("last", index == len(self.shifts) - 1)
+        present = move.register("present", self.i.valid, reset=True)
+        best = Signal.like(shifted, name="best", reset_less=True)
+        best_index = Signal(self.bits, name="best_index", reset_less=True)
         m.d.comb += [
-            number.eq(by_index(index, self.i.payload.as_signed(), self.shifts)),
-            self.i.ready.eq(~found), takes.eq(self.i.valid & ~found),
-            skid.i.valid.eq(found), skid.i.payload.eq(best_index),
+            self.i.ready.eq(~found), skid.i.valid.eq(found), skid.i.payload.eq(best_index),
         ]
-        with m.If(takes):
+        with m.If(self.i.valid & ~found):
             m.d.sync += index.eq(stepped(index, len(self.shifts)))
-            with m.If((index == 0) | (number > best)):
-                m.d.sync += [best.eq(number), best_index.eq(index)]
-        m.d.sync += found.eq((takes & last) | (found & ~skid.i.ready))
+        # a number that moves on was compared, in the cycle in which it does
+        with m.If(present & ~found & ((at == 0) | (shifted > best))):
+            m.d.sync += [best.eq(shifted), best_index.eq(at)]
+        m.d.sync += found.eq((present & last & ~found) | (found & ~skid.i.ready))
         connect(m, skid.o, flipped(self.o))
         return m
 
@@ -211,7 +212,7 @@ class LargestIndex(Block):
 class Logits(Block):
     """A row of numbers in a common scale, and behind them the index of the largest.
 
-    - Latency: two cycles; the index comes three behind the last number.
+    - Latency: two cycles; the index comes four behind the last number.
     - Throughput: one number a cycle.
 
     Parameters

@@ -57,7 +57,7 @@ class Unloading(Block):
         element, maximum, group = (counters[name] for name in ("element", "maximum", "group"))
         m.d.sync += busy.eq(self.load | (busy & ~ends["maximum"]))
         there = Signal(name="there")  # an element's; the others only take their time
-        m.d.comb += there.eq(busy & (element < shape.parallel))
+        m.d.comb += there.eq(busy if shape.places == shape.parallel else busy & (element < shape.parallel))
 
         values = place(m, platform, "values", self.folded.serializer())
         late = values.latency
