@@ -28,6 +28,8 @@ examples:
       the network that needs no data, and the error of each of its layers
   python -m bmhw.evaluate --model mnist-lenet --bits 5 --data DIR
       MNIST with codes of 5 bits: those of mnist-lenet-5bit if that is there, else rounded ones
+  python -m bmhw.evaluate --model cifar10-resnet20-signed-4bit --out-fraction 10 --out runs/narrow --data DIR
+      what fewer bits behind the point of linear numbers cost, and that network for a chip
 """
 
 
@@ -54,6 +56,8 @@ def parser() -> Parser:
     result.add_argument(
         "--out-fraction", type=number, metavar="F", help="fraction bits of the linear results (default: as trained)"
     )
+    result.add_argument("--out", type=Path, metavar="DIR",
+                        help="write the network as it is measured, rounded or not, and its card into this folder")
     result.add_argument(
         "--trace",
         type=number,
@@ -93,12 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         data_folder=args.data,
         threads=args.threads,
         trace_images=args.trace,
+        out=args.out,
     )
     if deliver_json(figures, args.json):
         return 0
     console = Console()
     console.print(f"{figures['model']} on {figures['test_images']} held-out images of {figures['dataset']}")
     console.print(accuracy_table(figures))
+    if "written" in figures:
+        console.print(f"Written: {figures['written']}", markup=False, soft_wrap=True)
     if "trace" in figures:
         console.print(trace_table(figures["trace"]))
     return 0

@@ -10,7 +10,7 @@ import torch
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.files.card_fields import reading
 from bmhw.models.files.float_weights import float_files, load_float
-from bmhw.models.files.store import card_path, load
+from bmhw.models.files.store import card_path, load, save
 from bmhw.models.files.widths import at_width
 from bmhw.models.integer.layer_errors import layer_errors
 
@@ -33,6 +33,7 @@ def evaluate(
     data_folder: Path | None = None,
     threads: int = 1,
     trace_images: int | None = None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """All figures as plain values: accuracies in per cent, units in the key names.
 
@@ -42,10 +43,15 @@ def evaluate(
     instead of those it was trained with.
     ``float_measured``: whether the floating-point networks were there; their accuracies are the card's otherwise.
     ``trace_images``: adds ``trace``, the errors of each layer on so many held-out images (``layer_errors``).
+    ``out``: a folder for the network as it was measured; its card has its accuracy, and under ``rounded`` what was
+    changed after training and the SHA-256 of the weights before.
     """
     torch.set_num_threads(threads)
     chosen, other_width = at_width(model, bits, rounded)
     network = load(chosen)
+    if out is not None and (out / f"{network.name}.json").exists():
+        raise ModelUsageError(f"Folder {out} holds a network {network.name} already, which is not overwritten: name "
+                              "another one with --out")
     trained = {f"trained_{field}": widths(network, field) for field in WIDTHS}
     if other_width:
         if not trained["trained_log_bits"]:
@@ -89,6 +95,13 @@ def evaluate(
         "bm_integer_accuracy": 100 * int(right.sum()) / len(right),
         "integer_seconds": round(seconds, 3),
     }
+    if out is not None:
+        changes = {"log_bits": bits if other_width else None, "maximum_bits": maximum_bits,
+                   "out_fraction": out_fraction}
+        card = {**network.card, "accuracy": {key: figures[key] for key in network.card["accuracy"]}, "rounded": {
+            "weights": network.card["weights"]["sha256"],
+            **{name: value for name, value in changes.items() if value is not None}}}
+        figures["written"] = str(save(network, out, card))
     if trace_images is not None:
         figures["trace"] = layer_errors(network, floats["bm"], data.test_images[:trace_images])
     return figures

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from support.calls import call
@@ -271,6 +272,21 @@ class TestCommands:
         assert figures["out_fraction"] == [9] and figures["trained_out_fraction"] == [14]
         assert figures["log_fraction"] == [3]
         assert figures["classical_accuracy"] > 99 and figures["bm_float_accuracy"] > 97
+
+    def test_evaluate_writes_the_network_that_it_measured(self, tmp_path):
+        narrow = ("bmhw.evaluate", "--model", "digits-signed-4bit", "--out-fraction", "6", "--out", str(tmp_path))
+        measured = self.run(*narrow, "--json", "-")
+        assert measured.returncode == 0, measured.stderr
+        figures, written = json.loads(measured.stdout), tmp_path / "digits-signed-4bit.json"
+        network, before = load(written), load("digits-signed-4bit")
+        assert {layer.format.out_fraction for layer in network.layers.values()} == {6}
+        assert network.card["rounded"] == {"out_fraction": 6, "weights": before.card["weights"]["sha256"]}
+        assert {key: figures[key] for key in network.card["accuracy"]} == network.card["accuracy"]
+        images = before.samples[:8]
+        assert np.array_equal(network.logits(images), before.with_out_fraction(6).logits(images))
+        # nothing that is there is overwritten
+        again = self.run(*narrow)
+        assert again.returncode == 2 and again.stderr.count("\n") == 1 and "holds a network digits-signed" in again.stderr
 
     def test_evaluate_without_the_floating_point_weights(self, tmp_path):
         for suffix in (".json", ".safetensors"):
