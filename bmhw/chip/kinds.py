@@ -18,8 +18,11 @@ shortcuts; the rest."""
 EDGE = ""
 """The part around the network."""
 
-_INSIDE = {"elements": "element_", "ends": r"unloading\.(group_end|sums|biases)", "unloading": "unloading",
-           "windows": "window", "weights": "weights", "results": "results", "codes": "encoder|requantizer"}
+_INSIDE = {
+    # a cell has the name of the net that it drives, which may be that of an input of the block behind it
+    "elements": r"element_|unloading\.(m\d+|a)_", "ends": r"unloading\.(group_end(?!_(m\d*|a)_)|sums|bias|y_)",
+    "unloading": "unloading", "windows": "window", "weights": "weights", "results": "results",
+    "codes": "encoder|requantizer"}
 """How the names of cells inside a layer begin; the first one that fits counts."""
 
 
