@@ -21,16 +21,16 @@ LAYOUTS = ("relu", "bipolar", "signed", "wired")
 def test_the_largest_divisor_that_is_not_above():
     for channels in range(1, 65):
         for groups in range(1, 70):
-            found = groups_of(channels, groups)
+            found = groups_of(channels, groups, 1)
             assert channels % found == 0 and found <= groups
             assert all(channels % more for more in range(found + 1, min(groups, channels) + 1))
-    assert [groups_of(channels, 4) for channels in (1, 3, 6, 7, 16)] == [1, 3, 3, 1, 4]
+    assert [groups_of(channels, 4, 1) for channels in (1, 3, 6, 7, 16)] == [1, 3, 3, 1, 4]
 
 
 @pytest.mark.parametrize("channels, groups", [(0, 1), (4, 0), (4, -1), (4, 1.0), (True, 1)])
 def test_what_is_no_number_of_groups_is_refused(channels, groups):
     with pytest.raises(ValueError, match="must be an integer of 1 or more, not"):
-        groups_of(channels, groups)
+        groups_of(channels, groups, 1)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
