@@ -73,8 +73,8 @@ def made(name):
 
 
 @pytest.mark.parametrize("name", [
-    "mac", "own codes", "grouped", *(pytest.param(name, marks=pytest.mark.long) for name in
-                                     ("mac shift", "grouped signed shortcut", "groups of inputs", "signed"))])  # fmt: skip
+    "mac", "own codes", "grouped", *(pytest.param(name, marks=pytest.mark.long) for name in (
+        "mac shift", "grouped signed shortcut", "groups of inputs", "signed"))])  # fmt: skip
 def test_every_number_of_every_part_is_the_integer_networks(name, tmp_path):
     network = made(name)
     assembly = assemble(network, FOLDING)
