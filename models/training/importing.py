@@ -40,15 +40,15 @@ def imported(
                            teacher=teacher)
     if "bm" not in initial.states:
         return initial
-    regroups = groups not in (None, initial.groups)
-    if initial.layouts is None and not regroups:
+    groups = initial.groups if groups is None else groups
+    if initial.layouts is None and groups == initial.groups:
         return initial
     images = data.validation_split(settings.validation).train_images[: REGROUPING_BATCHES * MATCHING_BATCH]
     images = torch.from_numpy(images).float() / 256
     bm = _network(initial, "bm", architecture, initial.layouts or layouts)
     if initial.layouts is not None:  # first, so that a layer which becomes another one is measured as it was trained
         bm = with_mac_layers(bm, layouts, images[:MATCHING_BATCH])
-    if regroups:
+    if groups != initial.groups:
         bm = regrouped(bm, groups, images)
         initial = dataclasses.replace(initial, groups=groups, regrouped_from=initial.groups)
     return dataclasses.replace(initial, states={**initial.states, "bm": bm.state_dict()})
