@@ -9,6 +9,7 @@ from typing import Any
 
 from bmhw.flow.files import check_file_name
 from bmhw.hdl.checks import not_one_of
+from bmhw.models.networks.groups import GroupInputs, Groups, has_groups
 from bmhw.show.training import TrainingReport
 
 from .command_line import Parser, RunError, UsageError, run
@@ -53,10 +54,15 @@ def parser() -> Parser:
                         help="layers that are something else: macB (multiply-accumulate, B bits), mac (of the usual "
                              "width), signed, relu, bipolar, wired; such as stem=mac8,dense=mac4 (default: none)")
     result.add_argument("--mac-layers", metavar="NAME,...", help="the same as --neurons NAME=mac,...")
-    result.add_argument("--groups", type=number, metavar="G",
-                        help="groups of input channels of every bipolar morphological layer, each with its own maxima, "
-                             "or the largest number below that divides its channels (default: 4 where a bm phase "
-                             "begins and --combine is linear; else what the file or checkpoint has)")
+    grouping = result.add_mutually_exclusive_group()
+    grouping.add_argument("--groups", type=number, metavar="G",
+                          help="groups of input channels of every bipolar morphological layer, each with its own "
+                               "maxima, or the largest number below that divides its channels (default: 4 where a bm "
+                               "phase begins and --combine is linear; else what the file or checkpoint has)")
+    grouping.add_argument("--group-inputs", type=number, metavar="N",
+                          help="instead, as many groups in each layer as leave every one at least N inputs, channels "
+                               "times taps of the kernel; a network of --init-from in other groups keeps its weights, "
+                               "scaled to what they gave")
     for phase in PHASES:
         result.add_argument(
             f"--{phase}-epochs", type=number, metavar="N", help=f"epochs of the {phase} phase"
@@ -96,7 +102,8 @@ def parser() -> Parser:
     )
     result.add_argument("--teacher", type=Path, metavar="FILE",
                         help="the classical network, where --init-from is a bipolar morphological one by itself, with "
-                             "this program's names of layers (steps.NAME); such a file needs --groups")
+                             "this program's names of layers (steps.NAME); such a file needs --groups or "
+                             "--group-inputs")
     foreign = result.add_argument_group(
         "somebody else's network", "What --init-from can't read from a file, folded into the weights."
     )
@@ -232,29 +239,38 @@ def recipe_from(args) -> Any:
 
 
 USUAL_GROUPS = 4
+LARGEST_FAN_IN = 1 << 16  # of neurons: more groups, or larger ones, there are none
 FINE_TUNING_RATE = 2e-3
 """The largest step of a bm phase that goes on from a network with groups."""
 
 
-def groups_from(args, recipe, initial, folder: Path | None = None) -> int:
-    """The groups that a run has: those asked for, of its checkpoint in ``folder``, of the file's BM network or, where
-    there is none, the usual ones; UsageError for what is none."""
-    if args.groups is not None:
-        most = 1 << 16  # of a layer's channels
-        if not isinstance(args.groups, int) or not 1 <= args.groups <= most:
-            raise UsageError(f"--groups must be an integer from 1 to {most}, not {args.groups!r}")
-        if args.groups > 1 and recipe.only_macs:
-            raise UsageError(f"--groups {args.groups} is for bipolar morphological layers, not for --layout mac")
-        if args.groups > 1 and args.combine == "logarithmic":
-            raise UsageError(f"--groups {args.groups} adds linear numbers, which --combine logarithmic has none of")
-        return args.groups
-    saved = None
-    if args.resume and folder is not None:
-        from bmhw.models.training.trainer import saved_groups
+def groups_asked(args, recipe, folder: Path | None = None) -> Groups | None:
+    """The groups that the options ask for, or that the run has whose checkpoint lies in ``folder``; None where neither
+    says. UsageError for what is none."""
+    for option, value, kind in (("--groups", args.groups, int), ("--group-inputs", args.group_inputs, GroupInputs)):
+        if value is None:
+            continue
+        if not isinstance(value, int) or not 1 <= value <= LARGEST_FAN_IN:
+            raise UsageError(f"{option} must be an integer from 1 to {LARGEST_FAN_IN}, not {value!r}")
+        groups = kind(value)
+        if has_groups(groups) and recipe.only_macs:
+            raise UsageError(f"{option} {value} is for bipolar morphological layers, not for --layout mac")
+        if has_groups(groups) and args.combine == "logarithmic":
+            raise UsageError(f"{option} {value} adds linear numbers, which --combine logarithmic has none of")
+        return groups
+    if not args.resume or folder is None:
+        return None
+    from bmhw.models.training.trainer import saved_groups
 
-        saved = saved_groups(folder)
-    if saved is not None:
-        return saved
+    return saved_groups(folder)
+
+
+def groups_from(args, recipe, initial, folder: Path | None = None) -> Groups:
+    """The groups that a run has: those asked for (:func:`groups_asked`), of the file's BM network or, where there is
+    none, the usual ones."""
+    asked = groups_asked(args, recipe, folder)
+    if asked is not None:
+        return asked
     if initial is not None and "bm" in initial.states:
         return initial.groups
     return 1 if recipe.only_macs or args.combine == "logarithmic" else USUAL_GROUPS
@@ -272,7 +288,7 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
     kinds = neuron_kinds(recipe.neurons)  # what is wrong with them is said first
     given_epochs = [getattr(args, f"{phase}_epochs") for phase in PHASES]
     usual_epochs = [
-        0 if initial is not None and phase in initial.states and not (phase == "bm" and initial.merged) else epochs
+        0 if initial is not None and (initial.is_trained if phase == "bm" else phase in initial.states) else epochs
         for phase, epochs in zip(PHASES, recipe.epochs, strict=True)
     ]
     if recipe.only_macs:
@@ -298,7 +314,7 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
     if norm is not None and not 1 <= norm <= 64:
         raise UsageError(f"--norm must be from 1 to 64, not {norm:g}")
     if norm is None:
-        norm = GROUPED_NORM if groups > 1 else recipe.norm
+        norm = GROUPED_NORM if has_groups(groups) else recipe.norm
     quantisation = Quantisation(
         bits=args.bits,
         log_bits=args.log_bits,
@@ -322,8 +338,8 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
     try:
         for edge in {False, args.edge_bits is not None}:
             quantisation.format("mac", 1, False, edge=edge)
-            for gives_codes in {False, args.combine == "logarithmic" or groups > 1}:
-                takes_codes = gives_codes and groups > 1
+            for gives_codes in {False, args.combine == "logarithmic" or quantisation.has_groups}:
+                takes_codes = gives_codes and quantisation.has_groups
                 quantisation.format("relu", 1, False, edge=edge, takes_codes=takes_codes, gives_codes=gives_codes)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from None
@@ -338,7 +354,7 @@ def settings_from(args, recipe, initial=None, folder: Path | None = None) -> Any
     if initial is not None:
         changes |= {"initial": initial.checksum, "border": initial.border, "conventions": initial.conventions}
         changes |= {"teacher": None if initial.teacher is None else initial.teacher[1]}
-        if "bm" in initial.states and groups > 1 and args.method is None:
+        if "bm" in initial.states and has_groups(groups) and args.method is None:
             changes |= {"method": "fine-tuning"}
             if args.bm_rate is None:
                 changes |= {"rates": (recipe.rates[0], FINE_TUNING_RATE, recipe.rates[2])}
@@ -373,8 +389,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = TrainingReport()
     initial = None
     if args.init_from is not None:
-        initial = imported(args.init_from, settings, data, conventions, args.order, groups=args.groups,
-                           teacher=args.teacher)
+        initial = imported(args.init_from, settings, data, conventions, args.order, teacher=args.teacher,
+                           groups=groups_asked(args, recipe, files.folder))
     settings = settings_from(args, recipe, initial, files.folder)
     files.check(dataclasses.asdict(settings))
     if initial is not None and not args.resume:  # before anything is written

@@ -10,7 +10,7 @@ from typing import Any
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.choices import LOG_SUBTRACT_FRACTION
 from bmhw.hdl.formats.mac import MacFormat
-from bmhw.models.networks.groups import groups_of
+from bmhw.models.networks.groups import Groups, groups_of, has_groups
 
 from .networks import Layer, Network
 from .selection import AUTO
@@ -30,7 +30,7 @@ class Neurons:
     :func:`~bmhw.measure.selection.cost`. ``requantize``: of the MAC layers with a code as output. ``sums``,
     ``maximum_bits``: of the BM layers, see :class:`~bmhw.hdl.formats.neurons.BmFormat`; ``linear_maximum_bits``: the
     same of those with a linear result (None: as many). ``combine``: their end where a code follows; ``auto``: the
-    better one for the objective, with more than one group the linear one. ``groups`` of input channels that each BM
+    better one for the objective, with groups the linear one. ``groups`` of input channels that each BM
     layer is to have (see :func:`~bmhw.models.networks.groups.groups_of`), ``zero``: what their code 0 stands for (None:
     0 with groups, else a step).
     """
@@ -47,12 +47,12 @@ class Neurons:
     maximum_bits: int | None = None
     linear_maximum_bits: int | None = None
     combine: str = AUTO
-    groups: int = 1
+    groups: Groups = 1
     zero: str | None = None
 
     def layer_groups(self, layer: Layer) -> int:
         """How many groups the layer's BM neurons have."""
-        return groups_of(layer.channels, self.groups)
+        return groups_of(layer.channels, self.groups, layer.fan_in // layer.channels)
 
     def layout(self, layer: Layer) -> str:
         """The BM layout that the layer's inputs allow."""
@@ -78,11 +78,11 @@ class Neurons:
                   "log_fraction": self.log_fraction, "layout": self.layout(layer),
                   "signed_inputs": not layer.nonnegative, "boundary": "layer", "result": layer.output,
                   "sums": self.sums, "maximum_bits": maximum_bits, "groups": self.layer_groups(layer)}
-        zero = "exact" if self.zero is None and self.groups > 1 else self.zero
+        zero = "exact" if self.zero is None and has_groups(self.groups) else self.zero
         linear = BmFormat(**common, zero=zero)
         fits = (layer.output == "code" and linear.layout != "bipolar"
                 and linear.log_fraction <= LOG_SUBTRACT_FRACTION)
-        open_end = self.combine == AUTO and self.groups == 1 and linear.zero == "step"
+        open_end = self.combine == AUTO and not has_groups(self.groups) and linear.zero == "step"
         if not fits or not (open_end or self.combine == "logarithmic"):
             return [linear]
         logarithmic = BmFormat(**common, zero=self.zero, combine="logarithmic")
@@ -130,7 +130,7 @@ class TrainedNeurons(Neurons):
             return []
         # a sample of a layer has another fan-in, which the groups may not divide
         most = layer.fan_in // 2 if fmt.layout == "wired" else layer.fan_in
-        groups = groups_of(layer.fan_in, min(fmt.groups, most))
+        groups = groups_of(layer.fan_in, min(fmt.groups, most), 1)
         return [dataclasses.replace(fmt, inputs=layer.fan_in, boundary="layer", result=layer.output, groups=groups)]
 
     def contradiction(self, given: Mapping[str, Any], layers: Iterable[Layer]) -> tuple[str, str, Any] | None:
@@ -147,7 +147,7 @@ class TrainedNeurons(Neurons):
             if name == "branches":
                 value = Neurons(branches=value, groups=fmt.groups).layout(layer)
             elif name == "groups":
-                value = groups_of(layer.channels, value)
+                value = groups_of(layer.channels, value, layer.fan_in // layer.channels)
             if said != value:
                 return name, layer.name, said
         return None

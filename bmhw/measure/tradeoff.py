@@ -18,6 +18,7 @@ from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.models.files.cards import card_paths, entry
 from bmhw.models.files.store import WEIGHTS, read_card
+from bmhw.models.networks.groups import from_json
 
 from .frontier import unbeaten
 from .layers import LayerMeasurement, Neurons
@@ -82,7 +83,7 @@ class Trained:
         if self.training["layout"] == "mac":
             largest = max((layer for layer in self.layers if layer.neuron == "bm"), key=lambda layer: layer.work)
             own = _neurons_of_format(largest.format, objective, requantize)
-        # a layer of as many inputs tells the groups better than the number that was asked for
+        # a layer of as many inputs tells the groups better than what was asked for
         alike = [layer.format.groups for layer in self.layers
                  if isinstance(layer.format, BmFormat) and layer.format.inputs == inputs]
         if alike:
@@ -111,7 +112,7 @@ def neurons_of(training: Mapping[str, Any], objective: str, requantize: str) -> 
         branches="relu" if training["layout"] == "auto" else training["layout"], objective=objective,
         sums=chosen.get("sums", "full"), maximum_bits=chosen.get("maximum_bits"),
         linear_maximum_bits=chosen.get("linear_maximum_bits"), combine=chosen.get("combine", "linear"),
-        groups=chosen.get("groups", 1), zero=chosen.get("zero"))
+        groups=from_json(chosen.get("groups", 1)), zero=chosen.get("zero"))
 
 
 def _neurons_of_format(fmt: BmFormat, objective: str, requantize: str) -> Neurons:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from bmhw.measure.tradeoff import FIGURES, FRONTIERS, KEPT_BITS, OUTPUTS
+from bmhw.models.networks.groups import GroupInputs, from_json, has_groups
 
 from .tables import plain_table, print_whole, widths
 
@@ -31,7 +32,7 @@ FAMILIES = ("MAC", "BM, one group", "BM, grouped", "mixed")
 def network_family(row: Mapping[str, Any]) -> str:
     """One of :data:`FAMILIES`."""
     if row["neuron"] == "bm":
-        return FAMILIES[2 if row["groups"] > 1 else 1]
+        return FAMILIES[2 if has_groups(from_json(row["groups"])) else 1]
     return FAMILIES[0 if row["neuron"] == "mac" else 3]
 
 
@@ -143,8 +144,9 @@ def label(row: Mapping[str, Any]) -> str:
     if row["neuron"] == "mac":
         return f"MAC {widths(row)} bits{edges}"
     maxima = ", ".join(map(str, row["maximum_bits"]))
-    groups = f" in {row['groups']} groups" if row["groups"] > 1 else ""
+    groups = from_json(row["groups"])
+    in_groups = f" in groups {groups}" if isinstance(groups, GroupInputs) else f" in {groups} groups"
     mac = row["mac_layers"]
     kept = f"; MAC {', '.join(map(str, row['mac_weight_bits']))} bits: {', '.join(mac)}" if mac else ""
-    return (f"BM {row['layout']} {widths(row)}:{maxima} bits{groups}, {row['sums'][0]} sums, {row['ends'][0]} ends"
-            f"{edges}{kept}")
+    return (f"BM {row['layout']} {widths(row)}:{maxima} bits{in_groups if has_groups(groups) else ''}, "
+            f"{row['sums'][0]} sums, {row['ends'][0]} ends{edges}{kept}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bmhw.models.errors import ModelError
+from bmhw.models.networks.groups import MEANING, from_json
 
 __all__ = ["check_fields", "reading"]
 
@@ -15,10 +16,20 @@ def _is(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
 
 
+
+def _is_groups(value: Any) -> bool:
+    try:
+        from_json(value)
+    except ValueError:
+        return False
+    return True
+
+
 TEXT, COUNT, NUMBER = ("text", _is(str)), ("an integer", _is(int)), ("a number", _is(int, float))
 OBJECT, LIST = ("an object", _is(dict)), ("a list", _is(list))
 NAMES = "text or null", _is(str, type(None))
 COUNT_OR_NONE = "an integer or null", _is(int, type(None))
+GROUPS = MEANING, _is_groups
 
 
 def _three(kind: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
@@ -38,12 +49,12 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training.epoch_images": COUNT_OR_NONE,
     "training.epochs": _three(COUNT), "training.rates": _three(NUMBER),
     "training.quantisation": OBJECT, "training.quantisation.log_fraction": COUNT_OR_NONE,
-    "training.quantisation.edge_bits": COUNT_OR_NONE, "training.quantisation.groups": COUNT,
+    "training.quantisation.edge_bits": COUNT_OR_NONE, "training.quantisation.groups": GROUPS,
     "training.history": LIST, "training.history.*": OBJECT,
     "weights": OBJECT, "weights.file": TEXT, "weights.sha256": TEXT, "weights.bytes": COUNT,
     "float_weights": OBJECT, "float_weights.files": LIST, "float_weights.files.*": OBJECT,
     "float_weights.files.*.file": TEXT, "float_weights.files.*.sha256": TEXT,
-    "float_weights.groups": COUNT,
+    "float_weights.groups": GROUPS,
     "float_weights.layouts": OBJECT, "float_weights.layouts.*": TEXT,
     "architecture": LIST, "architecture.*": OBJECT,
     "layers": OBJECT, "layers.*": OBJECT,

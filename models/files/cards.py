@@ -20,9 +20,10 @@ HISTORY = ("phase", "epoch", "loss", "validation_accuracy", "seconds")
 def entry(path: Path) -> dict[str, Any]:
     """What a card says in one row: accuracies in per cent on the held-out images; ``bits``: see ``inner_bits``;
     ``edge_bits``: of the first and the last layer, where they are given by themselves; ``groups`` of input channels as
-    asked for; ``log_fraction``: bits behind their point, None for the usual number; ``mac_weight_bits``: of the weights
-    of multiply-accumulate layers; ``maximum_bits``: of the sums that the maxima see; ``sums``: ``full`` or ``clamped``;
-    ``ends``: ``log`` if layers that can hand on log codes do, else ``linear`` (see ``BmFormat``)."""
+    asked for, as the card says it (``networks.groups.to_json``); ``log_fraction``: bits behind their point, None for
+    the usual number; ``mac_weight_bits``: of the weights of multiply-accumulate layers; ``maximum_bits``: of the sums
+    that the maxima see; ``sums``: ``full`` or ``clamped``; ``ends``: ``log`` if layers that can hand on log codes do,
+    else ``linear`` (see ``BmFormat``)."""
     card = read_card(path)
     with reading(path):
         formats, training = list(card["layers"].values()), card["training"]

@@ -23,6 +23,7 @@ from bmhw.hdl.checks import not_one_of
 from bmhw.hdl.formats.choices import LAYOUTS as BM_LAYOUTS
 from bmhw.models.errors import ModelError
 from bmhw.models.networks.architecture import Architecture
+from bmhw.models.networks.groups import MEANING, Groups, from_json, has_groups, to_json
 from bmhw.models.networks.network import Network
 
 from .card_fields import reading
@@ -40,7 +41,7 @@ BORDER = "border"
 LAYOUTS = "layouts"
 """The same: layer -> layout, as JSON."""
 GROUPS = "groups"
-"""The same: ``Network.groups`` of the BM network, as JSON; none: 1."""
+"""The same: ``Network.groups`` of the BM network, as JSON (``networks.groups.to_json``); none: 1."""
 
 LARGEST_FILE = 1_500_000
 """Bytes; what is larger is split, so that a repository holds no large file."""
@@ -84,11 +85,12 @@ def save_float(
         write_atomically(folder / file, lambda path, data=data: path.write_bytes(data))
     entries = [{"file": file, "bytes": len(data), "sha256": sha256(data)} for file, data in files.items()]
     entry = {"files": entries, "layouts": networks["bm"].layouts}
-    return entry if networks["bm"].groups == 1 else entry | {GROUPS: networks["bm"].groups}
+    groups = networks["bm"].groups
+    return entry | {GROUPS: to_json(groups)} if has_groups(groups) else entry
 
 
-def _holds(path: Path, data: bytes, groups: int) -> bool:
-    """Whether a file holds the same tensors, of as many groups; older ones have no other metadata."""
+def _holds(path: Path, data: bytes, groups: Groups) -> bool:
+    """Whether a file holds the same tensors, in the same groups; older ones have no other metadata."""
     from safetensors import SafetensorError, safe_open
     from safetensors.numpy import load
 
@@ -98,7 +100,7 @@ def _holds(path: Path, data: bytes, groups: int) -> bool:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError, KeyError, ValueError):
         return False
-    return metadata.get(GROUPS, "1") == json.dumps(groups) and there.keys() == here.keys() and all(
+    return metadata.get(GROUPS, "1") == json.dumps(to_json(groups)) and there.keys() == here.keys() and all(
         there[key].dtype == value.dtype and np.array_equal(there[key], value) for key, value in here.items()
     )
 
@@ -115,8 +117,8 @@ def _serialised(name: str, networks: dict[str, Network]) -> dict[str, bytes]:
                 tensors[kind][f"{kind}.{key}"] = _kept(value).cpu().numpy()
     network = networks["bm"]
     metadata = {LAYOUTS: json.dumps(network.layouts)}
-    if network.groups != 1:
-        metadata[GROUPS] = json.dumps(network.groups)
+    if has_groups(network.groups):
+        metadata[GROUPS] = json.dumps(to_json(network.groups))
     if network.architecture.border:
         metadata[BORDER] = json.dumps(network.architecture.border)
     files = _packed(tensors["classical"] | tensors["bm"], metadata)
@@ -148,15 +150,16 @@ def layouts_of(path: Path, metadata: Mapping[str, str]) -> dict[str, str] | None
     return layouts if isinstance(layouts, dict) else None
 
 
-def groups_of_file(path: Path, metadata: Mapping[str, str]) -> int:
-    """The groups that a file's metadata tell; ModelError for what is no number of groups."""
+def groups_of_file(path: Path, metadata: Mapping[str, str]) -> Groups:
+    """The groups that a file's metadata tell; ModelError for what is none."""
     return _checked_groups(f"Metadata {GROUPS} of {path}", _parsed(metadata, GROUPS, "1"))
 
 
-def _checked_groups(what: str, groups: Any) -> int:
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
-        raise ModelError(f"{what} must be an integer of 1 or more, not {groups!r}")
-    return groups
+def _checked_groups(what: str, groups: Any) -> Groups:
+    try:
+        return from_json(groups)
+    except ValueError:
+        raise ModelError(f"{what} must be {MEANING}, not {groups!r}") from None
 
 
 def _parsed(metadata: Mapping[str, str], key: str, default: str) -> Any:

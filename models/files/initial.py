@@ -10,11 +10,12 @@ from torch import Tensor
 
 from bmhw.models.errors import ModelError, ModelUsageError
 from bmhw.models.networks.architecture import Architecture
+from bmhw.models.networks.groups import Groups, has_groups
 from bmhw.models.networks.layers import larger_of_pair
 from bmhw.models.networks.network import NORM_EPSILON, Network
 
 from .conventions import PYTORCH_EPSILON, Conventions
-from .float_weights import border_of, groups_of_file, layouts_of, parts
+from .float_weights import GROUPS, border_of, groups_of_file, layouts_of, parts
 from .foreign import WeightsFile, read_weights
 from .matching import COUNTER, Match, match
 from .writing import sha256
@@ -29,23 +30,30 @@ class Initial:
     """What a run starts from.
 
     ``states``: phase -> state_dict of its network, ``classical``, and ``bm`` if the file has one that the run can use;
-    ``groups`` of that one and its ``layouts``, where some of its layers are BM ones and multiply-accumulate in the run
-    (None: all are as in the run); ``merged``: whether its weights are the larger ones of pairs, so that it isn't
-    trained yet; ``checksum``: the file's SHA-256; ``border``: see ``Node``; ``conventions``: what was folded into the
-    classical network's weights, None for this package's own files; ``matches``: which layer became which; ``teacher``:
-    the file that the classical network is from, with its SHA-256, where it is another one.
+    ``groups`` of that one, ``regrouped_from``: those that it had before, where it was trained in others, and its
+    ``layouts``, where some of its layers are BM ones and multiply-accumulate in the run (None: all are as in the run);
+    ``merged``: whether its weights are the larger ones of pairs; ``checksum``: the file's SHA-256; ``border``: see
+    ``Node``; ``conventions``: what was folded into the classical network's weights, None for this package's own files;
+    ``matches``: which layer became which; ``teacher``: the file that the classical network is from, with its SHA-256,
+    where it is another one.
     """
 
     path: Path
     states: Mapping[str, States]
     checksum: str
-    groups: int = 1
+    groups: Groups = 1
+    regrouped_from: Groups | None = None
     layouts: Mapping[str, str] | None = None
     merged: bool = False
     border: tuple[float, ...] = ()
     conventions: Conventions | None = None
     matches: list[Match] = field(default_factory=list)
     teacher: tuple[Path, str] | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a BM network whose maxima are those that its weights were trained in."""
+        return "bm" in self.states and not self.merged and self.regrouped_from is None
 
     def lines(self) -> Iterator[str]:
         """What was read and assumed, for people."""
@@ -64,9 +72,10 @@ class Initial:
             epsilon = self.conventions.norm_epsilon
             whose = {NORM_EPSILON: " (as here)", PYTORCH_EPSILON: " (PyTorch's default)"}.get(epsilon, "")
             yield f"Normalisations: epsilon {epsilon:g}{whose}; images: {self.conventions}"
-        if "bm" in self.states and (self.groups > 1 or self.merged):
+        if "bm" in self.states and (has_groups(self.groups) or not self.is_trained):
             merged = ", the larger weight of each pair" if self.merged else ""
-            yield f"Bipolar morphological network: groups {self.groups}{merged}"
+            before = "" if self.regrouped_from is None else f", the weights of groups {self.regrouped_from}, scaled"
+            yield f"Bipolar morphological network: groups {self.groups}{merged}{before}"
         if self.layouts is not None:
             yield "Multiply-accumulate layers have the weights of the BM layers in whose place they are, scaled"
         if self.border:
@@ -79,7 +88,7 @@ def read_initial(
     architecture: Architecture,
     layouts: Mapping[str, str],
     *,
-    groups: int | None = None,
+    groups: Groups | None = None,
     conventions: Conventions | None = None,
     order: Path | None = None,
     teacher: Path | None = None,
@@ -90,9 +99,9 @@ def read_initial(
     ``float_weights``). Any other file (see ``foreign``) must hold the classical network, with other names than here
     or not (see ``matching``; ``order`` is explained there), which is changed to what this package computes
     (``conventions``); or, if ``teacher`` is a file with the classical network, a BM network under this package's names
-    alone, which doesn't say its ``groups``. A BM network is used if it has the run's layouts and ``groups`` (None:
-    whatever it has), but that layers of the run may be multiply-accumulate which are BM there; of one with groups and
-    two weights an input, ``signed`` and ``wired`` layers take the larger ones.
+    alone, whose ``groups`` are those given where its metadata don't say them. A BM network, in whatever groups, is used
+    if it has the run's layouts, but that layers of the run may be multiply-accumulate which are BM there; of one with
+    groups and two weights an input, ``signed`` and ``wired`` layers take the larger ones.
     Raises ModelError that names the first tensor or layer that doesn't fit.
     """
     file = read_weights(path)
@@ -131,10 +140,10 @@ def read_initial(
     if said is None:  # of a quantised classical network both are the same
         alike = any(not torch.equal(value, own["classical"].get(key, value[:0])) for key, value in own["bm"].items())
     state, merged = own["bm"], False
-    if found != expected and theirs > 1:
+    if found != expected and has_groups(theirs):
         state, merged = _merged(own["bm"], expected)
         found = {key: value.shape for key, value in state.items()}
-    if found == expected and set(layouts.values()) != {"mac"} and alike and groups in (None, theirs):
+    if found == expected and set(layouts.values()) != {"mac"} and alike:
         states["bm"] = {key: _finite(path, f"bm.{key}", value) for key, value in state.items()}
     return Initial(path=path, states=states, checksum=checksum, groups=theirs if "bm" in states else 1,
                    layouts=wanted if wanted != layouts and "bm" in states else None, merged=merged and "bm" in states,
@@ -157,7 +166,7 @@ def _with_teacher(
     checksum: str,
     architecture: Architecture,
     layouts: Mapping[str, str],
-    groups: int | None,
+    groups: Groups | None,
     conventions: Conventions | None,
     order: Path | None,
     teacher: Path,
@@ -167,9 +176,10 @@ def _with_teacher(
     taught = read_initial(teacher, architecture, architecture.layouts("mac"), conventions=conventions, order=order)
     if set(layouts.values()) == {"mac"}:
         raise ModelUsageError(f"--teacher {teacher} is for a bipolar morphological network, not for layout mac")
-    if groups is None:
+    theirs = groups_of_file(path, file.metadata) if GROUPS in file.metadata else groups
+    if theirs is None:
         raise ModelUsageError(f"Weights file {path} doesn't say how many groups of input channels its network has: "
-                              "say it with --groups")
+                              "say it with --groups or --group-inputs")
     # nothing says what its layers are: none is multiply-accumulate
     pairs, usual = {key for key, value in file.tensors.items() if value.ndim == 5}, architecture.layouts("auto")
     wanted = {name: layout if layout != "mac" else usual[name] if f"steps.{name}.weight" in pairs else "signed"
@@ -183,7 +193,7 @@ def _with_teacher(
             raise ModelError(f"Weights file {path} has no BM network of these layouts: {key} must be of shape "
                              f"{tuple(shape)}, but is {found}")
     states = {**taught.states, "bm": {key: _finite(path, key, value) for key, value in state.items()}}
-    return Initial(path=path, states=states, checksum=checksum, groups=groups, merged=merged, border=taught.border,
+    return Initial(path=path, states=states, checksum=checksum, groups=theirs, merged=merged, border=taught.border,
                    layouts=wanted if wanted != layouts else None,
                    conventions=taught.conventions, matches=taught.matches, teacher=(teacher, taught.checksum))
 

@@ -37,7 +37,7 @@ class CodePlan:
         """The BM layers that give codes."""
         if self.quantisation.combine == "logarithmic":
             return self.architecture.code_layers(self.layouts, TWO_MAXIMA)
-        if self.quantisation.groups == 1:
+        if not self.quantisation.has_groups:
             return ()
         return tuple(
             name
@@ -81,7 +81,7 @@ class CodePlan:
     @cached_property
     def encoded(self) -> dict[str, LogCode]:
         """The nodes whose linear integers are turned into codes, and these."""
-        if self.quantisation.groups == 1:
+        if not self.quantisation.has_groups:
             return {}
         codes = {node.name: self._readers_code(node.name) for node in self.architecture.nodes
                  if node.name not in self.ends}

@@ -21,7 +21,7 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.formats.mac import MacFormat
 from bmhw.models.networks.architecture import Node
-from bmhw.models.networks.groups import groups_of
+from bmhw.models.networks.groups import Groups, groups_of, has_groups
 from bmhw.models.networks.layers import combine_layout, padded
 from bmhw.models.operators.max_product import max_product, straight_through
 from bmhw.models.operators.smoothed import norm_difference
@@ -47,11 +47,12 @@ class Quantisation:
     weights, ``log2`` and ``exp2`` methods, ``sums``: ``full`` or ``clamped``, ``maximum_bits``: high bits of
     the sums that the maxima see, ``linear_maximum_bits``: the same of layers with a linear result (None: as many),
     ``mac_weight_bits``. ``combine``: ``logarithmic`` lets the layers that can (``Architecture.code_layers``) hand on
-    log codes. ``groups`` of input channels as asked for (``groups_of``: what a layer has); with more than one, layers
-    hand on codes through linear ends (see ``CodePlan``). ``zero``: what code 0 stands for (None: ``exact`` in a network
-    with groups, else its step). ``edge_bits``: width of the first and the last layer's inputs and codes (None: as all),
-    ``out_fraction``: bits behind the point of all BM layers' linear numbers: a sum has as many as the finest of what it
-    adds. ``layer_bits``: (name, width) of multiply-accumulate layers with a width of their own, of inputs and weights.
+    log codes. ``groups`` of input channels as asked for (``groups_of``: what a layer has); in a network that
+    ``has_groups`` layers hand on codes through linear ends (see ``CodePlan``). ``zero``: what code 0 stands for (None:
+    ``exact`` in such a network, else its step). ``edge_bits``: width of the first and the last layer's inputs and codes
+    (None: as all), ``out_fraction``: bits behind the point of all BM layers' linear numbers: a sum has as many as the
+    finest of what it adds. ``layer_bits``: (name, width) of multiply-accumulate layers with a width of their own, of
+    inputs and weights.
     """
 
     bits: int = 8
@@ -64,11 +65,15 @@ class Quantisation:
     linear_maximum_bits: int | None = None
     mac_weight_bits: int | None = None
     combine: str = "linear"
-    groups: int = 1
+    groups: Groups = 1
     zero: str | None = None
     edge_bits: int | None = None
     out_fraction: int | None = None
     layer_bits: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def has_groups(self) -> bool:
+        return has_groups(self.groups)
 
     def format(
         self,
@@ -112,8 +117,8 @@ class Quantisation:
             boundary="layer" if takes_codes else "neuron",
             combine=self.combine if gives_codes else "linear",
             result="code" if gives_codes else "linear",
-            groups=groups_of(channels, self.groups),
-            zero="exact" if self.zero is None and self.groups > 1 else self.zero,
+            groups=groups_of(channels, self.groups, fan_in // channels),
+            zero="exact" if self.zero is None and self.has_groups else self.zero,
         )
 
 

@@ -108,7 +108,7 @@ def _input_scale(plan: CodePlan, layer: Node, full_scales: Mapping[str, float]) 
     """What the largest input of a layer stands for, or a power of two of it; None if that isn't the same one in every
     channel."""
     source = layer.inputs[0]
-    if plan.quantisation.groups == 1:
+    if not plan.quantisation.has_groups:
         return None
     return 1.0 if plan.architecture[source].operation == "image" else full_scales.get(source)
 

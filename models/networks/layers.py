@@ -13,7 +13,7 @@ from bmhw.hdl.checks import check_choice
 from bmhw.hdl.formats.choices import LAYOUTS, ONE_SUM
 from bmhw.models.operators.max_product import max_product_difference
 
-from .groups import groups_of
+from .groups import Groups, groups_of
 
 __all__ = [
     "EPSILON", "BmConv2d", "BmLinear", "BorderedConv2d", "combine_layout", "larger_of_pair", "padded", "split_weight",
@@ -137,13 +137,13 @@ class BmConv2d(nn.Module):
         bias: bool = True,
         layout: str = "relu",
         border: Sequence[float] | None = None,
-        groups: int = 1,
+        groups: Groups = 1,
         nonnegative: bool | None = None,
     ):
         super().__init__()
         self.layout, self.nonnegative = check_choice("Layout", layout, LAYOUTS), nonnegative
-        self.groups = groups_of(in_channels, groups)
         self.kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.groups = groups_of(in_channels, groups, math.prod(self.kernel_size))
         self.stride, self.padding = stride, padding
         shape = (out_channels, in_channels, *self.kernel_size)
         classical = torch.empty(shape)
@@ -184,7 +184,7 @@ class BmLinear(BmConv2d):
     """Bipolar morphological dense layer: input (..., in_features), output (..., out_features); ``groups`` of inputs."""
 
     def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu", groups: int = 1
+        self, in_features: int, out_features: int, *, bias: bool = True, layout: str = "relu", groups: Groups = 1
     ):
         super().__init__(in_features, out_features, 1, bias=bias, layout=layout, groups=groups)
 

@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from bmhw.hdl.formats.choices import ONE_SUM
 
 from .architecture import Architecture, Node
+from .groups import Groups
 from .layers import BmConv2d, BorderedConv2d
+from .wiring import Wiring
 
-__all__ = ["NORM_EPSILON", "Network", "convert", "estimate_statistics", "with_classical_weights", "with_mac_layers"]
+__all__ = [
+    "MATCHING_BATCH", "NORM_EPSILON", "Network", "convert", "estimate_statistics", "regrouped",
+    "with_classical_weights", "with_mac_layers",
+]  # fmt: skip
 
 MATCHING_BATCH = 250
 NORM_EPSILON = 1e-3
@@ -27,7 +32,7 @@ class Network(nn.Module):
     Input: images of shape (batch, channels, height, width), pixel / 256. Output: (batch, classes).
     """
 
-    def __init__(self, architecture: Architecture, layouts: Mapping[str, str], groups: int = 1):
+    def __init__(self, architecture: Architecture, layouts: Mapping[str, str], groups: Groups = 1):
         super().__init__()
         self.architecture, self.layouts, self.groups = architecture, dict(layouts), groups
         self.steps = nn.ModuleDict()
@@ -78,7 +83,7 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def with_classical_weights(classical: Network, layouts: Mapping[str, str], groups: int = 1) -> Network:
+def with_classical_weights(classical: Network, layouts: Mapping[str, str], groups: Groups = 1) -> Network:
     """The bipolar morphological network with the classical one's weights and statistics as they are."""
     network = Network(classical.architecture, layouts, groups)
     for name, step in network.steps.items():
@@ -91,7 +96,7 @@ def with_classical_weights(classical: Network, layouts: Mapping[str, str], group
 
 
 @torch.no_grad()
-def convert(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: int = 1) -> Network:
+def convert(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: Groups = 1) -> Network:
     """The bipolar morphological network with the classical one's weights (arXiv 1911.01971, section 3).
 
     A maximum is smaller than the sum it replaces. So each channel's weights and bias are scaled until its
@@ -125,6 +130,24 @@ def with_mac_layers(network: Network, layouts: Mapping[str, str], images: Tensor
         step.load_state_dict(state)
     _match(result.eval(), network.eval().trace(images), replaced, images)
     return result
+
+
+@torch.no_grad()
+def regrouped(network: Network, groups: Groups, images: Tensor) -> Network:
+    """A BM network in other groups, in evaluation mode.
+
+    Its weights are those of maxima, which suit other maxima better than the classical ones. More groups are larger
+    sums; so each channel's weights and bias are scaled, as in :func:`convert`, until its mean and deviation on
+    ``images`` (pixel / 256) are those that it had, and the statistics of the normalisations are estimated anew. Ratios
+    of the weights stay; a ``wired`` input whose maximum isn't the one of its sign any more has the smallest magnitude.
+    """
+    result = Network(network.architecture, network.layouts, groups)
+    result.load_state_dict(network.state_dict())
+    Wiring(result, result.layouts, groups).apply()
+    layers = [name for name, step in result.steps.items() if isinstance(step, BmConv2d)]
+    _match(result.train(), network.eval().trace(images), layers, images)
+    estimate_statistics(result, images.split(MATCHING_BATCH))
+    return result.eval()
 
 
 def _match(network: Network, targets: Mapping[str, Tensor], layers: Iterable[str], images: Tensor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from .groups import groups_of
+from .groups import Groups, groups_of
 from .layers import wired_signs, with_signs
 
 __all__ = ["Wiring"]
@@ -20,9 +20,9 @@ class Wiring:
     (projected gradient), so that it can grow again.
     """
 
-    def __init__(self, network: nn.Module, layouts: Mapping[str, str], groups: int = 1):
+    def __init__(self, network: nn.Module, layouts: Mapping[str, str], groups: Groups = 1):
         weights = [network.steps[name].weight for name, layout in layouts.items() if layout == "wired"]
-        self.signs = [(w, wired_signs(w, groups_of(w.shape[-3], groups))) for w in weights]
+        self.signs = [(w, wired_signs(w, groups_of(w.shape[-3], groups, w[0, 0].numel()))) for w in weights]
 
     @torch.no_grad()
     def apply(self) -> None:

@@ -40,6 +40,7 @@ OPTIONS = {
     "--linear-maximum-bits": ("quantisation", "linear_maximum_bits"),
     "--combine": ("quantisation", "combine"),
     "--groups": ("quantisation", "groups"),
+    "--group-inputs": ("quantisation", "groups", "inputs"),
     "--zero": ("quantisation", "zero"),
     "--edge-bits": ("quantisation", "edge_bits"),
     "--out-fraction": ("quantisation", "out_fraction"),
@@ -51,7 +52,7 @@ OPTIONS = {
     "--pixel-scale": ("conventions", "pixel_scale"),
 }
 BM_ONLY = ("--method", "--bm-rate", "--log-bits", "--log-fraction", "--sums", "--maximum-bits", "--linear-maximum-bits",
-           "--combine", "--groups", "--zero", "--out-fraction", "--norm")
+           "--combine", "--groups", "--group-inputs", "--zero", "--out-fraction", "--norm")
 # What cards have that don't say it, where a new run would take something else.
 BEFORE = {"--groups": 1}
 
@@ -62,8 +63,9 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
     for option, path in OPTIONS.items():
         value: Any = training
         for key in path:
-            value = value[key] if isinstance(key, int) else (value or {}).get(key)
+            value = value[key] if isinstance(key, int) else value.get(key) if isinstance(value, Mapping) else None
         value = BEFORE.get(option) if value is None else value
+        value = None if isinstance(value, Mapping) else value  # what another option says
         value = ",".join(map(str, value)) or None if isinstance(value, list) else value
         if value is not None and not (training["layout"] == "mac" and option in BM_ONLY):
             words.append(f"{option} {value}")

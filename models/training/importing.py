@@ -12,7 +12,8 @@ from bmhw.models.errors import ModelError
 from bmhw.models.files.conventions import Conventions
 from bmhw.models.files.initial import Initial, read_initial
 from bmhw.models.networks.architecture import Architecture, build
-from bmhw.models.networks.network import MATCHING_BATCH, Network, with_mac_layers
+from bmhw.models.networks.groups import Groups
+from bmhw.models.networks.network import MATCHING_BATCH, Network, regrouped, with_mac_layers
 
 from .datasets import Dataset
 from .memory import keep_memory
@@ -23,23 +24,34 @@ __all__ = ["check_import", "imported"]
 
 LEAST_FACTOR = 2
 """How many times chance an imported network's accuracy must be."""
+REGROUPING_BATCHES = 2
+"""Batches of images on which layers in other groups are matched to what they were."""
 
 
 def imported(
     path: Path, settings: Settings, data: Dataset, conventions: Conventions, order: Path | None = None, *,
-    groups: int | None = None, teacher: Path | None = None,
+    groups: Groups | None = None, teacher: Path | None = None,
 ) -> Initial:  # fmt: skip
-    """What a run with these settings starts from; ``groups``, ``teacher`` and errors: see ``read_initial``."""
+    """What a run with these settings starts from: the BM network of the file with the run's layouts and ``groups``
+    (None: whatever it has). ``teacher`` and errors: see ``read_initial``."""
     architecture = build(settings.architecture, *data.train_images.shape[1:3])
     layouts = settings.layouts(architecture)
     initial = read_initial(path, architecture, layouts, groups=groups, conventions=conventions, order=order,
                            teacher=teacher)
-    if initial.layouts is None:
+    if "bm" not in initial.states:
         return initial
-    images = data.validation_split(settings.validation).train_images[:MATCHING_BATCH]
-    bm = _network(initial, "bm", architecture, initial.layouts)
-    mixed = with_mac_layers(bm, layouts, torch.from_numpy(images).float() / 256)
-    return dataclasses.replace(initial, states={**initial.states, "bm": mixed.state_dict()})
+    groups = initial.groups if groups is None else groups
+    if initial.layouts is None and groups == initial.groups:
+        return initial
+    images = data.validation_split(settings.validation).train_images[: REGROUPING_BATCHES * MATCHING_BATCH]
+    images = torch.from_numpy(images).float() / 256
+    bm = _network(initial, "bm", architecture, initial.layouts or layouts)
+    if initial.layouts is not None:  # first, so that a layer which becomes another one is measured as it was trained
+        bm = with_mac_layers(bm, layouts, images[:MATCHING_BATCH])
+    if groups != initial.groups:
+        bm = regrouped(bm, groups, images)
+        initial = dataclasses.replace(initial, groups=groups, regrouped_from=initial.groups)
+    return dataclasses.replace(initial, states={**initial.states, "bm": bm.state_dict()})
 
 
 def _network(initial: Initial, phase: str, architecture: Architecture, layouts: Mapping[str, str]) -> Network:

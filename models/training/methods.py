@@ -15,6 +15,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from bmhw.models.networks.architecture import Architecture
+from bmhw.models.networks.groups import Groups
 from bmhw.models.networks.layers import BmConv2d
 from bmhw.models.networks.network import Network, convert, with_classical_weights
 from bmhw.models.operators.max_product import max_product_difference
@@ -31,7 +32,7 @@ NORMS = 9
 """Different p that ``annealed`` goes through: each is a graph of its own on a GPU."""
 
 Difference = Callable[[Tensor, Tensor, int, int], Tensor]
-Start = Callable[[Network, Mapping[str, str], Tensor, int], Network]
+Start = Callable[[Network, Mapping[str, str], Tensor, Groups], Network]
 
 
 @functools.cache
@@ -82,19 +83,19 @@ def layer_by_layer(share: float, position: float, norm: float) -> Difference:
     return max_product_difference if share >= 0.75 * position else norms(1.0)
 
 
-def untrained(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: int = 1) -> Network:
+def untrained(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: Groups = 1) -> Network:
     """A network that knows nothing of the classical one."""
     return Network(classical.architecture, layouts, groups)
 
 
-def as_it_is(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: int = 1) -> Network:
+def as_it_is(classical: Network, layouts: Mapping[str, str], images: Tensor, groups: Groups = 1) -> Network:
     return with_classical_weights(classical, layouts, groups)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """``start``: the network that the phase begins with, of the classical one, the layouts, images for statistics and
-    the number of groups; ``difference``: of the share of the phase that is done, a layer's position (each 0..1) and the
+    the groups; ``difference``: of the share of the phase that is done, a layer's position (each 0..1) and the
     largest p of its norms, what stands for the difference of two maxima; ``distils_layers``: whether
     :func:`layer_distance` is added to the loss; ``smooth_codes``: whether the quantised phase has the gradient of the
     largest norms, not that of the maxima.

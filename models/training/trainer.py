@@ -28,6 +28,7 @@ from bmhw.models.integer.fold import check_foldable, fold
 from bmhw.models.integer.folded_network import FoldedNetwork
 from bmhw.models.integer.quantise import FoldedLayer, Quantisation
 from bmhw.models.networks.architecture import build
+from bmhw.models.networks.groups import Groups, from_json
 from bmhw.models.networks.network import NORM_EPSILON, Network
 from bmhw.models.networks.wiring import Wiring
 from bmhw.models.operators.precision import powers_name
@@ -332,13 +333,13 @@ class Trainer:
         return ModelError(f"Checkpoint {self._checkpoint} can't be read: {reason or type(error).__name__}")
 
 
-def saved_groups(folder: Path) -> int | None:
+def saved_groups(folder: Path) -> Groups | None:
     """The groups of the run whose checkpoint lies in a folder; None where there is none that can be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-        return int(state["settings"]["quantisation"].get("groups", 1))
+        return from_json(state["settings"]["quantisation"].get("groups", 1))
     except Exception:  # what is wrong with it is said when it is restored
         return None
 

@@ -113,7 +113,7 @@ def measure_groups(shape, batch, groups, repeat):
                     functools.partial(combine_layout, layout, difference=difference, groups=count, nonnegative=True),
                     (x, w, stride, padding), repeat,
                 )
-                for count in (1, groups_of(channels, groups))
+                for count in (1, groups_of(channels, groups, 1))
             ]  # fmt: skip
     return result
 

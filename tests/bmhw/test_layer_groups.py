@@ -80,7 +80,7 @@ def grouped_card(tmp_path):
     ungrouped = KEPT / "cifar10-resnet20.json"
     card = read_card(ungrouped)
     channels = {layer.name: layer.channels for layer in network(str(ungrouped)).layers}
-    entries = {name: entry | {"groups": groups_of(channels[name], 4), "zero": "exact"}
+    entries = {name: entry | {"groups": groups_of(channels[name], 4, 1), "zero": "exact"}
                for name, entry in card["layers"].items()}
     path = tmp_path / "grouped.json"
     path.write_text(json.dumps({**card, "layers": entries}))

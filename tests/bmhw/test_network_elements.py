@@ -36,7 +36,7 @@ KEPT = ("stem", "stage1_shortcut")
 def bm(name, signed):
     _, _, channels, taps = SHAPES[name]
     fmt = BmFormat(inputs=channels * taps, bits=4, layout="signed", signed_inputs=signed, log_fraction=2,
-                   sums="clamped", groups=groups_of(channels, 4), zero="exact")
+                   sums="clamped", groups=groups_of(channels, 4, 1), zero="exact")
     return {"neuron": "bm", **dataclasses.asdict(fmt)}
 
 

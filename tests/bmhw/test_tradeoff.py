@@ -25,7 +25,7 @@ from bmhw.measure.tradeoff import OUTPUTS, mark_frontiers, neurons_of
 from bmhw.models.files.store import WEIGHTS, read_card
 from bmhw.models.files.widths import inner_formats
 from bmhw.show import plots
-from bmhw.show.tradeoff import cells, frontier_lines, label
+from bmhw.show.tradeoff import cells, frontier_lines, label, network_family
 
 # What of a neuron's format its gates depend on, beside the number of inputs and the boundary.
 SHAPE = ("bits", "layout", "signed_inputs", "log_bits", "log_fraction", "weight_bits", "sums", "maximum_bits",
@@ -129,6 +129,21 @@ def test_log_codes_of_fewer_octaves():
     mixed = {**shown, "neuron": "mixed", "groups": 4, "edge_bits": 8, "mac_layers": ["stem"], "mac_weight_bits": [4]}
     assert label(mixed) == (
         "BM relu 4.2:5 bits in 4 groups, full sums, linear ends, edges 8 bits; MAC 4 bits: stem")
+
+
+def test_groups_of_inputs():
+    """They are said in words, and each layer has its own number."""
+    training = {"layout": "signed", "quantisation": {"bits": 8, "log_bits": 4, "groups": {"inputs": 16}}}
+    neurons = neurons_of(training, "area", "scale")
+    shape = {"outputs": 1, "stride": 1, "nonnegative": True, "output": "code"}
+    for kernel, groups in ((3, 32), (1, 4)):
+        [fmt] = neurons.bm(Layer(name="x", kernel=kernel, inputs=64, **shape))
+        assert (fmt.groups, fmt.zero, fmt.combine) == (groups, "exact", "linear")
+    shown = {"neuron": "bm", "layout": "signed", "bits": [4], "log_fraction": 2, "mac_weight_bits": [],
+             "maximum_bits": [5], "sums": ["full"], "ends": ["linear"], "groups": {"inputs": 16}, "edge_bits": None,
+             "mac_layers": []}
+    assert label(shown) == "BM signed 4.2:5 bits in groups of 16 inputs or more, full sums, linear ends"
+    assert network_family(shown) == "BM, grouped"
 
 
 def test_formats_that_would_be_measured_wrongly_are_refused():

@@ -19,6 +19,7 @@ from bmhw.models.integer.fold import fold
 from bmhw.models.integer.network import Threshold
 from bmhw.models.integer.quantise import Quantisation
 from bmhw.models.networks.architecture import Builder
+from bmhw.models.networks.groups import GroupInputs
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 1, 6, 6)).astype(np.uint8)
 
@@ -43,6 +44,8 @@ NETWORKS = {
     "grouped": ({"stem": "mac", "conv1": "relu", "conv2": "signed", "shortcut": "mac", "dense": "wired"}, GROUPED),
     "grouped signed shortcut": ({"stem": "signed", "conv1": "mac", "conv2": "wired", "shortcut": "bipolar",
                                  "dense": "relu"}, dataclasses.replace(GROUPED, groups=4)),
+    "groups of inputs": ({"stem": "signed", "conv1": "signed", "conv2": "wired", "shortcut": "mac", "dense": "signed"},
+                         dataclasses.replace(GROUPED, groups=GroupInputs(18))),
     "signed": (dict.fromkeys(MAC_LAYERS, "signed"), Quantisation(bits=4, log_bits=3)),
 }  # fmt: skip
 
@@ -70,8 +73,8 @@ def made(name):
 
 
 @pytest.mark.parametrize("name", [
-    "mac", "own codes", "grouped", *(pytest.param(name, marks=pytest.mark.long) for name in
-                                     ("mac shift", "grouped signed shortcut", "signed"))])  # fmt: skip
+    "mac", "own codes", "grouped", *(pytest.param(name, marks=pytest.mark.long) for name in (
+        "mac shift", "grouped signed shortcut", "groups of inputs", "signed"))])  # fmt: skip
 def test_every_number_of_every_part_is_the_integer_networks(name, tmp_path):
     network = made(name)
     assembly = assemble(network, FOLDING)
@@ -81,6 +84,13 @@ def test_every_number_of_every_part_is_the_integer_networks(name, tmp_path):
     bench.build()
     for gaps in (0, 40):
         assert bench.run(IMAGES[:6], seed=gaps, gaps=gaps).classes == network.classify(IMAGES[:6]).tolist()
+
+
+def test_groups_of_a_layers_own_inputs():
+    network = made("groups of inputs")
+    shapes = {name: shape_of(network, name, FOLDING[name]) for name in FOLDING}
+    assert {name: (shape.groups, shape.group_channels * 9) for name, shape in shapes.items()
+            if name.startswith("conv")} == {"conv1": (2, 18), "conv2": (8, 18)}
 
 
 def test_a_flush_costs_no_cycle_and_saves_bits():

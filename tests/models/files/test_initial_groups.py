@@ -13,6 +13,7 @@ from bmhw.models.files import float_weights
 from bmhw.models.files.float_weights import half_precision, save_float
 from bmhw.models.files.initial import read_initial
 from bmhw.models.networks.architecture import resnet_small
+from bmhw.models.networks.groups import GroupInputs
 from bmhw.models.networks.layers import larger_of_pair
 from bmhw.models.networks.network import Network, with_classical_weights
 
@@ -46,9 +47,13 @@ def test_an_own_file_says_its_groups(networks, tmp_path):
     for asked in (None, 4):
         initial = read_initial(path, ARCHITECTURE, AUTO, groups=asked)
         assert initial.groups == 4 and not initial.merged and same(initial.states["bm"], half_precision(networks["bm"]))
-    # with other groups the maxima are of other inputs
-    other = read_initial(path, ARCHITECTURE, AUTO, groups=2)
-    assert set(other.states) == {"classical"} and other.groups == 1
+    # whatever is asked for: the weights serve other groups too
+    assert read_initial(path, ARCHITECTURE, AUTO, groups=2).groups == 4
+    by_inputs = with_classical_weights(networks["classical"], AUTO, GroupInputs(18))
+    save_float("by-inputs", tmp_path, networks | {"bm": by_inputs})
+    initial = read_initial(tmp_path / "by-inputs-float.safetensors", ARCHITECTURE, AUTO)
+    assert initial.groups == GroupInputs(18) and initial.is_trained
+    assert "Bipolar morphological network: groups of 18 inputs or more" in initial.lines()
     assert "Bipolar morphological network: groups 4" in read_initial(path, ARCHITECTURE, AUTO).lines()
 
 
@@ -57,8 +62,18 @@ def test_an_unmarked_network_of_maxima_has_a_teacher_and_groups(networks, files)
     initial = read_initial(path, ARCHITECTURE, AUTO, groups=4, teacher=teacher)
     assert same(initial.states["bm"], networks["bm"]) and same(initial.states["classical"], networks["classical"])
     assert initial.groups == 4 and initial.teacher[0] == teacher and initial.teacher[1] != initial.checksum
-    with pytest.raises(ModelUsageError, match=r"doesn't say how many groups .* with --groups"):
+    with pytest.raises(ModelUsageError, match=r"doesn't say how many groups .* with --groups or --group-inputs"):
         read_initial(path, ARCHITECTURE, AUTO, teacher=teacher)
+    assert read_initial(path, ARCHITECTURE, AUTO, groups=GroupInputs(9), teacher=teacher).groups == GroupInputs(9)
+    # unless its metadata do
+    for text, groups in (("2", 2), ('{"inputs": 9}', GroupInputs(9))):
+        save_file(networks["bm"].state_dict(), path, {"groups": text})
+        for asked in (None, 4):
+            assert read_initial(path, ARCHITECTURE, AUTO, groups=asked, teacher=teacher).groups == groups
+    save_file(networks["bm"].state_dict(), path, {"groups": '{"inputs": 0}'})
+    with pytest.raises(ModelError, match=r"^Metadata groups of .* must be an integer of 1 or more, or .* not .*: 0}$"):
+        read_initial(path, ARCHITECTURE, AUTO, teacher=teacher)
+    save_file(networks["bm"].state_dict(), path)
     with pytest.raises(ModelUsageError, match=r"has two weights an input\), which learns .* with --teacher"):
         read_initial(path, ARCHITECTURE, AUTO, groups=4)
 

@@ -17,9 +17,11 @@ from bmhw.models.files.store import save
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.layer_errors import layer_errors
 from bmhw.models.integer.quantise import FoldedLayer, Quantisation
+from bmhw.models.networks.groups import GroupInputs
 
 LAYOUTS = ("auto", "signed", "wired")
 QUANTISATION = Quantisation(groups=2, log_bits=4, log_fraction=2, edge_bits=8)
+BY_INPUTS = dataclasses.replace(QUANTISATION, groups=GroupInputs(18))
 SEED = 20090719
 
 
@@ -69,10 +71,23 @@ def test_layers_hand_on_codes_and_the_stream_is_encoded(tiny_architecture, layou
     assert layers["first"].format.combine == "linear"
 
 
-@pytest.mark.parametrize("sums", ["full", "clamped"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_moved_scales_give_the_same_integers(tiny_architecture, layout, sums, images):
-    quantisation = dataclasses.replace(QUANTISATION, sums=sums)
+def test_groups_of_inputs(tiny_architecture, layout, images):
+    """Each layer has its own number, the network codes as with any, whatever layers have but one group."""
+    _network, result = folded(tiny_architecture, layout, images, BY_INPUTS)
+    integer = result.to_integer("tiny", images)
+    found = {name: (layer.format.groups, layer.format.group_inputs, layer.format.zero, layer.takes_codes)
+             for name, layer in integer.layers.items()}
+    assert found == {"stem": (1, 9, "exact", False), "first": (1, 4, "exact", True), "inner": (1, 45, "exact", True),
+                     "shortcut": (1, 4, "exact", True), "signed_inputs": (3, 18, "exact", True),
+                     "dense": (1, 24, "exact", True)}
+    assert set(result.encoders) == {"stem_norm", "sum", "sum2_relu_pool"}
+
+
+@pytest.mark.parametrize(("sums", "groups"), [("full", 2), ("clamped", 2), ("clamped", BY_INPUTS.groups)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_moved_scales_give_the_same_integers(tiny_architecture, layout, sums, groups, images):
+    quantisation = dataclasses.replace(QUANTISATION, sums=sums, groups=groups)
     _network, result = folded(tiny_architecture, layout, images, quantisation)
     before = result.to_integer("tiny", images)
     integer = moved(result).to_integer("tiny", images)
@@ -191,11 +206,12 @@ def test_other_widths_afterwards(tiny_architecture, layout, images):
     assert all(0 < entry["own_error"] < 30 for entry in entries if entry["layer"] != "first")
 
 
-@pytest.mark.parametrize("result", ["code", "linear"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_hardware_gives_the_networks_integers(tiny_architecture, layout, result, images):
+@pytest.mark.parametrize(("layout", "result", "quantisation"), [
+    *((layout, result, QUANTISATION) for layout in LAYOUTS for result in ("code", "linear")),
+    pytest.param("signed", "linear", BY_INPUTS, id="signed-linear-of inputs")])  # fmt: skip
+def test_hardware_gives_the_networks_integers(tiny_architecture, layout, result, quantisation, images):
     """One neuron of every layer with this result, on real activations."""
-    _network, folded_network = folded(tiny_architecture, layout, images)
+    _network, folded_network = folded(tiny_architecture, layout, images, quantisation)
     integer = moved(folded_network).to_integer("tiny", images)
     chosen = [layer for layer in integer.layers.values() if layer.format.result == result]
     for layer in chosen:
@@ -212,8 +228,9 @@ def test_hardware_gives_the_networks_integers(tiny_architecture, layout, result,
 
 def test_groups_must_be_the_networks(tiny_architecture, images):
     network = random_network(tiny_architecture, tiny_architecture.layouts("auto"), groups=2)
-    with pytest.raises(ModelError, match="Groups of the quantisation must be the network's 2, not 1"):
-        fold(network, torch.tensor(images).float() / 256, Quantisation())
+    for groups, said in ((1, "1"), (GroupInputs(9), "of 9 inputs or more")):
+        with pytest.raises(ModelError, match=f"^Groups of the quantisation must be the network's 2, not {said}$"):
+            fold(network, torch.tensor(images).float() / 256, Quantisation(groups=groups))
 
 
 def test_scales_are_those_of_least_error(tiny_architecture, images):
