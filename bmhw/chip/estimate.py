@@ -118,14 +118,15 @@ def _layer(part: str, folded: Folded) -> Iterator[Piece]:
     technology, parallel = folded.technology, shape.parallel
     neurons = {"counters": _bits(shape.places) + _bits(shape.groups) + _bits(shape.outputs) + _bits(
         shape.folds) + 2 * _bits(folded.results), "constants": shape.outputs * fmt.bias_bits / TABLE,
-        "memories": _memory(technology, memories.get("sums"))}
+        "memories": sum(_memory(technology, memory) for name, memory in memories.items()
+                        if name.startswith("sums") or name == "gathered")}
     if isinstance(fmt, BmFormat):
         shown = len(element_format(fmt).shown)
         sums = 1 if fmt.layout in ONE_SUM else shown
         yield Piece(part, NEURONS, "BM neurons", {
             **neurons, "maxima": parallel * shown * fmt.maximum_bits,
             "comparisons": parallel * sums * fmt.log_bits * fmt.maximum_bits,
-            "exponentials": (1 if shape.passes > 1 else shown) * fmt.y.bits * 2**fmt.maximum_bits / TABLE})
+            "exponentials": shape.ends * (1 if shape.passes > 1 else shown) * fmt.y.bits * 2**fmt.maximum_bits / TABLE})
     else:
         accumulator = element_format(fmt, folded.flush).y.bits
         yield Piece(part, NEURONS, "MAC neurons", {

@@ -20,8 +20,9 @@ EDGE = ""
 
 _INSIDE = {
     # a cell has the name of the net that it drives, which may be that of an input of the block behind it
-    "elements": r"element_|unloading\.(m\d+|a)_", "ends": r"unloading\.(group_end(?!_(m\d*|a)_)|sums|bias|y_)",
-    "unloading": "unloading", "windows": "window", "weights": "weights", "results": "results",
+    "elements": r"element_|unloading(_\d+)?\.(m\d+|a)_",
+    "ends": r"unloading(_\d+)?\.(group_end(?!_(m\d*|a)_)|sums|bias|y_)",
+    "unloading": "unloading|gather", "windows": "window", "weights": "weights", "results": "results",
     "codes": "encoder|requantizer"}
 """How the names of cells inside a layer begin; the first one that fits counts."""
 

@@ -77,9 +77,10 @@ class FoldedLayer(Block):
         folded = self.folded
         shape = folded.shape
         window = place(m, platform, "window", folded.window())
-        unloading = place(m, platform, "unloading", Unloading(folded=folded))
+        unloadings = [place(m, platform, f"unloading_{end}" if end else "unloading", Unloading(folded=share))
+                      for end, share in enumerate(folded.shares())]
         connect(m, flipped(self.i), window.i)
-        self._elements(m, platform, window, unloading)
+        self._elements(m, platform, window, unloadings)
         # what a fold gives has its place before its last group begins, so that nothing behind it ever waits
         queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results,
                                                      technology=folded.technology))
@@ -88,7 +89,13 @@ class FoldedLayer(Block):
             place(m, platform, "encoder" if folded.codes else "requantizer", converter)
             connect(m, converter.o, queue.i)
             sums = converter.i
-        m.d.comb += [sums.payload.eq(unloading.y), sums.valid.eq(unloading.valid)]
+        first = unloadings[0]
+        if len(unloadings) == 1:
+            m.d.comb += [sums.payload.eq(first.y), sums.valid.eq(first.valid)]
+        else:  # all of them give theirs in the same cycles
+            gather = place(m, platform, "gather", folded.gather())
+            m.d.comb += [gather.i.eq(Cat(unloading.y for unloading in unloadings)), gather.valid.eq(first.valid),
+                         sums.payload.eq(gather.o), sums.valid.eq(gather.o_valid)]
         connect(m, queue.o, flipped(self.o))
         places = Signal(range(folded.results + 1), init=folded.results, name="places")
         after, fold = Signal(range(folded.results + 1), name="places_after"), Signal(range(max(shape.folds, 2)),
@@ -103,7 +110,7 @@ class FoldedLayer(Block):
             m.d.sync += fold.eq(stepped(fold, shape.folds))
         return m
 
-    def _elements(self, m: Module, platform, window: Window, unloading: Unloading) -> None:
+    def _elements(self, m: Module, platform, window: Window, unloadings: list[Unloading]) -> None:
         """Place the weights and the elements, which take ``first`` and signs with the register between sums and maxima.
         """
         folded = self.folded
@@ -113,7 +120,7 @@ class FoldedLayer(Block):
         m.d.comb += weights.step.eq(window.issued)
         pipe = Pipeline(m, platform)
         first = pipe.register("first", window.first)
-        shown: dict[str, list[Value]] = {name: [] for name in unloading.shown}
+        shown: dict[str, list[Value]] = {name: [] for name in unloadings[0].shown}
         for n in range(parallel):
             element = place(m, platform, f"element_{n}", Element(design=folded.element))
             at = n * bits
@@ -130,5 +137,9 @@ class FoldedLayer(Block):
                     m.d.comb += element.negative.eq(window.code[-1])
             for name, values in shown.items():
                 values.append(element.y if name == "a" else getattr(element, name))
-        m.d.comb += [unloading.load.eq(pipe.flags("loads", window.valid & window.last, element.latency)),
-                     *(getattr(unloading, name).eq(Cat(values)) for name, values in shown.items())]
+        load = pipe.flags("loads", window.valid & window.last, element.latency)
+        each = parallel // len(unloadings)
+        for end, unloading in enumerate(unloadings):
+            its = slice(end * each, (end + 1) * each)
+            m.d.comb += [unloading.load.eq(load),
+                         *(getattr(unloading, name).eq(Cat(values[its])) for name, values in shown.items())]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a folded layer is, before it is built: its neurons, what becomes of their sums, its memories, its latencies."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .encoder import ChannelCode, Encoder
 from .requantizer import Requantization, Requantizer
-from .serializer import Serializer
+from .serializer import Gather, Serializer
 from .shape import LayerShape
 from .streams import Fifo
 from .window import Window
@@ -111,6 +112,17 @@ class Folded:
         return Serializer(width=shown // passes, words=self.shape.parallel * passes,
                           shifts=not self.technology.lone_registers)
 
+    def shares(self) -> tuple["Folded", ...]:
+        """What each end unloads, as a layer of its own: the same elements of every fold."""
+        shape = self.shape
+        if shape.ends == 1:
+            return (self,)
+        elements = shape.parallel // shape.ends
+        own = dataclasses.replace(shape, parallel=elements, outputs=shape.folds * elements)
+        biases = np.reshape(self.biases, (shape.folds, shape.ends, elements))
+        return tuple(dataclasses.replace(self, shape=own, biases=tuple(map(int, biases[:, end].ravel())))
+                     for end in range(shape.ends))
+
     @property
     def unloading_latency(self) -> int:
         """Cycles from the elements' showing a group to the first sum with all of it."""
@@ -122,6 +134,7 @@ class Folded:
         layer gives, on top of the fold's own ``groups * group_cycles``."""
         converter = self.converter()
         return (Window.latency + Element(design=self.element).latency + self.unloading_latency
+                + (Gather.latency if self.shape.ends > 1 else 0)
                 + (0 if converter is None else converter.latency) + Fifo.latency)
 
     @property
@@ -138,8 +151,8 @@ class Folded:
 
     @property
     def memories(self) -> dict[str, Memory]:
-        """Of the layer: ``window``, ``weights``, ``results`` and, where a neuron has several groups or maxima, the
-        ``sums`` of a fold."""
+        """Of the layer: ``window``, ``weights``, ``results``; of each end, where a neuron has several groups or maxima,
+        the ``sums`` of a fold, and of several ends what they ``gathered``."""
         shape = self.shape
         found = {
             "window": Memory(self.window().words, self.input_bits),
@@ -147,8 +160,16 @@ class Folded:
             "results": Memory(self.results, self.output_bits),
         }
         if self.waits:
-            found["sums"] = Memory(max(shape.parallel, 2), self.format.y.bits)
+            for end, share in enumerate(self.shares()):
+                found[f"sums_{end}" if end else "sums"] = Memory(max(share.shape.parallel, 2), self.format.y.bits)
+        if shape.ends > 1:
+            found["gathered"] = self.gather().memory
         return found
+
+    def gather(self) -> Gather:
+        """Of what several ends give at once."""
+        return Gather(width=self.format.y.bits, rows=self.shape.ends, length=self.shape.parallel // self.shape.ends,
+                      technology=self.technology)
 
     @property
     def waits(self) -> bool:

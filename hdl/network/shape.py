@@ -85,9 +85,19 @@ class LayerShape:
     it is read again."""
 
     @property
+    def ends(self) -> int:
+        """Among how many ends the elements are shared, which unload them side by side: as few as take no longer than a
+        group's inputs. One where a fold has fewer outputs than elements, or fewer inputs than outputs: what several
+        ends give at once leaves one by one before the next fold's comes."""
+        if self.outputs % self.parallel or self.fan_in < self.parallel:
+            return 1
+        least = math.ceil(self.parallel / max(self.group_inputs, self.UNLOADING))
+        return next(ends for ends in range(least, self.parallel + 1) if self.parallel % ends == 0)
+
+    @property
     def places(self) -> int:
-        """Cycles in which each element gives something: as many as there are, or :attr:`UNLOADING`."""
-        return max(self.parallel, self.UNLOADING)
+        """Cycles in which each element of an end gives something: as many as it has, or :attr:`UNLOADING`."""
+        return max(self.parallel // self.ends, self.UNLOADING)
 
     @property
     def passes(self) -> int:

@@ -60,7 +60,20 @@ SHAPES = {
     "pointwise": dict(height=4, width=3, channels=8, outputs=6, groups=2, parallel=6),
     "pointwise stride": dict(height=4, width=5, channels=8, stride=2, outputs=3, groups=1, parallel=2),
     "dense": dict(height=3, width=3, channels=2, kernel=(3, 3), outputs=7, groups=2, parallel=3),
+    "two ends": dict(height=3, width=2, channels=4, kernel=(3, 3), padding=1, outputs=36, groups=4, parallel=18),
+    "three ends": dict(height=2, width=2, channels=16, outputs=24, groups=4, parallel=12),
 }
+
+
+def test_as_many_ends_as_keep_up_with_the_groups():
+    shapes = {name: LayerShape(**fields, shown=2) for name, fields in SHAPES.items()}
+    assert {name: shape.ends for name, shape in shapes.items() if shape.ends > 1} == {
+        "pointwise": 2, "two ends": 2, "three ends": 3}
+    assert (shapes["two ends"].group_cycles, shapes["three ends"].group_cycles) == (9, 4)
+    # a last fold with fewer outputs, or fewer inputs than outputs at a time: one end
+    uneven = LayerShape(height=2, width=2, channels=16, outputs=20, groups=4, parallel=12)
+    short = LayerShape(height=2, width=2, channels=8, outputs=16, groups=2, parallel=16)
+    assert (uneven.ends, uneven.group_cycles, short.ends, short.group_cycles) == (1, 12, 1, 16)
 
 
 BM = [("signed", False, "exact"), ("signed", True, "exact")]
@@ -168,7 +181,8 @@ def test_rings_of_any_size_are_among_those_of_the_small_device():
 
 
 @pytest.mark.parametrize("lone_registers", [False, True])
-@pytest.mark.parametrize(("inputs", "parallel", "outputs", "groups"), [(36, 4, 8, 1), (40, 1, 3, 2), (8, 4, 8, 2)])
+@pytest.mark.parametrize(("inputs", "parallel", "outputs", "groups"), [
+    (36, 4, 8, 1), (40, 1, 3, 2), (8, 4, 8, 2), (16, 8, 8, 4)])
 def test_the_latency_is_counted(inputs, parallel, outputs, groups, lone_registers):
     """From an image's only pixel to its first output; of one after the other of two maxima, and of both at once."""
     shape = LayerShape(height=1, width=1, channels=inputs, outputs=outputs, groups=groups, parallel=parallel, shown=2)

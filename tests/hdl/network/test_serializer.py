@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from bmhw.hdl.network.serializer import Serializer
+from bmhw.hdl.network.serializer import Gather, Serializer
 
 
 @pytest.mark.parametrize("shifts", [False, True])
@@ -48,3 +48,33 @@ def test_words_leave_one_after_the_other(words, shifts):
     simulator.add_testbench(run)
     simulator.run()
     assert [shown[cycle + block.latency] for cycle, _ in asked] == [word for _, word in asked]
+
+
+@pytest.mark.parametrize(("rows", "length"), [(2, 1), (2, 4), (3, 5), (4, 2)])
+def test_rows_side_by_side_leave_one_after_the_other(rows, length):
+    """As close as they may be and further apart."""
+    block, rng = Gather(width=5, rows=rows, length=length), np.random.default_rng(rows)
+    values, shown = rng.integers(0, 32, (4, rows, length)), []
+
+    async def run(ctx):
+        async def tick(number=None):
+            ctx.set(block.valid, number is not None)
+            ctx.set(block.i, int(rng.integers(0, 1 << 5 * rows)) if number is None else
+                    sum(int(value) << 5 * row for row, value in enumerate(number)))
+            *_, valid, o = await ctx.tick().sample(block.o_valid, block.o)
+            shown.append(o if valid else None)
+
+        for time, value in enumerate(values):
+            for number in value.T:
+                await tick(number)
+            for _ in range((rows - 1) * length + time):
+                await tick()
+        for _ in range(block.latency):
+            await tick()
+
+    simulator = Simulator(block)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
+    assert shown[:block.latency] == [None] * block.latency and shown[block.latency] is not None
+    assert [number for number in shown if number is not None] == list(values.ravel())
