@@ -119,20 +119,23 @@ fpga: $(VENV)/installed-fpga
 	@mv $(FPGA_ROWS) docs/results/fpga.json
 	@$(RUN) -m bmhw.fpga --show docs/results/fpga.json
 
-# Network, cycles an image, device and placements of each row of docs/results/networks.md
-NETWORKS := $(foreach n,signed-4bit mac-2bit mac-3bit,mnist-lenet-$(n):40000:ecp5-25k:3) \
-	cifar10-resnet20-signed-4bit:294912:ecp5-85k:1
+# Network, cycles an image, device, placements and more options of each row of docs/results/networks.md: without DSP
+# blocks, and of LeNet once with those of a device that has enough
+NETWORKS := $(foreach n,signed-4bit mac-2bit mac-3bit,mnist-lenet-$(n):40000:ecp5-25k:3:--no-dsp) \
+	$(foreach n,signed-4bit mac-2bit,mnist-lenet-$(n):40000:ecp5-45k:1) \
+	$(foreach n,signed-4bit mac-3bit,cifar10-resnet20-$(n):294912:ecp5-85k:1:--no-dsp) \
+	mnist-resnet20-signed-4bit:225792:ecp5-85k:1:--no-dsp
 
-# $(call network,NAME,CYCLES,DEVICE,SEEDS): placed without DSP blocks, into its file
+# $(call network,NAME,CYCLES,DEVICE,SEEDS,OPTIONS): placed, into its file
 define network
 @echo "$(1) on $(3)"
-@$(RUN) -m bmhw.fpga --model $(1) --cycles $(2) --device $(3) --no-dsp --seeds $(4) \
-	--json $(RESULTS)/chips/$(1)-$(3).json
+@$(RUN) -m bmhw.fpga --model $(1) --cycles $(2) --device $(3) $(5) --seeds $(4) --json $(RESULTS)/chips/$(1)-$(3).json
 
 endef
 
 networks: $(VENV)/installed-networks
-	$(foreach n,$(NETWORKS),$(call network,$(word 1,$(subst :, ,$(n))),$(word 2,$(subst :, ,$(n))),$(word 3,$(subst :, ,$(n))),$(word 4,$(subst :, ,$(n)))))
+	$(foreach n,$(NETWORKS),\
+	$(call network,$(word 1,$(subst :, ,$(n))),$(word 2,$(subst :, ,$(n))),$(word 3,$(subst :, ,$(n))),$(word 4,$(subst :, ,$(n))),$(word 5,$(subst :, ,$(n)))))
 	@$(RUN) -m bmhw.report --folder $(RESULTS)
 
 # Only what was made here: another's environment, files beside the builds and what links lead to stay.

@@ -87,6 +87,11 @@ class Technology:
         price = dict(self.prices).get(memory, self.price)
         return _cheapest(dataclasses.replace(self, price=price, prices=()), memory)
 
+    @property
+    def block_bits(self) -> int:
+        """Of a block RAM in its largest shape; 0: there are none."""
+        return max((words * bits for words, bits in self.shapes), default=0)
+
     def blocks(self, memory: Memory) -> int:
         """Block RAMs of a memory."""
         return sum(len(row.widths) for column in self.columns(memory) for row in column.rows if row.style == "block")

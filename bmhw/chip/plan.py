@@ -40,9 +40,10 @@ class LayerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """``fifos``: of shortcuts; ``others``: memories of other parts; ``block_rams``: of all memories;
-    ``other_cells``, ``memory_cells``: logic cells of what is in no layer, and of memories in no block RAM, by estimate
-    (``device``: the one that all this is for, if any)."""
+    """``fifos``: of shortcuts; ``others``: memories of other parts; ``blocks``: block RAMs of each memory by its part
+    and its name there, taken and as many as its bits would fill; ``block_rams``: of all memories; ``other_cells``,
+    ``memory_cells``: logic cells of what is in no layer, and of memories in no block RAM, by estimate (``device``: the
+    one that all this is for, if any)."""
 
     name: str
     layers: tuple[LayerPlan, ...]
@@ -50,6 +51,7 @@ class Plan:
     others: dict[str, Memory]
     device: Device | None
     number_bits: int
+    blocks: dict[tuple[str, str], tuple[int, float]]
     block_rams: int
     other_cells: int
     memory_cells: int
@@ -110,8 +112,12 @@ def plan(assembly: Assembly, device: Device | None = None) -> Plan:
                                     cells=None if device is None else own))
     fifos = {name: found.pop(name)["numbers"] for name in assembly.fifos}
     others = {f"{part}_{name}": memory for part, of in found.items() for name, memory in of.items()}
-    taken = [(assembly.technology(part), memory) for (part, _), memory in memories.items()]
+    blocks = {}
+    for (part, name), memory in memories.items():
+        technology = assembly.technology(part)
+        if technology.shapes:
+            blocks[part, name] = technology.blocks(memory), memory.size / technology.block_bits
     return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others, device=device,
-                number_bits=sum(memory.size for _, memory in taken if memory.writable),
-                block_rams=sum(technology.blocks(memory) for technology, memory in taken),
+                number_bits=sum(memory.size for memory in memories.values() if memory.writable),
+                blocks=blocks, block_rams=sum(taken for taken, _ in blocks.values()),
                 other_cells=round(sum(cells.values())) - counted, memory_cells=round(estimated.memories))

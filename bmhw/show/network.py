@@ -29,15 +29,18 @@ def print_plan(plan: Plan) -> None:
     for layer in plan.layers:
         shape = layer.shape
         table.add_row(layer.name, str(shape.fan_in), str(shape.outputs), str(shape.groups), str(shape.parallel),
-                      f"{shape.cycles:,}", _memory(layer.weights), _memory(layer.window),
+                      f"{shape.cycles:,}", *(_memory(layer.memories[name], plan.blocks.get((layer.name, name)))
+                                             for name in ("weights", "window")),
                       *([f"{layer.cells:,}"] if plan.device else ()))
     print_whole(table)
-    console.print("P: elements, outputs at a time; memories: words x bits"
-                  + ("; cells: logic cells, by estimate" if plan.device else ""), soft_wrap=True)
+    console.print("P: elements, outputs at a time; memories: words x bits" + (
+        ": block RAMs (as many as these bits would fill); cells: logic cells, by estimate" if plan.device else ""),
+        soft_wrap=True)
     if plan.device:
         console.print(plan.takes, soft_wrap=True)
     for name, memory in plan.fifos.items():
-        console.print(f"FIFO of the shortcut of {name.removesuffix('_shortcut_fifo')}: {_memory(memory)}")
+        console.print(f"FIFO of the shortcut of {name.removesuffix('_shortcut_fifo')}: "
+                      f"{_memory(memory, plan.blocks.get((name, 'numbers')))}")
 
 
 def print_check(result: "Result", bench: "Bench", seconds: float) -> None:
@@ -75,5 +78,6 @@ def print_calibration(table: Mapping[str, Any]) -> None:
     print_whole(shown)
 
 
-def _memory(memory: Memory) -> str:
-    return f"{memory.words:,} x {memory.bits}"
+def _memory(memory: Memory, blocks: tuple[int, float] | None) -> str:
+    size = f"{memory.words:,} x {memory.bits}"
+    return size if blocks is None else f"{size}: {blocks[0]} ({blocks[1]:.1f})"

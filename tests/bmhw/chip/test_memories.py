@@ -10,6 +10,7 @@ from bmhw.chip.folding import assembled
 from bmhw.chip.memories import MOST_BLOCKS, fitted
 from bmhw.chip.plan import plan
 from bmhw.flow.fpga import DEVICES
+from bmhw.show.network import print_plan
 
 
 def memory_luts(assembly):
@@ -44,3 +45,17 @@ def test_the_parts_stay_what_they_are():
     cut = fitted(assembly, DEVICES["ecp5-25k"])
     assert cut.memories == assembly.memories and cut.sources.keys() == assembly.sources.keys()
     assert plan(assembly).block_rams == 0
+
+
+def test_the_plan_shows_what_each_memory_takes_beside_its_bits(capsys):
+    assembly = assembled("mnist-lenet-signed-4bit", 40000, [], "ecp5-25k")
+    planned = plan(assembly, DEVICES["ecp5-25k"])
+    assert planned.block_rams == sum(taken for taken, _ in planned.blocks.values())
+    for (part, name), (taken, ideal) in planned.blocks.items():
+        memory = assembly.memories[part, name]
+        assert ideal == memory.words * memory.bits / (512 * 36) and taken == assembly.technology(part).blocks(memory)
+    print_plan(planned)
+    taken, ideal = planned.blocks["dense1", "weights"]
+    assert f"32,000 x 15: {taken} ({ideal:.1f})" in capsys.readouterr().out and ideal < taken
+    print_plan(plan(assembled("mnist-lenet-signed-4bit", 40000, [])))
+    assert ": " not in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dense1"))
