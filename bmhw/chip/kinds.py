@@ -20,7 +20,7 @@ EDGE = ""
 
 _INSIDE = {
     # a cell has the name of the net that it drives, which may be that of an input of the block behind it
-    "elements": r"element_|unloading(_\d+)?\.(m\d+|a)_",
+    "elements": r"element_|unloading(_\d+)?\.((m\d+|a)|values\.i)_",
     "ends": r"unloading(_\d+)?\.(group_end(?!_(m\d*|a)_)|sums|bias|y_)",
     "unloading": "unloading|gather", "windows": "window", "weights": "weights", "results": "results",
     "codes": "encoder|requantizer"}

@@ -4,12 +4,14 @@
 import os
 import re
 import subprocess
+from collections import Counter
 
 import pytest
 from support.chips import assembly_of, made
 from support.netlists import WRITE_ENABLES, Netlist, cell_models
 
 from bmhw.chip.folding import assembled
+from bmhw.chip.kinds import kind_of, part_of
 from bmhw.chip.memories import fitted
 from bmhw.deliver.network_files import Delivery
 from bmhw.flow.fpga import DEVICES
@@ -63,6 +65,18 @@ def test_other_words_in_block_rams_are_found(chip, tmp_path):
     text, count = re.subn(r"\.INITVAL_00\(320'h\w+\)", ".INITVAL_00(320'h0)", chip[1].files["netlist.v"])
     done = simulate(chip, text, tmp_path)
     assert count and done.returncode != 0 and "FAIL: chip" in done.stdout
+
+
+def test_an_elements_maxima_are_counted_as_its_own(chip):
+    """Whatever block's name their nets have."""
+    delivery, netlist = chip
+    found = Counter(part_of(name) for name, cell in netlist.module["cells"].items()
+                    if cell["type"] == "TRELLIS_FF" or cell["type"].startswith("SB_DFF")
+                    if kind_of(delivery.assembly, name) == "elements")
+    for part, (_, parameters) in delivery.assembly.blocks.items():
+        if "folded" in parameters:
+            shape, fmt = parameters["folded"].shape, parameters["folded"].format
+            assert found[part] >= shape.parallel * shape.shown * fmt.maximum_bits
 
 
 def test_no_block_ram_has_a_reset(chip):
