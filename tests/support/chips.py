@@ -56,10 +56,10 @@ IMAGES = np.random.default_rng(3).integers(0, 256, (40, 1, 8, 8)).astype(np.uint
 
 
 @cache
-def made(name):
+def made(name, seed=0):
     """A network with random weights."""
     architecture = ARCHITECTURES[name]()
-    trained = random_network(architecture, architecture.layouts("signed"), groups=QUANTISATION.groups)
+    trained = random_network(architecture, architecture.layouts("signed"), seed, groups=QUANTISATION.groups)
     return fold(trained, torch.tensor(IMAGES).float() / 256, QUANTISATION).to_integer(name, IMAGES)
 
 
