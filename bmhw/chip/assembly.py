@@ -4,6 +4,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from bmhw.hdl.network.loading import LoadLayout
 from bmhw.hdl.network.network import Network, Part
 from bmhw.hdl.network.pixels import LargestIndex
 from bmhw.hdl.network.streams import Fork
+from bmhw.hdl.network.tables import Table
 from bmhw.hdl.technology import ANY, Memory, Technology
 from bmhw.models.integer.network import IntegerNetwork
 
@@ -112,6 +114,15 @@ class Assembly:
         blocks = {name: kind(**parameters) for name, (kind, parameters) in self.blocks.items()
                   if hasattr(kind, "memories")}
         return {(part, name): memory for part, block in blocks.items() for name, memory in block.memories.items()}
+
+    @cached_property
+    def loads(self) -> dict[tuple[str, str], Table]:
+        """What the memories hold that can be written, by part and name there, in the order of the data; of a network
+        with fixed weights none."""
+        if not self.writable:
+            return {}
+        return {(part.name, name): table for part in self.parts()
+                for name, table in getattr(part.create(), "loads", {}).items()}
 
     def block(self, *, taps: bool = False, limits: bool = False, layout: LoadLayout | None = None) -> Network:
         """The network. ``taps``, ``limits``: for benches, with the parts' transfers shown, and with ports that make

@@ -21,11 +21,12 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.layer import Folded
+from bmhw.hdl.network.loading import WORD, checksum
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
 from bmhw.hdl.network.requantizer import ChannelScale, Requantizer
 from bmhw.hdl.network.streams import Add, Fifo
 from bmhw.hdl.neurons.element_ends import element_format
-from bmhw.hdl.technology import TABLE, Memory, Technology
+from bmhw.hdl.technology import ANY, TABLE, Memory, Technology
 
 from .assembly import Assembly
 from .kinds import EDGE
@@ -87,6 +88,15 @@ def estimate(family: str, assembly: Assembly) -> Estimate:
 
 def pieces(assembly: Assembly) -> Iterator[Piece]:
     """Of all parts of a chip, its edge included."""
+    for piece in _pieces(assembly):
+        if assembly.writable and "constants" in piece.features:  # they are memories
+            piece = dataclasses.replace(piece, features={**piece.features, "constants": 0})
+        yield piece
+    if assembly.writable:
+        yield from _loading(assembly)
+
+
+def _pieces(assembly: Assembly) -> Iterator[Piece]:
     channels, height, width = assembly.network.architecture.image.shape
     yield Piece(EDGE, ("other",), "edge", {"each": 1, "counters": _bits(height * width) + _bits(channels)})
     for part, (kind, parameters) in assembly.blocks.items():
@@ -111,6 +121,31 @@ def pieces(assembly: Assembly) -> Iterator[Piece]:
     for (part, _), count in readers.items():
         if count > 1:
             yield Piece(f"{part or 'image'}_fork", ("shortcuts",), "fork", {"readers": count})
+
+
+def _loading(assembly: Assembly) -> Iterator[Piece]:
+    """What writes memories, which no network had from which coefficients come: a look-up table for each feature; and
+    the tables of constants, which are memories then."""
+    sections = [table.memory for table in assembly.loads.values()]
+    technology = next((assembly.technology(part) for part, _ in assembly.loads), ANY)
+    deepest, widest = max(memory.words for memory in sections), max(memory.bits for memory in sections)
+    yield Piece("loader", ("other",), "loader", {
+        "checksum": _checksum_tables(), "memories": len(sections), "counters": _bits(len(sections)) + _bits(deepest),
+        "registers": 0 if technology.lone_registers else WORD + widest + len(sections)})
+    tables: Counter[str] = Counter()
+    for (part, name), table in assembly.loads.items():
+        if name != "weights":
+            tables[part] += _memory(assembly.technology(part), table.memory)
+    for part, luts in tables.items():
+        yield Piece(part, (), "tables", {"memories": luts})
+
+
+def _checksum_tables() -> int:
+    """Look-up tables of four inputs of a word's step of the checksum: each bit is a sum of bits of the word and of as
+    many of the checksum before it."""
+    of_each = [checksum([1 << bit]) ^ checksum([0]) for bit in range(WORD)]
+    terms = [2 * sum(of >> bit & 1 for of in of_each) for bit in range(WORD)]
+    return sum(-(-(count - 1) // 3) for count in terms)
 
 
 def _layer(part: str, folded: Folded) -> Iterator[Piece]:

@@ -46,12 +46,8 @@ def opened(assembly: Assembly) -> Assembly:
 
 
 def loads_of(assembly: Assembly) -> dict[str, Table]:
-    """What the memories hold that can be written, by part and name there, in the order of the parts in the network."""
-    found = {}
-    for part in assembly.parts():
-        for name, table in getattr(part.create(), "loads", {}).items():
-            found[f"{part.name}.{name}"] = table
-    return found
+    """What the memories hold that can be written, ``PART.NAME`` of each, in the order of an image."""
+    return {f"{part}.{name}": table for (part, name), table in assembly.loads.items()}
 
 
 def layout_of(assembly: Assembly) -> LoadLayout:

@@ -42,12 +42,14 @@ class LayerPlan:
 class Plan:
     """``fifos``: of shortcuts; ``others``: memories of other parts; ``block_rams``: of all memories;
     ``other_cells``, ``memory_cells``: logic cells of what is in no layer, and of memories in no block RAM, by estimate
-    (``device``: the one that all this is for, if any)."""
+    (``device``: the one that all this is for, if any). ``tables``: memories of constants of each channel that can be
+    written, of all parts; they, and weights, are no ``number_bits``."""
 
     name: str
     layers: tuple[LayerPlan, ...]
     fifos: dict[str, Memory]
     others: dict[str, Memory]
+    tables: dict[str, Memory]
     device: Device | None
     number_bits: int
     block_rams: int
@@ -67,6 +69,10 @@ class Plan:
     def weight_bits(self) -> int:
         """Of all weight memories, elements without an output in a layer's last fold included."""
         return sum(layer.weights.size for layer in self.layers)
+
+    @property
+    def table_bits(self) -> int:
+        return sum(memory.size for memory in self.tables.values())
 
     @property
     def cells(self) -> int:
@@ -100,8 +106,11 @@ def plan(assembly: Assembly, device: Device | None = None) -> Plan:
     layers, counted = [], 0
     found: dict[str, dict[str, Memory]] = {}
     memories = assembly.memories
+    tables = {(part, name): memory for (part, name), memory in memories.items()
+              if name != "weights" and (part, name) in assembly.loads}
     for (part, name), memory in memories.items():
-        found.setdefault(part, {})[name] = memory
+        if (part, name) not in tables:
+            found.setdefault(part, {})[name] = memory
     for name, (kind, parameters) in assembly.blocks.items():
         if kind is FoldedLayer:
             own = round(sum(cells.get(part, 0) for part in (name, f"{name}_codes", f"{name}_grid")))
@@ -111,7 +120,8 @@ def plan(assembly: Assembly, device: Device | None = None) -> Plan:
     fifos = {name: found.pop(name)["numbers"] for name in assembly.fifos}
     others = {f"{part}_{name}": memory for part, of in found.items() for name, memory in of.items()}
     taken = [(assembly.technology(part), memory) for (part, _), memory in memories.items()]
+    numbers = sum(memory.size for name, memory in memories.items() if memory.writable and name not in assembly.loads)
     return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others, device=device,
-                number_bits=sum(memory.size for _, memory in taken if memory.writable),
+                tables={f"{part}.{name}": memory for (part, name), memory in tables.items()}, number_bits=numbers,
                 block_rams=sum(technology.blocks(memory) for technology, memory in taken),
                 other_cells=round(sum(cells.values())) - counted, memory_cells=round(estimated.memories))

@@ -50,7 +50,8 @@ class BenchVectors:
 
 
 def bench_text(chip: Chip, name: str, vectors: BenchVectors, *, cycles: int, head: str) -> str:
-    """Module ``NAME_tb``: drives the chip ``name`` and compares every beat.
+    """Module ``NAME_tb``: drives the chip ``name`` and compares every beat; where weights can be written, it loads images
+    of them, ``NAME_weights.hex`` and a broken one.
 
     Prints ``PASS`` or ``FAIL`` in its last line; a failure ends with a status that is not 0 where the simulator allows
     it. ``cycles``: of an image, for the patience of the bench and its pauses. ``head``: the comment above it.
@@ -62,9 +63,78 @@ def bench_text(chip: Chip, name: str, vectors: BenchVectors, *, cycles: int, hea
         "PIXEL_HIGH": len(chip.s_axis_tdata) - 1, "DATA_HIGH": len(chip.m_axis_tdata) - 1, "COUNTERS": counters,
     }
     text = _BENCH
+    for place, lines in _LOADING.items():
+        text = text.replace(f"@{place}@", lines if chip.layout is not None else "")
+    if chip.layout is not None:
+        values["WORDS"] = chip.layout.length
     for word, value in values.items():
         text = text.replace(f"@{word}@", str(value))
     return text
+
+
+_LOADING = {
+    "LOAD_SIGNALS": """\
+  // Images of weights: one with other words and a wrong checksum, and a whole one, before the first pixel; a whole one
+  // between images. What they are waits for no image to be in the chip; a reset in the middle of one begins it anew.
+  localparam WORDS = @WORDS@;
+  reg [31:0] weights [0:WORDS-1];
+  reg [31:0] s_load_tdata;
+  reg s_load_tvalid, s_load_tlast;
+  wire s_load_tready, load_done, load_error;
+  integer word, loads, behind;  // of an image of weights that is sent; images; cycles since the last one's end
+
+""",
+    "LOAD_PORTS": """
+    .s_load_tdata(s_load_tdata),
+    .s_load_tvalid(s_load_tvalid),
+    .s_load_tready(s_load_tready),
+    .s_load_tlast(s_load_tlast),
+    .load_done(load_done),
+    .load_error(load_error),""",
+    "LOAD_TASK": """\
+  // What the chip says of an image of weights, four cycles behind it.
+  task loaded;
+    begin
+      behind = behind + 1;
+      if (behind == 4 && loads != 0 && (load_error !== (loads == 1) || load_done !== (loads != 1))) begin
+        errors = errors + 1;
+        $display("cycle %0d, image %0d of weights: done %b, error %b", cycle, loads - 1, load_done, load_error);
+      end
+    end
+  endtask
+
+""",
+    "LOAD_TRANSFER": """\
+      loaded;
+      if (s_load_tvalid && s_load_tready === 1) begin
+        idle = 0;
+        word = word + 1;
+        if (word == WORDS) begin
+          word = 0;
+          loads = loads + 1;
+          behind = 0;
+        end
+      end
+""",
+    "LOAD_BEGIN": """\
+    $readmemh("@NAME@_weights.hex", weights);
+    s_load_tvalid = 0;
+    s_load_tdata = 0;
+    s_load_tlast = 0;
+    word = 0;
+    loads = 0;
+    behind = 0;
+""",
+    "LOAD_RESET": """
+          word = 0;""",
+    "LOAD_FIRST": " && loads > 1",
+    "LOAD_DRIVE": """\
+      s_load_tvalid = !rst && (loads == 0 || (loads == 1 && behind > 4) || (loads == 2 && frame > PAUSE_JOB));
+      s_load_tdata = loads == 0 && word != 0 ? ~weights[word] : weights[word];
+      s_load_tlast = word == WORDS - 1;
+""",
+}
+"""What the bench of a chip has more whose weights can be written, by place."""
 
 
 _BENCH = """\
@@ -89,7 +159,7 @@ module @NAME@_tb;
   localparam RESET_JOB = 2 * IMAGES + 2;
   localparam JOBS = RESET_JOB + @RESETS@;
 
-  reg [@PIXEL_HIGH@:0] pixels [0:IMAGES*PIXELS-1];
+@LOAD_SIGNALS@  reg [@PIXEL_HIGH@:0] pixels [0:IMAGES*PIXELS-1];
   reg [@DATA_HIGH@:0] expected [0:(IMAGES+1)*BEATS-1];  // those of the short image behind all others'
 
   reg clk, rst;
@@ -106,7 +176,7 @@ module @NAME@_tb;
     .s_axis_tdata(s_axis_tdata),
     .s_axis_tvalid(s_axis_tvalid),
     .s_axis_tready(s_axis_tready),
-    .s_axis_tlast(s_axis_tlast),@COUNTERS@
+    .s_axis_tlast(s_axis_tlast),@COUNTERS@@LOAD_PORTS@
     .m_axis_tdata(m_axis_tdata),
     .m_axis_tvalid(m_axis_tvalid),
     .m_axis_tready(m_axis_tready),
@@ -169,11 +239,11 @@ module @NAME@_tb;
     end
   endtask
 
-  // The beats that move in this cycle, as the edge of the clock that ends it sees them.
+@LOAD_TASK@  // The beats that move in this cycle, as the edge of the clock that ends it sees them.
   task transfers;
     begin
       idle = idle + 1;
-      if (s_axis_tvalid && s_axis_tready === 1) begin
+@LOAD_TRANSFER@      if (s_axis_tvalid && s_axis_tready === 1) begin
         if (job == 0 && sent == 0)
           begun = cycle;
         sent = sent + 1;
@@ -217,7 +287,7 @@ module @NAME@_tb;
   initial begin
     $readmemh("@NAME@_images.hex", pixels);
     $readmemh("@NAME@_frames.hex", expected);
-    seed = 1;
+@LOAD_BEGIN@    seed = 1;
     if ($value$plusargs("seed=%d", seed))
       $display("seed %0d", seed);
     clk = 0;
@@ -255,7 +325,7 @@ module @NAME@_tb;
           repeating = 0;
           sends = 0;
           sent = 0;
-          beat = 0;
+          beat = 0;@LOAD_RESET@
         end
       end else if (job == RESET_JOB + resets && frame == job && job < JOBS) begin
         resets = resets + 1;
@@ -263,13 +333,13 @@ module @NAME@_tb;
         until_reset = 2 + random_below(2 * (first - begun));
       end
       // a job with a reset begins when all that was sent before it has come out
-      if (!sends && !rst && job < JOBS && (job < RESET_JOB || frame == job)
+      if (!sends && !rst && job < JOBS@LOAD_FIRST@ && (job < RESET_JOB || frame == job)
           && !(job >= PAUSE_JOB && job < RESET_JOB && random_below(2) != 0))
         sends = 1;
       s_axis_tvalid = sends;
       s_axis_tdata = sends && sent < PIXELS ? pixels[image_of(job) * PIXELS + sent] : {@PIXEL_HIGH@+1{1'b1}};
       s_axis_tlast = !sends || sent == length_of(job) - 1;
-      m_axis_tready = pause == 0;
+@LOAD_DRIVE@      m_axis_tready = pause == 0;
       if (pause != 0)
         pause = pause - 1;
       #5;
