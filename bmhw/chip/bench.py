@@ -138,13 +138,14 @@ class Bench:
 
     def run(self, images: NDArray[np.uint8], *, first: int = 0, seed: int = 0, gaps: int = 0, reset: int | None = None,
             report: Callable[[int], None] = lambda done: None, children: Children | None = None,
-            depths: Mapping[str, int] | None = None) -> Run:
+            depths: Mapping[str, int] | None = None, load: bool = True) -> Run:
         """Compare the numbers of images, back to back; :class:`Difference` at the first other one.
 
         ``first``: what the first image is called. ``seed``, ``gaps``: of pauses at both ends, in per cent of the
         cycles. ``reset``: a cycle in which the network is reset; then the images come again. ``report``: is told the
         images done. ``children``: what can stop it. ``depths``: of FIFOs, where there are limits.
-        Any thread may call it.
+        ``load``: whether weights that can be written are, before; else they are what the chip begins with. Any thread
+        may call it.
         """
         cycles: list[int] = []
         fifos: dict[str, Filling] = {}
@@ -153,7 +154,8 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             classes = self._write(folder, images)
-            options = {"images": len(images), "seed": seed, "gaps": gaps, "patience": self.patience, **self._loads,
+            options = {"images": len(images), "seed": seed, "gaps": gaps, "patience": self.patience,
+                       **(self._loads if load else {}),
                        **({} if reset is None else {"reset": reset}), **(depths or {})}
             for word, *values in self._lines(children or Children(), folder, OBJECTS[False], options):
                 if word == "image":

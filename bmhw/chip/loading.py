@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from bmhw.errors import UsageError
 from bmhw.hdl.block import Block
 from bmhw.hdl.formats.bm import BmFormat
@@ -21,12 +23,14 @@ from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.layer import Folded
 from bmhw.hdl.network.loading import LoadLayout, Section
 from bmhw.hdl.network.tables import OutOfSpanError, Table
+from bmhw.models.integer.fixed_point import FixedPoint
 from bmhw.models.integer.network import IntegerNetwork
 
 from .assembly import Assembly
 from .parts import assemble
 
-__all__ = ["complemented", "description", "image_of", "layout_of", "loads_of", "opened", "structure_of", "with_network"]
+__all__ = ["complemented", "description", "image_of", "layout_of", "loads_of", "opened", "structure_of", "turned",
+           "with_network"]
 
 Parameters = dict[str, Any]
 """Of a block."""
@@ -66,6 +70,26 @@ def complemented(assembly: Assembly) -> dict[str, Table]:
     """The same tables with every bit of every word turned over."""
     return {name: Table(table.width, tuple(~word & ((1 << table.width) - 1) for word in table.words))
             for name, table in loads_of(assembly).items()}
+
+
+def turned(network: IntegerNetwork) -> IntegerNetwork:
+    """A network that fits the same chip and has each class where another one was: the neurons of its last layer in
+    turn, among those of one exponent, so that benches see which weights are there."""
+    node = network.architecture.nodes[-1]
+    if not node.is_layer:
+        return network
+    layer = network.layers[node.name]
+    order = np.arange(layer.channels)
+    for exponent in np.unique(layer.exponent):
+        same = np.flatnonzero(layer.exponent == exponent)
+        order[same] = np.roll(same, 1)
+    scale, fine = layer.rescale, layer.fine
+    changed = dataclasses.replace(
+        layer, weights={port: codes[order] for port, codes in layer.weights.items()},
+        biases={port: values[order] for port, values in layer.biases.items()},
+        rescale=scale and FixedPoint(scale.multiplier[order], scale.shift[order]),
+        fine=None if fine is None else fine[order])
+    return dataclasses.replace(network, layers={**network.layers, node.name: changed})
 
 
 def description(assembly: Assembly) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def datasheet(assembly: Assembly, chip: Chip, name: str, plan: Plan, *, command:
         f"    {command}\n\n{versions}",
         "## Interface", _table(("port", "", "bits", "meaning"), (
             (f"`{port.name}`", port.direction, port.bits, port.meaning) for port in ports_of(chip, network))),
-        _behaviour(logits),
+        _behaviour(logits, writable=chip.layout is not None),
         *(["## Loading weights", _loading(assembly, chip.layout, name)] if chip.layout is not None else []),
         "## Numbers", _numbers(network, logits),
         "## Accuracy", _accuracy(network),
@@ -85,7 +85,8 @@ def datasheet(assembly: Assembly, chip: Chip, name: str, plan: Plan, *, command:
     return "\n\n".join(sections) + "\n"
 
 
-def _behaviour(logits: bool) -> str:
+def _behaviour(logits: bool, *, writable: bool) -> str:
+    outputs = "Every output comes from registers" if writable else "Every output is a register"
     results = ("The result of an image is a beat for each class and one for the class itself" if logits else
                "The result of an image is one beat")
     return f"""\
@@ -97,30 +98,31 @@ def _behaviour(logits: bool) -> str:
   is dropped, up to `tlast`. Its result has `m_axis_tuser`, and the next image is whole again.
 - `rst` forgets what is under way, in any cycle; memories aren't cleared, and nothing of what they held comes out. A
   beat that moves while `rst` is 1 is lost. From an AXI reset: `.rst(!aresetn)`.
-- Every output is a register, every input goes into one: no path leads through."""
+- {outputs}, every input goes into one: no path leads through."""
 
 
 def _loading(assembly: Assembly, layout: LoadLayout, name: str) -> str:
     rows = ((f"`{section.name}`", f"{section.first:,}", f"{section.memory.words:,} x {section.memory.bits}",
              section.parts) for section in layout.sections)
     return f"""\
-The chip begins with the network's own weights, which `{name}_weights.hex` is an image of, a word a line.
+The chip begins with the network's own weights. Their image is the first half of `{name}_weights.hex`, a word a line
+(the other one is for the bench), and what `--weights-image FILE` writes as bytes, each word's lowest one first.
 
-- An image is {layout.length:,} words of 32 bits: the header `{layout.chip:08x}`, which no other chip has, the words of each
-  memory, and a checksum. A memory's word of more than 32 bits takes several, the lowest bits first; unused bits are 0.
-  The checksum is CRC-32 (`CRC-32/ISO-HDLC`, that of zlib and Ethernet) of the bytes of all words before it, the lowest
-  byte of each word first.
-- Words are taken every second cycle, {2 * layout.length:,} cycles in all, and are written as they come: once no image is
-  in the chip, which takes no pixel (`s_axis_tready`) from the first word that is offered, between two images, to the end
-  of the last one. An image of pixels that has begun must be sent to its `tlast` first.
+- An image is {layout.length:,} words of 32 bits: the header `{layout.chip:08x}`, which no other chip has, the words
+  of each memory, and a checksum. A memory's word of more than 32 bits takes several, the lowest bits first; unused bits
+  are 0. The checksum is CRC-32 (`CRC-32/ISO-HDLC`, that of zlib and Ethernet) of the bytes of all words before it, the
+  lowest byte of each word first.
+- Words are taken every second cycle, {2 * layout.length:,} cycles in all, and are written as they come. The first one
+  is taken when no image of pixels is in the chip; from when it is offered between two of them until the last one is
+  taken, no pixel is (`s_axis_tready`). An image of pixels that has begun must be sent to its `tlast` first.
 - `load_done` is 1 from three cycles behind a good image to the first word of the next one. `load_error` is 1 from three
   cycles behind one with another header, another length or a wrong checksum, until a good one or a reset.
 - With another header nothing is written, and the weights stay what they were. With another length or a wrong checksum
   they are undefined until a good image is loaded; so they are behind a reset in the middle of one. `rst` brings back
   nothing of what was overwritten.
-- Images for other networks of this architecture, with the same formats and options:
-  `bmhw network --model OTHER --chip {assembly.network.name} --weights-image FILE ...`. `{name}_weights.json` has the table
-  below for programs.
+- For another network of this architecture and these formats, an image is written by this sheet's command with `--chip`
+  in the place of `--model`, and `--model OTHER --weights-image FILE`. `{name}_weights.json` has the table below for
+  programs.
 
 """ + _table(("memory", "first word", "words x bits", "words of the image for each"), rows)
 

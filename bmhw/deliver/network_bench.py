@@ -20,7 +20,8 @@ class BenchVectors:
     """Images and the frames that a chip gives for them.
 
     ``images``: uint8 (n, channels, height, width). The bench also sends the first one without its last ``missing``
-    pixels; what that gives is the last one of ``frames`` (n + 1, beats).
+    pixels; what that gives is the last one of ``frames`` (n + 1, beats). Where weights can be written, as many frames
+    follow: those of the other network that is loaded into the chip.
     """
 
     images: NDArray[np.uint8]
@@ -28,12 +29,14 @@ class BenchVectors:
     missing: int
 
     @classmethod
-    def of(cls, network: IntegerNetwork, images: NDArray[np.uint8], *, logits: bool) -> "BenchVectors":
+    def of(cls, network: IntegerNetwork, images: NDArray[np.uint8], *, logits: bool,
+           other: IntegerNetwork | None = None) -> "BenchVectors":
         pixels = images.shape[2] * images.shape[3]
         missing = pixels // 2
         cut = images[:1].copy().reshape(1, images.shape[1], pixels)
         cut[:, :, pixels - missing:] = 0
-        numbers = network.logits(np.concatenate([images, cut.reshape(1, *images.shape[1:])]))
+        sent = np.concatenate([images, cut.reshape(1, *images.shape[1:])])
+        numbers = np.concatenate([of.logits(sent) for of in (network, other) if of is not None])
         classes = numbers.argmax(axis=1)[:, None]
         return cls(images, np.concatenate([numbers, classes], axis=1) if logits else classes, missing)
 
@@ -50,8 +53,8 @@ class BenchVectors:
 
 
 def bench_text(chip: Chip, name: str, vectors: BenchVectors, *, cycles: int, head: str) -> str:
-    """Module ``NAME_tb``: drives the chip ``name`` and compares every beat; where weights can be written, it loads images
-    of them, ``NAME_weights.hex`` and a broken one.
+    """Module ``NAME_tb``: drives the chip ``name`` and compares every beat; where weights can be written, it loads
+    images of them, ``NAME_weights.hex`` and a broken one.
 
     Prints ``PASS`` or ``FAIL`` in its last line; a failure ends with a status that is not 0 where the simulator allows
     it. ``cycles``: of an image, for the patience of the bench and its pauses. ``head``: the comment above it.
@@ -74,16 +77,20 @@ def bench_text(chip: Chip, name: str, vectors: BenchVectors, *, cycles: int, hea
 
 _LOADING = {
     "LOAD_SIGNALS": """\
-  // Images of weights: one with other words and a wrong checksum, and a whole one, before the first pixel; a whole one
-  // between images. What they are waits for no image to be in the chip; a reset in the middle of one begins it anew.
+  // Images of weights: one with other words and a wrong checksum, and the chip's own, before the first pixel; that of
+  // another network between images, and its own again. Each waits for no image to be in the chip; a reset in the middle
+  // of one begins it anew.
   localparam WORDS = @WORDS@;
-  reg [31:0] weights [0:WORDS-1];
+  reg [31:0] weights [0:2*WORDS-1];  // its own and the other network's
+  reg others [0:JOBS-1];  // what each job's image began with
   reg [31:0] s_load_tdata;
   reg s_load_tvalid, s_load_tlast;
   wire s_load_tready, load_done, load_error;
   integer word, loads, behind;  // of an image of weights that is sent; images; cycles since the last one's end
 
 """,
+    "LOAD_SETS": "2*",
+    "LOAD_RESULT": "(others[of_job] ? IMAGES + 1 : 0) + ",
     "LOAD_PORTS": """
     .s_load_tdata(s_load_tdata),
     .s_load_tvalid(s_load_tvalid),
@@ -116,6 +123,10 @@ _LOADING = {
         end
       end
 """,
+    "LOAD_BEGUN": """\
+        if (sent == 0)
+          others[job] = loads == 3;
+""",
     "LOAD_BEGIN": """\
     $readmemh("@NAME@_weights.hex", weights);
     s_load_tvalid = 0;
@@ -127,10 +138,11 @@ _LOADING = {
 """,
     "LOAD_RESET": """
           word = 0;""",
-    "LOAD_FIRST": " && loads > 1",
+    "LOAD_FIRST": " && loads > (job < RESET_JOB - 1 ? 1 : job < RESET_JOB ? 2 : 3)",
     "LOAD_DRIVE": """\
-      s_load_tvalid = !rst && (loads == 0 || (loads == 1 && behind > 4) || (loads == 2 && frame > PAUSE_JOB));
-      s_load_tdata = loads == 0 && word != 0 ? ~weights[word] : weights[word];
+      s_load_tvalid = !rst && behind > 4
+        && (loads < 2 || (loads == 2 && frame > SHORT_JOB) || (loads == 3 && frame >= RESET_JOB));
+      s_load_tdata = weights[loads == 2 ? WORDS + word : word] ^ {32{loads == 0 && word != 0}};
       s_load_tlast = word == WORDS - 1;
 """,
 }
@@ -160,7 +172,7 @@ module @NAME@_tb;
   localparam JOBS = RESET_JOB + @RESETS@;
 
 @LOAD_SIGNALS@  reg [@PIXEL_HIGH@:0] pixels [0:IMAGES*PIXELS-1];
-  reg [@DATA_HIGH@:0] expected [0:(IMAGES+1)*BEATS-1];  // those of the short image behind all others'
+  reg [@DATA_HIGH@:0] expected [0:@LOAD_SETS@(IMAGES+1)*BEATS-1];  // those of the short image behind all others'
 
   reg clk, rst;
   reg [@PIXEL_HIGH@:0] s_axis_tdata;
@@ -202,7 +214,7 @@ module @NAME@_tb;
   endfunction
 
   function integer result_of(input integer of_job);
-    result_of = of_job == SHORT_JOB ? IMAGES : image_of(of_job);
+    result_of = @LOAD_RESULT@(of_job == SHORT_JOB ? IMAGES : image_of(of_job));
   endfunction
 
   function integer random_below(input integer limit);
@@ -246,7 +258,7 @@ module @NAME@_tb;
 @LOAD_TRANSFER@      if (s_axis_tvalid && s_axis_tready === 1) begin
         if (job == 0 && sent == 0)
           begun = cycle;
-        sent = sent + 1;
+@LOAD_BEGUN@        sent = sent + 1;
         sends = 0;
         idle = 0;
         if (sent == length_of(job)) begin

@@ -8,7 +8,7 @@ from functools import cached_property
 from bmhw import __version__
 from bmhw.chip.assembly import Assembly
 from bmhw.chip.edge import chip_of
-from bmhw.chip.loading import image_of
+from bmhw.chip.loading import image_of, turned, with_network
 from bmhw.chip.memories import fitted
 from bmhw.chip.plan import plan
 from bmhw.flow.fpga import DEVICES, Device
@@ -56,11 +56,13 @@ class Delivery:
     def files(self, images: int) -> dict[str, str]:
         """All files by name; the bench has so many of the network's held-out images."""
         name, chip = self.name, self.chip
-        vectors = BenchVectors.of(self.network, self.network.samples[:images], logits=self.logits)
+        other = turned(self.network) if self.assembly.writable else None
+        vectors = BenchVectors.of(self.network, self.network.samples[:images], logits=self.logits, other=other)
         data = vectors.files(name, self.command, len(chip.m_axis_tdata))
         weights = {}
         if self.assembly.writable:
-            data[f"{name}_weights.hex"] = hexadecimal(image_of(self.assembly), self.command)
+            both = (*image_of(self.assembly), *image_of(with_network(self.assembly, other)))
+            data[f"{name}_weights.hex"] = hexadecimal(both, self.command)
             weights[f"{name}_weights.json"] = described(self.assembly, self.command)
         run = f"iverilog -g2005 -o {name}_tb {name}.v {name}_tb.v && ./{name}_tb"
         head = _comment("//", [

@@ -13,8 +13,11 @@ __all__ = ["described", "hexadecimal", "write_image"]
 
 
 def hexadecimal(words: Sequence[int], command: str) -> str:
-    """A word of 32 bits a line, in the order in which the load port takes them, as ``$readmemh`` reads them."""
-    head = f"// SPDX-License-Identifier: Apache-2.0\n// Image of weights, a word a line, written by: {command}\n"
+    """Words of 32 bits of the chip's own image and of that of its bench, one a line, in the order in which the load
+    port takes them, as ``$readmemh`` reads them."""
+    head = ("// SPDX-License-Identifier: Apache-2.0\n"
+            "// Images of weights, the chip's own and, of as many words, that of another network for the bench\n"
+            f"// A word a line, written by: {command}\n")
     return head + "".join(f"{word:08x}\n" for word in words)
 
 

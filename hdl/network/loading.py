@@ -158,15 +158,15 @@ class Admission(Block):
 
     def elaborate(self, platform):
         m = Module()
-        held, words, inside, inside_after = (Signal(name=name) for name in (
-            "pixels_held", "words_may", "inside", "inside_after"))  # of an image that has begun to come
+        held, words, begun, begun_after = (Signal(name=name) for name in (
+            "pixels_held", "words_may", "image_begun", "begun_after"))  # an image that isn't whole yet
         # the result of an image that is too long may leave before its end comes: then it is one less than none
         under_way = Signal((self.images + 1).bit_length() + 1, name="under_way")
         waits = Signal(name="waits")
-        m.d.comb += [inside_after.eq(Mux(self.pixel, ~self.last, inside)),
-                     waits.eq((self.offered | self.busy) & ~inside_after),
+        m.d.comb += [begun_after.eq(Mux(self.pixel, ~self.last, begun)),
+                     waits.eq((self.offered | self.busy) & ~begun_after),
                      self.pixels.eq(~held), self.words.eq(words)]
-        m.d.sync += [inside.eq(inside_after), held.eq(waits), words.eq(waits & held & (under_way == 0)),
+        m.d.sync += [begun.eq(begun_after), held.eq(waits), words.eq(waits & held & (under_way == 0)),
                      under_way.eq(under_way + (self.pixel & self.last) - self.leaves)]
         return m
 

@@ -29,7 +29,8 @@ def threshold_spans(numbers: Mapping[str, Numbers], thresholds: Iterable[tuple[i
     """Of those in a chip whose thresholds can be replaced, ``plus`` any such number: where this network has thresholds
     any of as many bits and of any sign, else none."""
     if any(threshold or negative for threshold, negative in thresholds):
-        return {"minus": Span(0, 1), "offsets": Span.of((*numbers["offsets"].entries, *plus)).whole}
+        offsets = numbers["offsets"].span
+        return {"minus": Span(0, 1), "offsets": Span.of((*plus, offsets.low, offsets.high, -offsets.high)).whole}
     return {"minus": Span(0, 0), "offsets": Span.of(plus).whole}
 
 
