@@ -23,7 +23,7 @@ def hexadecimal(words: Sequence[int], command: str) -> str:
 
 def described(assembly: Assembly, command: str) -> str:
     """``NAME_weights.json``: the image's length, its header, and where each memory's words lie in it."""
-    fields = {"generator": command.split()[2], "command": command, "network": assembly.network.name,
+    fields = {"generator": "bmhw.network", "command": command, "network": assembly.network.name,
               **description(assembly)}
     return json.dumps(fields, indent=1) + "\n"
 
