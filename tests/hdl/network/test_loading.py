@@ -78,6 +78,7 @@ def loaded(sent, rng, *, pauses=False, resets=()):
                 while not await cycle():
                     pass
                 ctx.set(block.i.valid, 0)
+                assert at < 2 or not ctx.get(block.done)
                 if at + 1 == reset:
                     ctx.set(rst, 1)
                     await cycle()
