@@ -136,10 +136,10 @@ def _network(args: argparse.Namespace, argv: Sequence[str]) -> int:
         from bmhw.chip.plan import plan
     except ImportError as error:
         raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
-    assembly = assembled(args.model, cycles, args.fold, args.device)
+    assembly = assembled(args.model, cycles, args.fold, args.device, writable=args.weights == "writable")
     planned = plan(assembly, fpga.device)
     if planned.missing:
-        why = shortage(assembly.network, args.device, planned, overrides(assembly.network, args.fold))
+        why = shortage(assembly, args.device, planned, overrides(assembly.network, args.fold))
         if planned.block_rams > fpga.device.block_rams:  # these are no estimate
             raise RunError(why)
         say(f"{why}; it is placed nevertheless")
@@ -151,7 +151,7 @@ def _network(args: argparse.Namespace, argv: Sequence[str]) -> int:
     return 0
 
 
-_OF_NETWORKS_ALONE = ("cycles", "frames_per_second", "clock", "fold")
+_OF_NETWORKS_ALONE = ("cycles", "frames_per_second", "clock", "fold", "weights")
 _OF_NETWORKS = (*_OF_NETWORKS_ALONE, "model", "device", "no_dsp", "frequency", "seed", "seeds", "engine", "time_limit",
                 "no_cache", "json")
 

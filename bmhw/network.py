@@ -27,10 +27,15 @@ Each layer is folded onto a few elements, one input a cycle each, as few as take
 --out DIR writes NAME.v with AXI4-Stream at its edge, DATASHEET.md, a self-checking bench with images (NAME_tb.v and
 .hex files), NAME.core (FuseSoC) and NAME.sdc. The same parameters give the same bytes.
 
+--weights writable gives the chip a load port. Its own weights and constants are in it from the start; --weights-image
+writes what is to be sent into that port, for another network of the same architecture and formats with --chip.
+
   python -m bmhw.network --model digits-signed-4bit --cycles 50000 --out build
   python -m bmhw.network --model digits-signed-4bit --cycles 50000 --check 20
   python -m bmhw.network --model mnist-lenet-signed-4bit --frames-per-second 1000 --clock 50 --device ecp5-25k --plan
-  python -m bmhw.network --model mnist-lenet-signed-4bit --device ecp5-45k --plan"""
+  python -m bmhw.network --model mnist-lenet-signed-4bit --device ecp5-45k --plan
+  python -m bmhw.network --model mnist-lenet-signed-4bit --cycles 40000 --weights writable --out build
+  python -m bmhw.network --model retrained.json --chip mnist-lenet-signed-4bit --cycles 40000 --weights-image b.bin"""
 
 
 def parser() -> Parser:
@@ -46,6 +51,11 @@ def parser() -> Parser:
                       "into FILE.v: the chip alone")
     what.add_argument("--check", type=number, metavar="N",
                       help="simulate N test images, or all, and compare every number of every layer")
+    what.add_argument("--weights-image", type=Path, metavar="FILE",
+                      help="write what the load port of a chip with writable weights takes to compute this network")
+    result.add_argument("--chip", metavar="NAME",
+                        help="with --weights-image or --check: the network whose chip, of the same options, --model is "
+                             "loaded into (default: that of --model)")
     result.add_argument("--data", type=Path, metavar="DIR", help="folder of the mnist or cifar10 files, for --check")
     result.add_argument("--gaps", type=number, default=0, metavar="PERCENT",
                         help="pauses at both ends of a checked network, of the cycles (default: 0)")
@@ -72,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(value, int) or not low <= value <= high:
             raise UsageError(f"{option} must be an integer from {low} to {high}, not {value!r}")
     jobs_from(args.jobs)
+    _check_loading(args)
     if args.waves is not None:
         if args.check is None or args.waves.suffix != ".vcd":
             raise UsageError(f"--waves FILE needs --check and a name that ends in .vcd, not {args.waves.name}")
@@ -94,19 +105,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bmhw.chip.folding import assembled
     except ImportError as error:
         raise RunError(f"networks need {error.name}: pip install 'bmhw[models]'") from None
-    assembly = assembled(args.model, cycles, args.fold, args.device)
-    shown = args.plan or (args.out is None and args.check is None)
+    hardware = assembly = assembled(args.chip or args.model, cycles, args.fold, args.device,
+                                    writable=args.weights == "writable")
+    if args.chip is not None:
+        from bmhw.chip.loading import with_network
+        from bmhw.models.files.store import load
+
+        assembly = with_network(hardware, load(args.model))
+    nothing = args.out is None and args.check is None and args.weights_image is None
+    shown = args.plan or nothing
     if shown or args.device is not None:
-        short = _plan(assembly, args, shown)
-        if short and args.out is None and args.check is None:
+        short = _plan(hardware, args, shown)
+        if short and nothing:
             raise RunError(short)
         if short:
             say(short)
     if args.out is not None:
         _deliver(assembly, args, alone)
+    if args.weights_image is not None:
+        from bmhw.deliver.weights_image import write_image
+
+        write_image(args.weights_image, assembly)
+        print(args.weights_image)
     if args.check is not None:
-        _check(assembly, args)
+        _check(assembly, hardware, args)
     return 0
+
+
+def _check_loading(args) -> None:
+    """Options of writable weights, which they imply."""
+    for option, value in (("--weights-image", args.weights_image), ("--chip", args.chip)):
+        if value is not None and args.weights == "rom":
+            raise UsageError(f"{option} {value} needs --weights writable, not rom")
+    if args.chip is not None and args.out is not None:
+        raise UsageError(f"--out {args.out} delivers the chip of --model: it contradicts --chip {args.chip}")
+    if args.chip is not None and args.check is None and args.weights_image is None:
+        raise UsageError(f"--chip {args.chip} needs --weights-image FILE or --check N")
+    if args.weights_image is not None:
+        check_writable(args.weights_image)
+    if args.weights_image is not None or args.chip is not None:
+        args.weights = "writable"
 
 
 def _plan(assembly, args, shown: bool) -> str:
@@ -120,10 +158,10 @@ def _plan(assembly, args, shown: bool) -> str:
         print_plan(planned)
     if not planned.missing:
         return ""
-    return shortage(assembly.network, args.device, planned, overrides(assembly.network, args.fold))
+    return shortage(assembly, args.device, planned, overrides(assembly.network, args.fold))
 
 
-_ELSEWHERE = ("plan", "out", "check", "data", "gaps", "force", "jobs", "waves")
+_ELSEWHERE = ("plan", "out", "check", "data", "gaps", "force", "jobs", "waves", "weights_image", "chip")
 """Options that don't change what is in the files."""
 
 
@@ -153,7 +191,7 @@ def _deliver(assembly, args, alone: bool) -> None:
         print(path)
 
 
-def _check(assembly, args) -> None:
+def _check(assembly, hardware, args) -> None:
     from bmhw.chip.bench import Bench, Difference
     from bmhw.chip.check import Check
     from bmhw.models.training.datasets import load_dataset
@@ -165,7 +203,7 @@ def _check(assembly, args) -> None:
         raise UsageError(f"--check must be at most {len(data.test_images)}, the test images there are, "
                          f"not {args.check}")
     with work_folder("bmhw-network-") as folder:
-        bench = Bench(assembly, folder)
+        bench = Bench(assembly, folder, hardware=hardware)
         check = Check(bench, data.test_images[:count], data.test_labels[:count], gaps=args.gaps, jobs=args.jobs,
                       cache=Cache(cache_folder()))
         with steps("building the simulation"):

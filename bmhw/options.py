@@ -55,6 +55,9 @@ __all__ = [
 
 NEURONS = ("mac", "bm")
 
+WEIGHTS = ("rom", "writable")
+"""What a chip's weights are."""
+
 MOST_JOBS = 1024
 """Each is a thread and a tool beside it; more would only fill the memory."""
 
@@ -245,6 +248,9 @@ def folding_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--clock", metavar="MHZ", help="at this clock")
     parser.add_argument("--fold", action="append", default=[], metavar="LAYER=P",
                         help="outputs that a layer computes at a time, whatever the cycles are")
+    parser.add_argument("--weights", choices=WEIGHTS,
+                        help="whether weights and constants are fixed, or others can be loaded through a port of the "
+                             "chip (default: rom)")
 
 
 def cycles_from(args: argparse.Namespace) -> int | str | None:

@@ -43,6 +43,9 @@ class Block(wiring.Component):
     """Whether a word of the block's memory may be asked for in the cycle in which it is written, and the old one is
     wanted: what block RAMs don't do by themselves."""
 
+    memory_begins = False
+    """Whether the block's memory can be written and yet is read before it is: zeros that it begins with count."""
+
     _parameters: dict[str, Any]
 
     def check_registers(self, registers: tuple[int, ...]) -> tuple[int, ...]:
@@ -98,6 +101,8 @@ class Hierarchy:
         """Module name -> (``input`` or ``output``, port name), in order."""
         self.memory_attributes: dict[str, tuple[str, ...]] = {}
         """Module name -> what stands before its memory, in the words that Yosys and other tools know."""
+        self.beginning: set[str] = set()
+        """Modules whose memory must begin with its words, zeros or not."""
         self._names: dict[tuple, str] = {}
         self._numbers: dict[str, int] = {}
 
@@ -121,6 +126,8 @@ class Hierarchy:
         self.memory_attributes[name] = (
             *(() if style == "auto" else (f'ram_style = "{style}"', f'rom_style = "{style}"')),
             *(() if block.memory_collides else ("no_rw_check",)))
+        if block.memory_begins:
+            self.beginning.add(name)
         self.descriptions[name] = _plain(" ".join(_docstring(type(block)).split("\n\n")[0].split()))
         return name
 

@@ -4,6 +4,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from bmhw.hdl.block import Block
 from bmhw.hdl.formats.bm import BmFormat
+from bmhw.hdl.network.loading import LoadLayout
 from bmhw.hdl.network.network import Network, Part
 from bmhw.hdl.network.pixels import LargestIndex
 from bmhw.hdl.network.streams import Fork
+from bmhw.hdl.network.tables import Table
 from bmhw.hdl.technology import ANY, Memory, Technology
 from bmhw.models.integer.network import IntegerNetwork
 
@@ -81,7 +84,8 @@ class Assembly:
 
     ``folding``: as in :func:`assemble`; ``technologies``: of the memories of each part, none: any; ``blocks``: name ->
     (kind, parameters); ``sources``: (part, input) -> wire; ``fifos``: name -> depths of a shortcut's FIFO; ``shown``:
-    part -> what its transfers are in the integer network, for benches.
+    part -> what its transfers are in the integer network, for benches; ``writable``: whether weights and constants can
+    be written at run time (:mod:`~bmhw.chip.loading`).
     """
 
     network: IntegerNetwork
@@ -91,6 +95,7 @@ class Assembly:
     sources: dict[tuple[str, str], Wire] = field(default_factory=dict)
     shown: dict[str, Shown] = field(default_factory=dict)
     fifos: dict[str, Depths] = field(default_factory=dict)
+    writable: bool = False
 
     def add(self, name: str, kind: type[Block], inputs: Mapping[str, Wire], **parameters: Any) -> str:
         if name in self.blocks:
@@ -110,9 +115,24 @@ class Assembly:
                   if hasattr(kind, "memories")}
         return {(part, name): memory for part, block in blocks.items() for name, memory in block.memories.items()}
 
-    def block(self, *, taps: bool = False, limits: bool = False) -> Network:
-        """The network; a stream with several readers gets a fork. ``taps``, ``limits``: for benches, with the parts'
-        transfers shown, and with ports that make shortcuts' FIFOs smaller."""
+    @cached_property
+    def loads(self) -> dict[tuple[str, str], Table]:
+        """What the memories hold that can be written, by part and name there, in the order of the data; of a network
+        with fixed weights none."""
+        if not self.writable:
+            return {}
+        return {(part.name, name): table for part in self.parts()
+                for name, table in getattr(part.create(), "loads", {}).items()}
+
+    def block(self, *, taps: bool = False, limits: bool = False, layout: LoadLayout | None = None) -> Network:
+        """The network. ``taps``, ``limits``: for benches, with the parts' transfers shown, and with ports that make
+        shortcuts' FIFOs smaller. ``layout``: of images of weights, where these can be written."""
+        shown = {"taps": tuple((part, "o") for part in self.shown), "gauges": tuple(self.fifos)} if taps else {}
+        loaded = {} if layout is None else {"layout": layout}
+        return Network(parts=self.parts(limits=limits), **shown, **loaded)
+
+    def parts(self, *, limits: bool = False) -> tuple[Part, ...]:
+        """In the order of the data, the class last; a stream with several readers gets a fork."""
         sources = dict(self.sources)
         blocks = dict(self.blocks)
         if limits:
@@ -141,5 +161,4 @@ class Assembly:
                         inputs=tuple((port, (wire.part, wire.port)) for port, wire in inputs.items())))
         last = next(part for part in parts if part.kind is LargestIndex)
         parts.remove(last)
-        shown = {"taps": tuple((part, "o") for part in self.shown), "gauges": tuple(self.fifos)} if taps else {}
-        return Network(parts=(*parts, last), **shown)
+        return (*parts, last)

@@ -9,10 +9,11 @@
 //   patience   cycles without a transfer after which the network is stuck
 //   reset      a cycle at which it is reset; from there on the images come again from the first one
 //   NAME       of a FIFO with a limit: its depth
+//   load       how many images of weights it is given first, in weights.bin (uint32 words)
 //   waves      a file of waves (VCD): nothing is compared then, they begin at the cycle `from` and end at `until`
 //
 // Prints a line for each image that is done, "image NUMBER CYCLE", one for what went wrong, "difference PART AT
-// EXPECTED GOT CYCLE" or "stuck CYCLE", and in the end, for each tap, "moved PART NUMBERS", and for each gauge "fifo
+// EXPECTED GOT CYCLE", "stuck CYCLE" or "refused IMAGE" (of weights), and in the end, for each tap, "moved PART NUMBERS", and for each gauge "fifo
 // PART LARGEST WAITED": its largest filling and the cycles in which a number waited in front of it.
 
 #include <cstdint>
@@ -24,7 +25,7 @@
 #include <vector>
 
 #include "Vtop.h"
-#include "taps.h"  // of the network: TAPS and read_tap, GAUGES and read_gauge
+#include "taps.h"  // of the network: TAPS and read_tap, GAUGES and read_gauge; LOAD_WORDS, offer_word and load_state
 #include "verilated.h"
 #if VM_TRACE
 #include "verilated_vcd_c.h"
@@ -107,6 +108,24 @@ int main(int argc, char **argv) {
     top.rst = 0;
 
     bool fine = true;
+    for (long loads = number("load", "0"), n = 0; n < loads && fine; n++) {
+        Numbers<uint32_t> words("weights.bin");
+        uint32_t word = 0;
+        for (long at = 0; at < n * LOAD_WORDS && words.shows(word); at++) words.take();
+        for (long at = 0; at < LOAD_WORDS; at++) {
+            if (!words.shows(word)) { std::printf("missing weights.bin\n"); return 3; }
+            while (paused(gaps)) tick();
+            bool takes = false;
+            while (!takes) {
+                takes = offer_word(top, word, at == LOAD_WORDS - 1);
+                tick();
+            }
+            offer_word(top, 0, false, false);
+            words.take();
+        }
+        for (int behind = 0; behind < 4; behind++) tick();
+        if (load_state(top) != 1) { std::printf("refused %ld\n", n); fine = false; }
+    }
     while (fine && (waves.empty() ? classes.at < images : cycle < until)) {
         uint8_t pixel;
         if (!top.in_valid && !paused(gaps) && pixels.shows(pixel)) { top.in_valid = 1; top.in_data = pixel; }

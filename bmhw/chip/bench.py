@@ -25,6 +25,7 @@ from bmhw.models.integer.network import IntegerNetwork
 from bmhw.sim.simulators import Simulator, find_simulator
 
 from .assembly import Assembly
+from .loading import complemented, image_of, layout_of
 from .plan import plan
 
 __all__ = ["Bench", "Difference", "Filling", "Run"]
@@ -76,11 +77,17 @@ class Run:
 
 
 class Bench:
-    """A network in a simulation, built in ``folder``. ``limits``: a run can make shortcuts' FIFOs smaller."""
+    """A network in a simulation, built in ``folder``. ``limits``: a run can make shortcuts' FIFOs smaller.
 
-    def __init__(self, assembly: Assembly, folder: Path, *, limits: bool = False):
+    Where weights can be written, a run begins with two images of them: one of the complement of every word, and that of
+    the network, so that nothing is left of what the chip began with. ``hardware``: the chip that it is loaded into, if
+    not its own.
+    """
+
+    def __init__(self, assembly: Assembly, folder: Path, *, limits: bool = False, hardware: Assembly | None = None):
         self.assembly, self.folder, self.limits = assembly, folder, limits
-        self.block = assembly.block(taps=True, limits=limits)
+        self.layout = layout_of(assembly) if assembly.writable else None
+        self.block = (hardware or assembly).block(taps=True, limits=limits, layout=self.layout)
         self.taps = list(assembly.shown)
         self.plan = plan(assembly)
 
@@ -131,13 +138,14 @@ class Bench:
 
     def run(self, images: NDArray[np.uint8], *, first: int = 0, seed: int = 0, gaps: int = 0, reset: int | None = None,
             report: Callable[[int], None] = lambda done: None, children: Children | None = None,
-            depths: Mapping[str, int] | None = None) -> Run:
+            depths: Mapping[str, int] | None = None, load: bool = True) -> Run:
         """Compare the numbers of images, back to back; :class:`Difference` at the first other one.
 
         ``first``: what the first image is called. ``seed``, ``gaps``: of pauses at both ends, in per cent of the
         cycles. ``reset``: a cycle in which the network is reset; then the images come again. ``report``: is told the
         images done. ``children``: what can stop it. ``depths``: of FIFOs, where there are limits.
-        Any thread may call it.
+        ``load``: whether weights that can be written are, before; else they are what the chip begins with. Any thread
+        may call it.
         """
         cycles: list[int] = []
         fifos: dict[str, Filling] = {}
@@ -147,6 +155,7 @@ class Bench:
             folder = Path(name)
             classes = self._write(folder, images)
             options = {"images": len(images), "seed": seed, "gaps": gaps, "patience": self.patience,
+                       **(self._loads if load else {}),
                        **({} if reset is None else {"reset": reset}), **(depths or {})}
             for word, *values in self._lines(children or Children(), folder, OBJECTS[False], options):
                 if word == "image":
@@ -169,7 +178,7 @@ class Bench:
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             self._write(folder, images)
-            options = {"images": len(images), "seed": seed, "gaps": gaps, "waves": file.absolute(),
+            options = {"images": len(images), "seed": seed, "gaps": gaps, **self._loads, "waves": file.absolute(),
                        "from": max(0, cycle - CYCLES_BEFORE), "until": cycle + CYCLES_BEHIND}
             for _ in self._lines(Children(), folder, OBJECTS[True], options):
                 pass
@@ -191,6 +200,8 @@ class Bench:
     def _write(self, folder: Path, images: NDArray[np.uint8]) -> list[int]:
         """The files of a run; the images' classes."""
         classes: list[int] = []
+        if self.layout is not None:
+            np.array(self._images, dtype="<u4").tofile(folder / "weights.bin")
         pixels = images[:, None] if images.ndim == 3 else images
         pixels.transpose(0, 2, 3, 1).tofile(folder / "pixels.bin")
         with ExitStack() as stack:
@@ -203,6 +214,15 @@ class Bench:
         np.array(classes, dtype=np.int32).tofile(folder / "classes.bin")
         return classes
 
+    @cached_property
+    def _images(self) -> list[int]:
+        """Those of the weights that a run begins with, one behind the other."""
+        return [*self.layout.image(complemented(self.assembly)), *image_of(self.assembly)]
+
+    @property
+    def _loads(self) -> dict[str, int]:
+        return {} if self.layout is None else {"load": len(self._images) // self.layout.length}
+
     def _difference(self, said: list[str], first: int, moved: dict[str, int]) -> Difference:
         """A line of the program in words: image, layer, pixel, channel, expected and got."""
         word, *values = said
@@ -210,6 +230,8 @@ class Bench:
             counts = ", ".join(f"{part} {count}" for part, count in moved.items())
             return Difference(f"stuck: no number moved in the {self.patience:,} cycles up to {int(values[0]):,}; each "
                               f"part has given: {counts}", int(values[0]))
+        if word == "refused":
+            return Difference(f"the chip refused image {values[0]} of weights", 0)
         if word != "difference":
             raise RunError(" ".join(said))
         part, at, want, got, cycle = values[0], *map(int, values[1:])
@@ -239,9 +261,21 @@ class Bench:
             "static const char *const GAUGES[] = {", *(f'    "{fifo}",' for fifo in self.assembly.fifos),
             "    nullptr", "};",
             "template <typename Options> static void set_limits(Vtop &top, const Options &depth_of) {", *limits,
-            "    (void)top; (void)depth_of;", "}",
+            "    (void)top; (void)depth_of;", "}", *self._load_functions(),
             "static long read_gauge(const Vtop &top, int gauge, bool &waits) {", "    switch (gauge) {", *levels,
             "    }", "    waits = false;", "    return 0;", "}", ""])
+
+
+    def _load_functions(self) -> list[str]:
+        """``offer_word``: to the load port; whether it will be taken. ``load_state``: bit 0: done, bit 1: error."""
+        head = "static bool offer_word(Vtop &top, uint32_t word, bool last, bool valid = true) {"
+        if self.layout is None:
+            return ["static const long LOAD_WORDS = 0;", head, "    (void)top; (void)word; (void)last; (void)valid;",
+                    "    return true;", "}", "static int load_state(const Vtop &top) { (void)top; return 1; }"]
+        return [f"static const long LOAD_WORDS = {self.layout.length};", head,
+                "    top.load_data = word; top.load_last = last; top.load_valid = valid;", "    top.eval();",
+                "    return valid && top.load_ready;", "}",
+                "static int load_state(const Vtop &top) { return top.load_done + 2 * top.load_error; }"]
 
 
 def _program() -> str:

@@ -8,6 +8,7 @@ from bmhw.hdl.network.edge import Chip
 from bmhw.hdl.network.pixels import Logits
 
 from .assembly import Assembly
+from .loading import layout_of
 
 __all__ = ["LOGIT_BITS", "chip_of"]
 
@@ -25,7 +26,7 @@ def chip_of(assembly: Assembly, *, logits: bool = False, counters: bool = False)
     """
     network = assembly.network
     channels, height, width = network.architecture.image.shape
-    *parts, last = assembly.block().parts
+    *parts, last = assembly.parts()
     if logits:
         last = dataclasses.replace(last, kind=Logits, parameters=(*last.parameters, ("bits", LOGIT_BITS)))
         try:
@@ -34,4 +35,5 @@ def chip_of(assembly: Assembly, *, logits: bool = False, counters: bool = False)
             raise UsageError(f"--logits: {error}") from None
     return Chip(parts=(*parts, last), pixels=height * width, channels=channels,
                 beats=1 + logits * network.architecture.classes,
-                images=IMAGES_IN_A_LAYER * (len(network.layers) + 1), counters=counters)
+                images=IMAGES_IN_A_LAYER * (len(network.layers) + 1), counters=counters,
+                **({"layout": layout_of(assembly)} if assembly.writable else {}))

@@ -21,11 +21,13 @@ from bmhw.hdl.formats.choices import ONE_SUM
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.layer import Folded
+from bmhw.hdl.network.loading import WORD, checksum
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
 from bmhw.hdl.network.requantizer import ChannelScale, Requantizer
 from bmhw.hdl.network.streams import Add, Fifo
+from bmhw.hdl.network.tables import Form
 from bmhw.hdl.neurons.element_ends import element_format
-from bmhw.hdl.technology import TABLE, Memory, Technology
+from bmhw.hdl.technology import ANY, TABLE, Memory, Technology
 
 from .assembly import Assembly
 from .kinds import EDGE
@@ -87,6 +89,15 @@ def estimate(family: str, assembly: Assembly) -> Estimate:
 
 def pieces(assembly: Assembly) -> Iterator[Piece]:
     """Of all parts of a chip, its edge included."""
+    for piece in _pieces(assembly):
+        if assembly.writable and "constants" in piece.features:  # these are memories
+            piece = dataclasses.replace(piece, features={**piece.features, "constants": 0})
+        yield piece
+    if assembly.writable:
+        yield from _loading(assembly)
+
+
+def _pieces(assembly: Assembly) -> Iterator[Piece]:
     channels, height, width = assembly.network.architecture.image.shape
     yield Piece(EDGE, ("other",), "edge", {"each": 1, "counters": _bits(height * width) + _bits(channels)})
     for part, (kind, parameters) in assembly.blocks.items():
@@ -95,9 +106,10 @@ def pieces(assembly: Assembly) -> Iterator[Piece]:
             yield from _layer(part, parameters["folded"])
         elif kind is Encoder:
             yield Piece(part, ("codes",), *_log_codes(parameters["width"], parameters["channels"],
-                                                   signed=not parameters["relu"]))
+                                                   signed=not parameters["relu"], form=parameters.get("form")))
         elif kind is Requantizer:
-            yield Piece(part, ("codes",), *_scaled_codes(parameters["width"], parameters["to"].channels))
+            yield Piece(part, ("codes",), *_scaled_codes(parameters["width"], parameters["to"].channels,
+                                                      parameters.get("form")))
         elif kind is Fifo:
             memory = Memory(parameters["depth"], parameters["width"])
             yield Piece(part, ("shortcuts",), "queue", _queue(technology, memory))
@@ -111,6 +123,33 @@ def pieces(assembly: Assembly) -> Iterator[Piece]:
     for (part, _), count in readers.items():
         if count > 1:
             yield Piece(f"{part or 'image'}_fork", ("shortcuts",), "fork", {"readers": count})
+
+
+def _loading(assembly: Assembly) -> Iterator[Piece]:
+    """What writes memories, which no network had from which coefficients come: a look-up table for each feature; and
+    the tables of constants, which are memories then."""
+    sections = [table.memory for table in assembly.loads.values()]
+    technology = next((assembly.technology(part) for part, _ in assembly.loads), ANY)
+    deepest, widest = max(memory.words for memory in sections), max(memory.bits for memory in sections)
+    yield Piece("loader", ("other",), "loader", {
+        "checksum": _checksum_tables(), "memories": 2 * len(sections),
+        "counters": 3 * (_bits(len(sections)) + _bits(deepest)),
+        "constants": (WORD + len(sections) * (_bits(deepest) + 1)) / TABLE,
+        "registers": 0 if technology.lone_registers else WORD + widest + len(sections)})
+    tables: Counter[str] = Counter()
+    for (part, name), table in assembly.loads.items():
+        if name != "weights":
+            tables[part] += _memory(assembly.technology(part), table.memory)
+    for part, luts in tables.items():
+        yield Piece(part, (), "tables", {"memories": luts})
+
+
+def _checksum_tables() -> int:
+    """Look-up tables of four inputs of a word's step of the checksum: each bit is a sum of bits of the word and of as
+    many of the checksum before it, which begin anew with an image."""
+    of_each = [checksum([1 << bit]) ^ checksum([0]) for bit in range(WORD)]
+    terms = [2 * sum(of >> bit & 1 for of in of_each) for bit in range(WORD)]
+    return WORD + sum(-(-(count - 1) // 3) for count in terms)
 
 
 def _layer(part: str, folded: Folded) -> Iterator[Piece]:
@@ -141,28 +180,33 @@ def _layer(part: str, folded: Folded) -> Iterator[Piece]:
         "counters": _bits(memories["weights"].words), "memories": _memory(technology, memories["weights"])})
     yield Piece(part, ("results",), "queue", _queue(technology, memories["results"]))
     if folded.codes:
-        yield Piece(part, ("codes",), *_log_codes(fmt.y.bits, folded.codes, signed=False))
+        yield Piece(part, ("codes",), *_log_codes(fmt.y.bits, folded.codes, signed=False, form=folded.form))
     elif folded.requantized is not None:
-        yield Piece(part, ("codes",), *_scaled_codes(fmt.y.bits, folded.requantized.channels))
+        yield Piece(part, ("codes",), *_scaled_codes(fmt.y.bits, folded.requantized.channels, folded.form))
 
 
-def _log_codes(width: int, channels: Sequence[ChannelCode], *, signed: bool) -> tuple[str, dict[str, float]]:
+def _log_codes(width: int, channels: Sequence[ChannelCode], *, signed: bool,
+               form: Form | None) -> tuple[str, dict[str, float]]:
     steps = max(channel.end.log2.bits << channel.end.log.fraction for channel in channels)
-    return "log codes", {**_shifted(width, channels), "steps": steps, "signs": width * signed}
+    return "log codes", {**_shifted(width, channels, form), "steps": steps, "signs": width * signed}
 
 
-def _scaled_codes(width: int, channels: Sequence[ChannelScale]) -> tuple[str, dict[str, float]]:
+def _scaled_codes(width: int, channels: Sequence[ChannelScale],
+                  form: Form | None) -> tuple[str, dict[str, float]]:
     multipliers = {channel.multiplier for channel in channels}
     bits = max(multipliers).bit_length() if multipliers != {1} else 0
-    found = _shifted(width, channels)
+    found = _shifted(width, channels, form)
     return "scaled codes", {**found, "products": width * bits,
                             "constants": found["constants"] + bits * len(channels) / TABLE}
 
 
-def _shifted(width: int, channels: Sequence[ChannelCode] | Sequence[ChannelScale]) -> dict[str, float]:
-    """Numbers that each channel has its own threshold and shift for, in tables."""
+def _shifted(width: int, channels: Sequence[ChannelCode] | Sequence[ChannelScale],
+             form: Form | None) -> dict[str, float]:
+    """Numbers that each channel has its own threshold and shift for, in tables; of a form any shift in its range."""
     thresholds = {(channel.threshold, channel.negative) for channel in channels}
     shifts = len({channel.shift for channel in channels}) - 1
+    if form is not None:
+        shifts = sum(span.high - span.low for name, span in form.spans if name in ("shift", "seen"))
     table = (width * (len(thresholds) > 1) + shifts) * len(channels)
     return {"bits": width, "choices": width * shifts, "constants": table / TABLE}
 

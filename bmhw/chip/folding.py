@@ -12,6 +12,7 @@ from bmhw.models.integer.network import IntegerNetwork
 
 from .assembly import Assembly
 from .layers import shape_of
+from .loading import opened
 from .memories import fitted
 from .parts import assemble
 from .plan import Plan, plan
@@ -28,25 +29,30 @@ Fixed = Mapping[str, int]
 """What some layers compute at a time, whatever it takes."""
 
 
-def assembled(model: str, cycles: int | str | None, folds: Sequence[str], device: str | None = None) -> Assembly:
+def assembled(model: str, cycles: int | str | None, folds: Sequence[str], device: str | None = None, *,
+              writable: bool = False) -> Assembly:
     """The parts of a network by name or path, folded as a command's options say, its memories cut for the device.
 
-    Without ``cycles``: the fastest folding that the device has room for, by plan. UsageError for options that make no
-    sense, RunError where nothing fits.
+    ``writable``: whether its weights are (:mod:`~bmhw.chip.loading`). Without ``cycles``: the fastest folding that the
+    device has room for, by plan. UsageError for options that make no sense, RunError where nothing fits.
     """
     if cycles is not None and (not isinstance(cycles, int) or not 1 <= cycles <= MOST_CYCLES):
         raise UsageError(f"--cycles must be an integer from 1 to {MOST_CYCLES}, not {cycles!r}")
     network = load(model)
     fixed = overrides(network, folds)
     if device is None:
-        return assemble(network, folding_for(network, cycles or USUAL_SLOWNESS * fastest(network), fixed))
+        return _parts(network, folding_for(network, cycles or USUAL_SLOWNESS * fastest(network), fixed), writable)
     if cycles is not None:
-        return fitted(assemble(network, folding_for(network, cycles, fixed)), DEVICES[device])
-    found = fastest_that_fits(network, DEVICES[device], fixed)
+        return fitted(_parts(network, folding_for(network, cycles, fixed), writable), DEVICES[device])
+    found = fastest_that_fits(network, DEVICES[device], fixed, writable=writable)
     if found is None:
-        slowest = assemble(network, folding_for(network, MOST_CYCLES, fixed))
-        raise RunError(shortage(network, device, plan(fitted(slowest, DEVICES[device]), DEVICES[device]), fixed))
+        slowest = fitted(_parts(network, folding_for(network, MOST_CYCLES, fixed), writable), DEVICES[device])
+        raise RunError(shortage(slowest, device, plan(slowest, DEVICES[device]), fixed))
     return found
+
+
+def _parts(network: IntegerNetwork, folding: Mapping[str, int], writable: bool) -> Assembly:
+    return opened(assemble(network, folding)) if writable else assemble(network, folding)
 
 
 def fastest(network: IntegerNetwork) -> int:
@@ -101,7 +107,8 @@ def overrides(network: IntegerNetwork, texts: Sequence[str]) -> dict[str, int]:
     return result
 
 
-def fastest_that_fits(network: IntegerNetwork, device: Device, fixed: Fixed) -> Assembly | None:
+def fastest_that_fits(network: IntegerNetwork, device: Device, fixed: Fixed, *,
+                      writable: bool = False) -> Assembly | None:
     """With its memories cut for the device; None: not even the slowest folding fits, by plan.
 
     Sought by halves among all numbers of cycles that a layer can take: one that fits, while the next faster folding
@@ -115,7 +122,7 @@ def fastest_that_fits(network: IntegerNetwork, device: Device, fixed: Fixed) -> 
     while low <= high:
         # the slowest one first: it may be that none fits
         at = high if best is None else (low + high) // 2
-        found = _with_room(assemble(network, folding_for(network, choices[at], fixed)), device)
+        found = _with_room(_parts(network, folding_for(network, choices[at], fixed), writable), device)
         if found is not None:
             best, high = found, at - 1
         elif best is None:
@@ -133,21 +140,21 @@ def _with_room(assembly: Assembly, device: Device) -> Assembly | None:
     return None if plan(cut, device).missing else cut
 
 
-def shortage(network: IntegerNetwork, device_name: str, planned: Plan, fixed: Fixed) -> str:
-    """What a device has too little of for what is planned, and what there is room for."""
-    device = DEVICES[device_name]
+def shortage(assembly: Assembly, device_name: str, planned: Plan, fixed: Fixed) -> str:
+    """What a device has too little of for a chip that is planned, and what there is room for."""
+    network, writable, device = assembly.network, assembly.writable, DEVICES[device_name]
     notes = {"logic cells": f" (of them {planned.memory_cells:,} for memories)"}
     needs = ", ".join(
         f"{needed:,} {what}{notes.get(what, '')}, {needed - limit:,} more than {limit / there:.0%} of {there:,}"
         for what, (needed, limit, there) in planned.missing.items())
     others = []
-    slower = fastest_that_fits(network, device, fixed)
+    slower = fastest_that_fits(network, device, fixed, writable=writable)
     if slower is not None:
         others.append(f"--cycles {plan(slower).cycles}")
     for name, other in sorted(DEVICES.items(), key=lambda item: item[1].luts):
         larger = other.luts > device.luts or other.block_rams > device.block_rams
-        if larger and _with_room(assemble(network, {layer.name: layer.shape.parallel for layer in planned.layers}),
-                                 other) is not None:
+        same = {layer.name: layer.shape.parallel for layer in planned.layers}
+        if larger and _with_room(_parts(network, same, writable), other) is not None:
             others.append(f"--device {name}")
             break
     return (f"{planned.name} does not fit {device_name} at {planned.cycles:,} cycles an image, by plan: it needs "

@@ -12,6 +12,7 @@ from bmhw.hdl.formats.codes import LinearCode
 from bmhw.hdl.network.encoder import ChannelCode, Encoder
 from bmhw.hdl.network.folded import FoldedLayer
 from bmhw.hdl.network.pixels import Grid, LargestIndex, Pool, Rectifier
+from bmhw.hdl.network.shape import LayerShape
 from bmhw.hdl.network.streams import Add
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork, Threshold
@@ -23,10 +24,13 @@ from .shortcuts import add_fifos, keep_bursts
 
 __all__ = ["assemble"]
 
-def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
+
+def assemble(network: IntegerNetwork, folding: Mapping[str, int], *, like: Assembly | None = None) -> Assembly:
     """The parts of a network, their memories of any technology.
 
-    ``folding``: outputs of each layer that are computed at a time. UsageError for a layer that no block computes.
+    ``folding``: outputs of each layer that are computed at a time. ``like``: another network of the same architecture
+    and formats, whose shapes the layers are to have, and whose layers share codes where those of this one are to.
+    UsageError for a layer that no block computes.
     """
     assembly = Assembly(network, dict(folding))
     architecture = network.architecture
@@ -73,7 +77,9 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
                                  "on a chip")
             return wire
         kind, parameters = input_converter(layer, wire.bits, (wire.low, wire.high), norm)
-        key = wire.part, wire.port, kind, tuple(parameters.items())
+        key: tuple = wire.part, wire.port, kind, tuple(parameters.items())
+        if like is not None and f"{layer.name}_codes" in like.blocks:
+            key = layer.name, *key
         if key not in made:
             part = assembly.add(f"{layer.name}_codes", kind, {"i": wire}, **parameters)
             made[key] = Wire(part=part, bits=len(kind(**parameters).o.payload))
@@ -87,8 +93,9 @@ def assemble(network: IntegerNetwork, folding: Mapping[str, int]) -> Assembly:
             continue
         if node.is_layer:
             layer = network.layers[node.name]
-            values[node.name] = _layer(assembly, layer, input_of(layer), folding[node.name],
-                                       architecture[node.inputs[0]])
+            shape = (shape_of(network, node.name, folding[node.name]) if like is None
+                     else like.blocks[node.name][1]["folded"].shape)
+            values[node.name] = _layer(assembly, layer, input_of(layer), shape, architecture[node.inputs[0]])
             assembly.shown[node.name] = Shown(node.name)
             continue
         wires = [values[name] for name in node.inputs if name in values]
@@ -139,9 +146,8 @@ def _bits(low: Integers, high: Integers) -> int:
     return LinearCode.covering(min(int(low.min()), -1), int(high.max())).bits
 
 
-def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, parallel: int, source: Node) -> Wire:
+def _layer(assembly: Assembly, layer: IntegerLayer, wire: Wire, shape: LayerShape, source: Node) -> Wire:
     node = layer.node
-    shape = shape_of(assembly.network, node.name, parallel)
     if (shape.height, shape.width) != (source.height, source.width):
         part = assembly.add(f"{node.name}_grid", Grid, {"i": wire}, height=source.height, width=source.width,
                             channels=source.channels, stride=node.stride, bits=wire.bits)

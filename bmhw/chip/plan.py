@@ -43,12 +43,14 @@ class Plan:
     """``fifos``: of shortcuts; ``others``: memories of other parts; ``blocks``: block RAMs of each memory by its part
     and its name there, taken and as many as its bits would fill; ``block_rams``: of all memories; ``other_cells``,
     ``memory_cells``: logic cells of what is in no layer, and of memories in no block RAM, by estimate (``device``: the
-    one that all this is for, if any)."""
+    one that all this is for, if any). ``tables``: memories of constants of each channel that can be written, of all
+    parts; they, and weights, are no ``number_bits``."""
 
     name: str
     layers: tuple[LayerPlan, ...]
     fifos: dict[str, Memory]
     others: dict[str, Memory]
+    tables: dict[str, Memory]
     device: Device | None
     number_bits: int
     blocks: dict[tuple[str, str], tuple[int, float]]
@@ -69,6 +71,10 @@ class Plan:
     def weight_bits(self) -> int:
         """Of all weight memories, elements without an output in a layer's last fold included."""
         return sum(layer.weights.size for layer in self.layers)
+
+    @property
+    def table_bits(self) -> int:
+        return sum(memory.size for memory in self.tables.values())
 
     @property
     def cells(self) -> int:
@@ -102,8 +108,11 @@ def plan(assembly: Assembly, device: Device | None = None) -> Plan:
     layers, counted = [], 0
     found: dict[str, dict[str, Memory]] = {}
     memories = assembly.memories
+    tables = {(part, name): memory for (part, name), memory in memories.items()
+              if name != "weights" and (part, name) in assembly.loads}
     for (part, name), memory in memories.items():
-        found.setdefault(part, {})[name] = memory
+        if (part, name) not in tables:
+            found.setdefault(part, {})[name] = memory
     for name, (kind, parameters) in assembly.blocks.items():
         if kind is FoldedLayer:
             own = round(sum(cells.get(part, 0) for part in (name, f"{name}_codes", f"{name}_grid")))
@@ -117,7 +126,8 @@ def plan(assembly: Assembly, device: Device | None = None) -> Plan:
         technology = assembly.technology(part)
         if technology.shapes:
             blocks[part, name] = technology.blocks(memory), memory.size / technology.block_bits
+    numbers = sum(memory.size for name, memory in memories.items() if memory.writable and name not in assembly.loads)
     return Plan(name=assembly.network.name, layers=tuple(layers), fifos=fifos, others=others, device=device,
-                number_bits=sum(memory.size for memory in memories.values() if memory.writable),
+                tables={f"{part}.{name}": memory for (part, name), memory in tables.items()}, number_bits=numbers,
                 blocks=blocks, block_rams=sum(taken for taken, _ in blocks.values()),
                 other_cells=round(sum(cells.values())) - counted, memory_cells=round(estimated.memories))

@@ -10,6 +10,7 @@ from bmhw.chip.plan import Memory, Plan
 from bmhw.chip.schedule import latency
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.network.edge import Chip
+from bmhw.hdl.network.loading import LoadLayout
 from bmhw.models.integer.layer import IntegerLayer
 from bmhw.models.integer.network import IntegerNetwork
 
@@ -45,6 +46,12 @@ def ports_of(chip: Chip, network: IntegerNetwork) -> list[PortLine]:
         "frames": "results that have left since the reset",
         "input_stalls": "cycles in which a pixel waited, since the reset",
         "output_stalls": "cycles in which a result waited, since the reset",
+        "s_load_tdata": "a word of an image of weights",
+        "s_load_tvalid": "a word is there",
+        "s_load_tready": "it is taken at this edge",
+        "s_load_tlast": "the last word of an image of weights",
+        "load_done": "the last image of weights was a good one, and is there whole",
+        "load_error": "the last image of weights that ended was none for this chip, or broken",
     }
     lines = [PortLine(name, "input", 1, meanings[name]) for name in ("clk", "rst")]
     for name, (flow, signal) in chip.ports.items():
@@ -68,7 +75,8 @@ def datasheet(assembly: Assembly, chip: Chip, name: str, plan: Plan, *, command:
         f"    {command}\n\n{versions}",
         "## Interface", _table(("port", "", "bits", "meaning"), (
             (f"`{port.name}`", port.direction, port.bits, port.meaning) for port in ports_of(chip, network))),
-        _behaviour(logits),
+        _behaviour(logits, writable=chip.layout is not None),
+        *(["## Loading weights", _loading(assembly, chip.layout, name)] if chip.layout is not None else []),
         "## Numbers", _numbers(network, logits),
         "## Accuracy", _accuracy(network),
         "## Speed", _speed(assembly, plan, run),
@@ -77,7 +85,8 @@ def datasheet(assembly: Assembly, chip: Chip, name: str, plan: Plan, *, command:
     return "\n\n".join(sections) + "\n"
 
 
-def _behaviour(logits: bool) -> str:
+def _behaviour(logits: bool, *, writable: bool) -> str:
+    outputs = "Every output comes from registers" if writable else "Every output is a register"
     results = ("The result of an image is a beat for each class and one for the class itself" if logits else
                "The result of an image is one beat")
     return f"""\
@@ -89,7 +98,33 @@ def _behaviour(logits: bool) -> str:
   is dropped, up to `tlast`. Its result has `m_axis_tuser`, and the next image is whole again.
 - `rst` forgets what is under way, in any cycle; memories aren't cleared, and nothing of what they held comes out. A
   beat that moves while `rst` is 1 is lost. From an AXI reset: `.rst(!aresetn)`.
-- Every output is a register, every input goes into one: no path leads through."""
+- {outputs}, every input goes into one: no path leads through."""
+
+
+def _loading(assembly: Assembly, layout: LoadLayout, name: str) -> str:
+    rows = ((f"`{section.name}`", f"{section.first:,}", f"{section.memory.words:,} x {section.memory.bits}",
+             section.parts) for section in layout.sections)
+    return f"""\
+The chip begins with the network's own weights. Their image is the first half of `{name}_weights.hex`, a word a line
+(the other one is for the bench), and what `--weights-image FILE` writes as bytes, each word's lowest one first.
+
+- An image is {layout.length:,} words of 32 bits: the header `{layout.chip:08x}`, which no other chip has, the words
+  of each memory, and a checksum. A memory's word of more than 32 bits takes several, the lowest bits first; unused bits
+  are 0. The checksum is CRC-32 (`CRC-32/ISO-HDLC`, that of zlib and Ethernet) of the bytes of all words before it, the
+  lowest byte of each word first.
+- Words are taken every second cycle, {2 * layout.length:,} cycles in all, and are written as they come. The first one
+  is taken when no image of pixels is in the chip; from when it is offered between two of them until the last one is
+  taken, no pixel is (`s_axis_tready`). An image of pixels that has begun must be sent to its `tlast` first.
+- `load_done` is 1 from three cycles behind a good image to the first word of the next one. `load_error` is 1 from three
+  cycles behind one with another header, another length or a wrong checksum, until a good one or a reset.
+- With another header nothing is written, and the weights stay what they were. With another length or a wrong checksum
+  they are undefined until a good image is loaded; so they are behind a reset in the middle of one. `rst` brings back
+  nothing of what was overwritten.
+- For another network of this architecture and these formats, an image is written by this sheet's command with `--chip`
+  in the place of `--model`, and `--model OTHER --weights-image FILE`. `{name}_weights.json` has the table below for
+  programs.
+
+""" + _table(("memory", "first word", "words x bits", "words of the image for each"), rows)
 
 
 def _numbers(network: IntegerNetwork, logits: bool) -> str:
@@ -142,12 +177,16 @@ def _memories(plan: Plan) -> str:
         *([f"{layer.cells:,}"] if plan.device else ())) for layer in plan.layers]
     rows += [(f"`{name}`", "", "", "", "", _memory(memory), *([""] if plan.device else ()))
              for name, memory in plan.fifos.items()]
-    head = ("layer", "elements", "cycles", "weights (ROM)", "window", "queue")
+    weights = "weights" if plan.tables else "weights (ROM)"
+    head = ("layer", "elements", "cycles", weights, "window", "queue")
     device = f"\n\nOn an {plan.takes}: an estimate, before anything is placed." if plan.device else ""
     return (_table((*head, "logic cells") if plan.device else head, rows)
             + f"\n\nMemories are words x bits: {_kilobits(plan.weight_bits)} of weights and "
             f"{_kilobits(plan.number_bits)} of numbers in all; "
-            f"each one is a module of its own, with a port for reading and, but for weights, one for writing. "
+            + ("each one is a module of its own, with a port for reading and one for writing. " if plan.tables else
+               "each one is a module of its own, with a port for reading and, but for weights, one for writing. ")
+            + (f"Constants of each channel are {_kilobits(plan.table_bits)} in {len(plan.tables)} memories more. "
+               if plan.tables else "") +
             f"{plan.elements} elements." + device)
 
 

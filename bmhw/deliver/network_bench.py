@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from bmhw.hdl.network.edge import Chip
 from bmhw.models.integer.network import IntegerNetwork
 
+from .loading_bench import LOADING
+
 __all__ = ["BenchVectors", "bench_text"]
 
 _RESETS = 3
@@ -20,7 +22,8 @@ class BenchVectors:
     """Images and the frames that a chip gives for them.
 
     ``images``: uint8 (n, channels, height, width). The bench also sends the first one without its last ``missing``
-    pixels; what that gives is the last one of ``frames`` (n + 1, beats).
+    pixels; what that gives is the last one of ``frames`` (n + 1, beats). Where weights can be written, as many frames
+    follow: those of the other network that is loaded into the chip.
     """
 
     images: NDArray[np.uint8]
@@ -28,12 +31,14 @@ class BenchVectors:
     missing: int
 
     @classmethod
-    def of(cls, network: IntegerNetwork, images: NDArray[np.uint8], *, logits: bool) -> "BenchVectors":
+    def of(cls, network: IntegerNetwork, images: NDArray[np.uint8], *, logits: bool,
+           other: IntegerNetwork | None = None) -> "BenchVectors":
         pixels = images.shape[2] * images.shape[3]
         missing = pixels // 2
         cut = images[:1].copy().reshape(1, images.shape[1], pixels)
         cut[:, :, pixels - missing:] = 0
-        numbers = network.logits(np.concatenate([images, cut.reshape(1, *images.shape[1:])]))
+        sent = np.concatenate([images, cut.reshape(1, *images.shape[1:])])
+        numbers = np.concatenate([of.logits(sent) for of in (network, other) if of is not None])
         classes = numbers.argmax(axis=1)[:, None]
         return cls(images, np.concatenate([numbers, classes], axis=1) if logits else classes, missing)
 
@@ -50,7 +55,8 @@ class BenchVectors:
 
 
 def bench_text(chip: Chip, name: str, vectors: BenchVectors, *, cycles: int, head: str) -> str:
-    """Module ``NAME_tb``: drives the chip ``name`` and compares every beat.
+    """Module ``NAME_tb``: drives the chip ``name`` and compares every beat; where weights can be written, it loads
+    images of them, ``NAME_weights.hex`` and a broken one.
 
     Prints ``PASS`` or ``FAIL`` in its last line; a failure ends with a status that is not 0 where the simulator allows
     it. ``cycles``: of an image, for the patience of the bench and its pauses. ``head``: the comment above it.
@@ -62,6 +68,10 @@ def bench_text(chip: Chip, name: str, vectors: BenchVectors, *, cycles: int, hea
         "PIXEL_HIGH": len(chip.s_axis_tdata) - 1, "DATA_HIGH": len(chip.m_axis_tdata) - 1, "COUNTERS": counters,
     }
     text = _BENCH
+    for place, lines in LOADING.items():
+        text = text.replace(f"@{place}@", lines if chip.layout is not None else "")
+    if chip.layout is not None:
+        values["WORDS"] = chip.layout.length
     for word, value in values.items():
         text = text.replace(f"@{word}@", str(value))
     return text
@@ -89,8 +99,8 @@ module @NAME@_tb;
   localparam RESET_JOB = 2 * IMAGES + 2;
   localparam JOBS = RESET_JOB + @RESETS@;
 
-  reg [@PIXEL_HIGH@:0] pixels [0:IMAGES*PIXELS-1];
-  reg [@DATA_HIGH@:0] expected [0:(IMAGES+1)*BEATS-1];  // those of the short image behind all others'
+@LOAD_SIGNALS@  reg [@PIXEL_HIGH@:0] pixels [0:IMAGES*PIXELS-1];
+  reg [@DATA_HIGH@:0] expected [0:@LOAD_SETS@(IMAGES+1)*BEATS-1];  // those of the short image behind all others'
 
   reg clk, rst;
   reg [@PIXEL_HIGH@:0] s_axis_tdata;
@@ -106,7 +116,7 @@ module @NAME@_tb;
     .s_axis_tdata(s_axis_tdata),
     .s_axis_tvalid(s_axis_tvalid),
     .s_axis_tready(s_axis_tready),
-    .s_axis_tlast(s_axis_tlast),@COUNTERS@
+    .s_axis_tlast(s_axis_tlast),@COUNTERS@@LOAD_PORTS@
     .m_axis_tdata(m_axis_tdata),
     .m_axis_tvalid(m_axis_tvalid),
     .m_axis_tready(m_axis_tready),
@@ -132,7 +142,7 @@ module @NAME@_tb;
   endfunction
 
   function integer result_of(input integer of_job);
-    result_of = of_job == SHORT_JOB ? IMAGES : image_of(of_job);
+    result_of = @LOAD_RESULT@(of_job == SHORT_JOB ? IMAGES : image_of(of_job));
   endfunction
 
   function integer random_below(input integer limit);
@@ -169,14 +179,14 @@ module @NAME@_tb;
     end
   endtask
 
-  // The beats that move in this cycle, as the edge of the clock that ends it sees them.
+@LOAD_TASK@  // The beats that move in this cycle, as the edge of the clock that ends it sees them.
   task transfers;
     begin
       idle = idle + 1;
-      if (s_axis_tvalid && s_axis_tready === 1) begin
+@LOAD_TRANSFER@      if (s_axis_tvalid && s_axis_tready === 1) begin
         if (job == 0 && sent == 0)
           begun = cycle;
-        sent = sent + 1;
+@LOAD_BEGUN@        sent = sent + 1;
         sends = 0;
         idle = 0;
         if (sent == length_of(job)) begin
@@ -217,7 +227,7 @@ module @NAME@_tb;
   initial begin
     $readmemh("@NAME@_images.hex", pixels);
     $readmemh("@NAME@_frames.hex", expected);
-    seed = 1;
+@LOAD_BEGIN@    seed = 1;
     if ($value$plusargs("seed=%d", seed))
       $display("seed %0d", seed);
     clk = 0;
@@ -255,7 +265,7 @@ module @NAME@_tb;
           repeating = 0;
           sends = 0;
           sent = 0;
-          beat = 0;
+          beat = 0;@LOAD_RESET@
         end
       end else if (job == RESET_JOB + resets && frame == job && job < JOBS) begin
         resets = resets + 1;
@@ -263,13 +273,13 @@ module @NAME@_tb;
         until_reset = 2 + random_below(2 * (first - begun));
       end
       // a job with a reset begins when all that was sent before it has come out
-      if (!sends && !rst && job < JOBS && (job < RESET_JOB || frame == job)
+      if (!sends && !rst && job < JOBS@LOAD_FIRST@ && (job < RESET_JOB || frame == job)
           && !(job >= PAUSE_JOB && job < RESET_JOB && random_below(2) != 0))
         sends = 1;
       s_axis_tvalid = sends;
       s_axis_tdata = sends && sent < PIXELS ? pixels[image_of(job) * PIXELS + sent] : {@PIXEL_HIGH@+1{1'b1}};
       s_axis_tlast = !sends || sent == length_of(job) - 1;
-      m_axis_tready = pause == 0;
+@LOAD_DRIVE@      m_axis_tready = pause == 0;
       if (pause != 0)
         pause = pause - 1;
       #5;

@@ -8,6 +8,7 @@ from functools import cached_property
 from bmhw import __version__
 from bmhw.chip.assembly import Assembly
 from bmhw.chip.edge import chip_of
+from bmhw.chip.loading import image_of, turned, with_network
 from bmhw.chip.memories import fitted
 from bmhw.chip.plan import plan
 from bmhw.flow.fpga import DEVICES, Device
@@ -18,6 +19,7 @@ from bmhw.models.integer.network import IntegerNetwork
 from .datasheet import datasheet, ports_of
 from .fusesoc import core_targets
 from .network_bench import BenchVectors, bench_text
+from .weights_image import described, hexadecimal
 
 __all__ = ["Delivery"]
 
@@ -54,13 +56,19 @@ class Delivery:
     def files(self, images: int) -> dict[str, str]:
         """All files by name; the bench has so many of the network's held-out images."""
         name, chip = self.name, self.chip
-        vectors = BenchVectors.of(self.network, self.network.samples[:images], logits=self.logits)
-        hexadecimal = vectors.files(name, self.command, len(chip.m_axis_tdata))
+        other = turned(self.network) if self.assembly.writable else None
+        vectors = BenchVectors.of(self.network, self.network.samples[:images], logits=self.logits, other=other)
+        data = vectors.files(name, self.command, len(chip.m_axis_tdata))
+        weights = {}
+        if self.assembly.writable:
+            both = (*image_of(self.assembly), *image_of(with_network(self.assembly, other)))
+            data[f"{name}_weights.hex"] = hexadecimal(both, self.command)
+            weights[f"{name}_weights.json"] = described(self.assembly, self.command)
         run = f"iverilog -g2005 -o {name}_tb {name}.v {name}_tb.v && ./{name}_tb"
         head = _comment("//", [
             "SPDX-License-Identifier: Apache-2.0",
             f"Self-checking bench of {name}, written by: {self.command}",
-            f"{images} held-out images and what the integer network gives for them: {', '.join(hexadecimal)}.",
+            f"{images} held-out images and what the integer network gives for them: {', '.join(data)}.",
             f"Run: {run}",
             f"  or, a hundred times faster, verilator --binary --timing -O3 -Wno-fatal --top-module {name}_tb {name}.v "
             f"{name}_tb.v && ./obj_dir/V{name}_tb",
@@ -71,8 +79,8 @@ class Delivery:
             "DATASHEET.md": datasheet(self.assembly, chip, name, planned, command=self.command,
                                       versions=self._versions, run=run, logits=self.logits),
             f"{name}_tb.v": bench_text(chip, name, vectors, cycles=planned.cycles, head=head.rstrip()),
-            **hexadecimal,
-            f"{name}.core": self._core(list(hexadecimal)),
+            **data, **weights,
+            f"{name}.core": self._core(list(data)),
             f"{name}.sdc": self._constraints(),
         }
 

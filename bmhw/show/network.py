@@ -21,7 +21,9 @@ def print_plan(plan: Plan) -> None:
     """A row for each layer; the FIFOs of shortcuts below. Lines are as long as they have to be."""
     console = Console(highlight=False)
     console.print(f"{plan.name}: {plan.elements} elements, {plan.cycles:,} cycles an image, "
-                  f"{plan.weight_bits / 1000:,.0f} kbit of weights", soft_wrap=True)
+                  f"{plan.weight_bits / 1000:,.0f} kbit of weights"
+                  + (f" and {plan.table_bits / 1000:,.1f} of constants, writable" if plan.tables else ""),
+                  soft_wrap=True)
     table = plain_table()
     columns = ("layer", "inputs", "outputs", "groups", "P", "cycles", "weights", "window")
     for column in (*columns, "cells") if plan.device else columns:

@@ -6,6 +6,9 @@ whole images only. Every output of the edge is a register and every input goes i
 it in either direction.
 """
 
+from functools import reduce
+from operator import and_
+
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -14,6 +17,7 @@ from bmhw.hdl.block import Block, place
 from bmhw.hdl.checks import check_range
 from bmhw.hdl.technology import LOGIC
 
+from .loading import WORD, Admission, LoadLayout
 from .network import Network, Part
 from .streams import Fifo, Skid, stepped
 
@@ -183,6 +187,7 @@ class Chip(Block):
     beats: that the network gives for an image: 1, or one for each class and then the class.
     images: under way at a time before the input waits, two or more.
     counters: whether there are outputs that count.
+    layout: of images of weights (:class:`~bmhw.hdl.network.loading.LoadLayout`), where these can be written.
 
     Members
     -------
@@ -191,14 +196,17 @@ class Chip(Block):
     m_axis_tdata : Out(whole bytes); m_axis_tvalid, m_axis_tlast, m_axis_tuser : Out(1); m_axis_tready : In(1)
     frames : Out(32), frames that have left; input_stalls, output_stalls : Out(32), cycles in which a beat waited at
         ``s_axis`` and at ``m_axis``. All since the reset, and from 0 again behind the largest.
+    s_load_tdata : In(32), s_load_tvalid, s_load_tlast : In(1), s_load_tready : Out(1): an image of weights, taken when
+        no image is in the chip; no pixel is, while it is (:class:`~bmhw.hdl.network.loading.Admission`)
+    load_done, load_error : Out(1) (:class:`~bmhw.hdl.network.loading.Loader`)
     """
 
     clocked = True
     block_name = "chip"
 
     def __init__(self, *, parts: tuple[Part, ...], pixels: int, channels: int, beats: int = 1, images: int = 2,
-                 counters: bool = False):
-        self.parts = parts
+                 counters: bool = False, layout: LoadLayout | None = None):
+        self.parts, self.layout = parts, layout
         self.pixels, self.channels, self.beats, self.counters = pixels, channels, beats, counters
         self.images = check_range("Images under way", images, 2)
         result = len(parts[-1].create().o.payload)
@@ -208,19 +216,24 @@ class Chip(Block):
             "m_axis_tdata": Out(-(-result // 8) * 8), "m_axis_tvalid": Out(1), "m_axis_tready": In(1),
             "m_axis_tlast": Out(1), "m_axis_tuser": Out(1),
             **({name: Out(COUNTER_BITS) for name in ("frames", "input_stalls", "output_stalls")} if counters else {}),
+            **({"s_load_tdata": In(WORD), "s_load_tvalid": In(1), "s_load_tready": Out(1), "s_load_tlast": In(1),
+                "load_done": Out(1), "load_error": Out(1)} if layout is not None else {}),
         })
 
     def elaborate(self, platform):
         m = Module()
-        network = place(m, platform, "network", Network(parts=self.parts))
+        written = {} if self.layout is None else {"layout": self.layout}
+        network = place(m, platform, "network", Network(parts=self.parts, **written))
         images = place(m, platform, "images", ImageInput(pixels=self.pixels, channels=self.channels))
         flags = place(m, platform, "flags", Fifo(width=1, depth=self.images, technology=LOGIC))
         results = place(m, platform, "results", ResultOutput(width=len(network.out_data), beats=self.beats))
         connect(m, images.malformed, flags.i)
         connect(m, flags.o, results.malformed)
+        admitted = () if self.layout is None else (self._admission(m, platform, network).pixels,)
         m.d.comb += [
-            images.i.payload.eq(Cat(self.s_axis_tdata, self.s_axis_tlast)), images.i.valid.eq(self.s_axis_tvalid),
-            self.s_axis_tready.eq(images.i.ready),
+            images.i.payload.eq(Cat(self.s_axis_tdata, self.s_axis_tlast)),
+            images.i.valid.eq(reduce(and_, admitted, self.s_axis_tvalid)),
+            self.s_axis_tready.eq(reduce(and_, admitted, images.i.ready)),
             network.in_data.eq(images.o.payload), network.in_valid.eq(images.o.valid),
             images.o.ready.eq(network.in_ready),
             results.i.payload.eq(network.out_data), results.i.valid.eq(network.out_valid),
@@ -238,3 +251,18 @@ class Chip(Block):
                 m.d.sync += count.eq(count + counted)
                 m.d.comb += getattr(self, name).eq(count)
         return m
+
+    def _admission(self, m: Module, platform, network: Network) -> Admission:
+        """Place what lets pixels in, or words of weights, and connect these."""
+        # beside those whose flags wait: one that is being taken, and each beat in the edge's four Skids may be an image
+        admission = place(m, platform, "admission", Admission(images=self.images + 1 + 4 * Skid.HELD))
+        m.d.comb += [
+            admission.offered.eq(self.s_load_tvalid), admission.busy.eq(network.load_busy),
+            admission.pixel.eq(self.s_axis_tvalid & self.s_axis_tready), admission.last.eq(self.s_axis_tlast),
+            admission.leaves.eq(self.m_axis_tvalid & self.m_axis_tready & self.m_axis_tlast),
+            network.load_data.eq(self.s_load_tdata), network.load_last.eq(self.s_load_tlast),
+            network.load_valid.eq(self.s_load_tvalid & admission.words),
+            self.s_load_tready.eq(network.load_ready & admission.words),
+            self.load_done.eq(network.load_done), self.load_error.eq(network.load_error),
+        ]
+        return admission

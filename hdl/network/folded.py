@@ -11,16 +11,17 @@ from bmhw.hdl.neurons.elements import Element
 from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .layer import Folded
-from .memories import Rom
+from .memories import Ram, Rom
 from .pipeline import Pipeline
 from .streams import Fifo, stepped
+from .tables import Loaded, Table, connect_loads, load_members
 from .unloading import Unloading
 from .window import Window
 
 __all__ = ["FoldedLayer", "Weights"]
 
 
-class Weights(Block):
+class Weights(Loaded):
     """The weights of a layer, a word for all its elements: one after the other, and from the start again.
 
     Latency: three cycles from ``step`` to the word that it asks for.
@@ -29,18 +30,24 @@ class Weights(Block):
     -------
     step : In(1)
     word : Out(width)
+    load_write, load_address, load_data : In, where they can be written (:class:`~bmhw.hdl.network.tables.Loaded`)
     """
 
     clocked = True
 
-    def __init__(self, *, width: int, words: tuple[int, ...], technology: Technology = ANY):
+    def __init__(self, *, width: int, words: tuple[int, ...], technology: Technology = ANY, writable: bool = False):
         self.width, self.words, self.technology = width, words, technology
-        super().__init__({"step": In(1), "word": Out(width)})
+        self.loads = {"weights": Table(width, words)} if writable else {}
+        super().__init__({"step": In(1), "word": Out(width), **load_members(self.loads)})
 
     def elaborate(self, platform):
         m = Module()
-        memory = place(m, platform, "memory", Rom(width=self.width, words=self.words, technology=self.technology,
-                                              registered=True))
+        kind, depth = (Ram, {"depth": len(self.words)}) if self.loads else (Rom, {})
+        memory = place(m, platform, "memory", kind(width=self.width, words=self.words, technology=self.technology,
+                                               registered=True, **depth))
+        if self.loads:
+            m.d.comb += [memory.write_addr.eq(self.load_address), memory.write_data.eq(self.load_data),
+                         memory.write_en.eq(self.load_write)]
         address = Signal(range(max(len(self.words), 2)), name="address")
         pipe = Pipeline(m, platform)
         with m.If(self.step):
@@ -60,17 +67,31 @@ class FoldedLayer(Block):
     Members
     -------
     i : In(stream of codes), o : Out(stream of sums, signed, or of what they become)
+    load_write, load_address, load_data : In, where weights and constants can be written
+        (:class:`~bmhw.hdl.network.tables.Loaded`)
     """
 
     clocked = True
 
     def __init__(self, *, folded: Folded):
-        self.folded = folded
-        super().__init__({"i": In(stream.Signature(folded.input_bits)), "o": Out(stream.Signature(folded.output_bits))})
+        self.folded, self.loads = folded, self._loads(folded)
+        super().__init__({"i": In(stream.Signature(folded.input_bits)), "o": Out(stream.Signature(folded.output_bits)),
+                          **load_members(self.loads)})
+
+    @staticmethod
+    def _loads(folded: Folded) -> dict[str, Table]:
+        """What can be written: the weights, the biases, and what makes something else of sums."""
+        if folded.form is None:
+            return {}
+        converter = folded.converter()
+        biases = {f"{name}_{end}" if end else name: table for end, share in enumerate(folded.shares())
+                  for name, table in Unloading(folded=share).loads.items()}
+        return {"weights": Table(folded.shape.parallel * folded.weight_bits, folded.weights), **biases,
+                **({} if converter is None else converter.loads)}
 
     @property
     def memories(self) -> dict[str, Memory]:
-        return self.folded.memories
+        return self.folded.memories | {name: table.memory for name, table in self.loads.items()}
 
     def elaborate(self, platform):
         m = Module()
@@ -80,15 +101,18 @@ class FoldedLayer(Block):
         unloadings = [place(m, platform, f"unloading_{end}" if end else "unloading", Unloading(folded=share))
                       for end, share in enumerate(folded.shares())]
         connect(m, flipped(self.i), window.i)
-        self._elements(m, platform, window, unloadings)
+        weights = self._elements(m, platform, window, unloadings)
         # what a fold gives has its place before its last group begins, so that nothing behind it ever waits
         queue = place(m, platform, "results", Fifo(width=folded.output_bits, depth=folded.results,
                                                      technology=folded.technology))
         sums, converter = queue.i, folded.converter()
+        loaded = [weights, *unloadings]
         if converter is not None:
+            loaded.append(converter)
             place(m, platform, "encoder" if folded.codes else "requantizer", converter)
             connect(m, converter.o, queue.i)
             sums = converter.i
+        connect_loads(m, self, loaded)
         first = unloadings[0]
         if len(unloadings) == 1:
             m.d.comb += [sums.payload.eq(first.y), sums.valid.eq(first.valid)]
@@ -110,13 +134,14 @@ class FoldedLayer(Block):
             m.d.sync += fold.eq(stepped(fold, shape.folds))
         return m
 
-    def _elements(self, m: Module, platform, window: Window, unloadings: list[Unloading]) -> None:
+    def _elements(self, m: Module, platform, window: Window, unloadings: list[Unloading]) -> Weights:
         """Place the weights and the elements, which take ``first`` and signs with the register between sums and maxima.
         """
         folded = self.folded
         parallel, fmt, bits = folded.shape.parallel, folded.format, folded.weight_bits
         weights = place(m, platform, "weights", Weights(width=parallel * bits, words=folded.weights,
-                                                        technology=folded.technology))
+                                                        technology=folded.technology,
+                                                        **({"writable": True} if self.loads else {})))
         m.d.comb += weights.step.eq(window.issued)
         pipe = Pipeline(m, platform)
         first = pipe.register("first", window.first)
@@ -143,3 +168,4 @@ class FoldedLayer(Block):
             its = slice(end * each, (end + 1) * each)
             m.d.comb += [unloading.load.eq(load),
                          *(getattr(unloading, name).eq(Cat(values[its])) for name, values in shown.items())]
+        return weights

@@ -22,6 +22,7 @@ from .requantizer import Requantization, Requantizer
 from .serializer import Gather, Serializer
 from .shape import LayerShape
 from .streams import Fifo
+from .tables import Form, Numbers, Span
 from .window import Window
 
 __all__ = ["Folded"]
@@ -43,6 +44,7 @@ class Folded:
     border: the input code of each channel that lies outside the map; empty: 0.
     rows, results: of the window's ring and of the queue of results.
     technology: of its memories.
+    form: of the tables of its constants where these and its weights can be written (:meth:`open_form`).
     """
 
     shape: LayerShape
@@ -55,6 +57,7 @@ class Folded:
     rows: int
     results: int
     technology: Technology = ANY
+    form: Form | None = None
 
     @staticmethod
     def weight_ports(format: BmFormat | MacFormat) -> dict[str, int]:
@@ -94,11 +97,20 @@ class Folded:
 
     def converter(self) -> Block | None:
         """What makes something else of the sums, if they don't stay as they are."""
+        form = {} if self.form is None else {"form": self.form, "technology": self.technology}
         if self.codes:
-            return Encoder(width=self.format.y.bits, channels=self.codes, relu=True)
+            return Encoder(width=self.format.y.bits, channels=self.codes, relu=True, **form)
         if self.requantized is not None:
-            return Requantizer(width=self.format.y.bits, to=self.requantized)
+            return Requantizer(width=self.format.y.bits, to=self.requantized, **form)
         return None
+
+    def open_form(self) -> Form:
+        """The form of a layer like this one whose weights and constants can be written: any biases of the format, where
+        this one has some."""
+        converter, bias = self.converter(), self.format.bias
+        biases = Numbers(self.biases).span
+        form = Form.of({"biases": biases if biases.constant else Span(bias.minimum, bias.maximum)})
+        return form if converter is None else form | converter.open_form()
 
     @property
     def flush(self) -> int | None:
@@ -156,7 +168,7 @@ class Folded:
         shape = self.shape
         found = {
             "window": Memory(self.window().words, self.input_bits),
-            "weights": Memory(len(self.weights), shape.parallel * self.weight_bits, writable=False),
+            "weights": Memory(len(self.weights), shape.parallel * self.weight_bits, writable=self.form is not None),
             "results": Memory(self.results, self.output_bits),
         }
         if self.waits:

@@ -58,6 +58,7 @@ class RamBank(Block):
     Parameters
     ----------
     width: of a word. depth: words. style: one of :data:`STYLES`.
+    words: that it begins with; empty: whatever they are, nothing is read that wasn't written.
 
     Members
     -------
@@ -68,8 +69,9 @@ class RamBank(Block):
     clocked = True
     memory_collides = False
 
-    def __init__(self, *, width: int, depth: int, style: str = "auto"):
+    def __init__(self, *, width: int, depth: int, style: str = "auto", words: tuple[int, ...] = ()):
         self.width, self.depth = check_range("Width of a memory", width, 1), max(check_range("Words", depth, 1), 2)
+        self.words, self.memory_begins = words, bool(words)
         self.memory_style = check_choice("Style of a memory", style, STYLES)
         address = In(range(self.depth))
         super().__init__({"addr": address, "en": In(1), "data": Out(width),
@@ -77,7 +79,7 @@ class RamBank(Block):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.words = words = memory.Memory(shape=self.width, depth=self.depth, init=[])
+        m.submodules.words = words = memory.Memory(shape=self.width, depth=self.depth, init=self.words)
         write, read = words.write_port(), words.read_port()
         m.d.comb += [read.addr.eq(self.addr), read.en.eq(self.en), self.data.eq(read.data),
                      write.addr.eq(self.write_addr), write.data.eq(self.write_data), write.en.eq(self.write_en)]
@@ -105,7 +107,7 @@ class Rom(Block):
         m = Module()
 
         def bank(name: str, row: Row, low: int, width: int) -> Block:
-            words = tuple(word >> low & ((1 << width) - 1) for word in self.words[row.first:row.first + row.words])
+            words = _cut(self.words, row, low, width)
             return place(m, platform, name, RomBank(width=width, words=words, style=row.style))
 
         memory = Memory(len(self.words), self.width, writable=False)
@@ -121,12 +123,14 @@ class Ram(Block):
     Parameters
     ----------
     width: of a word. depth: words. technology: of the device. registered: as of :class:`Rom`.
+    words: that it begins with (:class:`RamBank`).
     """
 
     clocked = True
 
-    def __init__(self, *, width: int, depth: int, technology: Technology = ANY, registered: bool = False):
-        self.registered = registered
+    def __init__(self, *, width: int, depth: int, technology: Technology = ANY, registered: bool = False,
+                 words: tuple[int, ...] = ()):
+        self.registered, self.words = registered, words
         self.width, self.depth = check_range("Width of a memory", width, 1), max(check_range("Words", depth, 1), 2)
         self.technology = technology
         address = In(range(self.depth))
@@ -137,7 +141,8 @@ class Ram(Block):
         m = Module()
 
         def bank(name: str, row: Row, low: int, width: int) -> Block:
-            made = place(m, platform, name, RamBank(width=width, depth=row.words, style=row.style))
+            words = _cut(self.words, row, low, width)
+            made = place(m, platform, name, RamBank(width=width, depth=row.words, style=row.style, words=words))
             m.d.comb += [
                 made.write_addr.eq(self.write_addr[:len(made.addr)]),
                 made.write_data.eq(self.write_data[low:low + width]),
@@ -167,6 +172,11 @@ def _banked(m: Module, columns: Sequence[Column], bank: Callable[[str, Row, int,
             rows.append(_held(m, f"row_{c}_{r}", Cat(parts), enable, int(registered)))
         shown.append(_read(m, column, rows, address, enable, 1 + registered))
     return Cat(shown)
+
+
+def _cut(words: tuple[int, ...], row: Row, low: int, width: int) -> tuple[int, ...]:
+    """Of words what a bank has: those of a row, so many bits from one on."""
+    return tuple(word >> low & ((1 << width) - 1) for word in words[row.first:row.first + row.words])
 
 
 def _held(m: Module, name: str, value: Value, enable: Value, steps: int) -> Value:

@@ -3,10 +3,13 @@
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib.wiring import In, Out, connect
 
 from bmhw.hdl.block import Block, place
+
+from .loading import WORD, Loader, LoadLayout
+from .tables import connect_loads
 
 __all__ = ["Network", "Part"]
 
@@ -37,6 +40,7 @@ class Network(Block):
     ----------
     parts: in the order of the data; the last one's stream ``o`` is the network's.
     taps: parts whose transfers are shown, and gauges: FIFOs whose filling is, for benches.
+    layout: of images of weights, where these can be written: the memories of all parts, in their order.
 
     Members
     -------
@@ -45,14 +49,16 @@ class Network(Block):
     NAME_payload : Out, of each tap, and NAME_moves : Out(1): it is transferred
     NAME_level : Out, of each gauge, and NAME_waits : Out(1): a number waits in front of it; of a limited FIFO also
         NAME_limit : In
+    load_data : In(32), load_last, load_valid : In(1), load_ready : Out(1): with a layout, a stream of images; and
+        load_busy, load_done, load_error : Out(1) (:class:`~bmhw.hdl.network.loading.Loader`)
     """
 
     clocked = True
     block_name = "network"
 
     def __init__(self, *, parts: tuple[Part, ...], taps: tuple[tuple[str, str], ...] = (),
-                 gauges: tuple[str, ...] = ()):
-        self.parts, self.taps, self.gauges = parts, taps, gauges
+                 gauges: tuple[str, ...] = (), layout: LoadLayout | None = None):
+        self.parts, self.taps, self.gauges, self.layout = parts, taps, gauges, layout
         blocks = {part.name: part.create() for part in parts}
         members = {}
         for name, port in taps:
@@ -61,6 +67,9 @@ class Network(Block):
             members |= {f"{name}_level": Out(len(blocks[name].level)), f"{name}_waits": Out(1)}
             if blocks[name].limited:
                 members[f"{name}_limit"] = In(len(blocks[name].limit))
+        if layout is not None:
+            members |= {"load_data": In(WORD), "load_last": In(1), "load_valid": In(1), "load_ready": Out(1),
+                        "load_busy": Out(1), "load_done": Out(1), "load_error": Out(1)}
         super().__init__({"in_data": In(8), "in_valid": In(1), "in_ready": Out(1),
                           "out_data": Out(len(blocks[parts[-1].name].o.payload)), "out_valid": Out(1),
                           "out_ready": In(1), **members})
@@ -77,6 +86,14 @@ class Network(Block):
                     first = getattr(block, port)
                     m.d.comb += [first.payload.eq(self.in_data), first.valid.eq(self.in_valid),
                                  self.in_ready.eq(first.ready)]
+        if self.layout is not None:
+            loader = place(m, platform, "loader", Loader(layout=self.layout))
+            m.d.comb += [
+                loader.i.payload.eq(Cat(self.load_data, self.load_last)), loader.i.valid.eq(self.load_valid),
+                self.load_ready.eq(loader.i.ready), self.load_busy.eq(loader.busy), self.load_done.eq(loader.done),
+                self.load_error.eq(loader.error),
+            ]
+            connect_loads(m, loader, blocks.values())
         last = blocks[self.parts[-1].name].o
         m.d.comb += [self.out_data.eq(last.payload), self.out_valid.eq(last.valid), last.ready.eq(self.out_ready)]
         for name, port in self.taps:

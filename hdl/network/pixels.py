@@ -13,13 +13,14 @@ from bmhw.hdl.checks import check_range
 from bmhw.hdl.technology import ANY, Memory, Technology
 
 from .memories import Ram
-from .pipeline import Pipeline
+from .pipeline import Pipeline, threshold_numbers, threshold_spans
 from .streams import Fork, Skid, by_index, loops, stepped
+from .tables import Form, Loaded, Numbers
 
 __all__ = ["Grid", "LargestIndex", "Logits", "Pool", "Rectifier"]
 
 
-class Rectifier(Block):
+class Rectifier(Loaded):
     """A normalisation with its ReLU: what a number is above its channel's threshold, or below it.
 
     - Latency: three cycles.
@@ -30,25 +31,38 @@ class Rectifier(Block):
     width: of the numbers, signed.
     channels: (threshold, whether it is what lies below) of each.
     out_width: of the result, signed; wide enough.
+    form: of its tables where these can be written (:meth:`open_form`); technology: of these.
 
     Members
     -------
     i : In(stream of width), o : Out(stream of out_width)
+    load_write, load_address, load_data : In, where tables can be written (:class:`~bmhw.hdl.network.tables.Loaded`)
     """
 
     clocked = True
 
-    def __init__(self, *, width: int, channels: tuple[tuple[int, bool], ...], out_width: int):
+    def __init__(self, *, width: int, channels: tuple[tuple[int, bool], ...], out_width: int,
+                 form: Form | None = None, technology: Technology = ANY):
         self.width, self.channels, self.out_width = width, channels, out_width
-        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(out_width))})
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(out_width)),
+                          **self.open(form, technology)})
+
+    @property
+    def numbers(self) -> dict[str, Numbers]:
+        """The constants of each channel: those of :meth:`Pipeline.beyond`."""
+        return threshold_numbers(self.channels)
+
+    def open_form(self) -> Form:
+        """The form of one like this whose tables can be written: any thresholds that take no more bits."""
+        return Form.of(threshold_spans(self.numbers, self.channels))
 
     def elaborate(self, platform):
         m = Module()
         skid = place(m, platform, "skid", Skid(width=self.out_width))
-        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready, owner=self)
         channel = loops(m, self.i.valid & moves, {"channel": len(self.channels)})[0]["channel"]
         m.d.comb += self.i.ready.eq(moves)
-        difference = pipe.register("difference", pipe.beyond(self.i.payload.as_signed(), self.channels, channel))
+        difference = pipe.register("difference", pipe.beyond(self.i.payload.as_signed(), self.numbers, channel))
         m.d.comb += [skid.i.payload.eq(Mux(difference < 0, 0, difference)),
                      skid.i.valid.eq(pipe.flags("valid", self.i.valid, 2))]
         connect(m, skid.o, flipped(self.o))

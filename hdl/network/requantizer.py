@@ -3,18 +3,21 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from amaranth.hdl import Module, Mux, Value
 from amaranth.lib import stream
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from bmhw.hdl.arithmetic.multipliers import BoothProducts, added_products
-from bmhw.hdl.block import Block, place
+from bmhw.hdl.block import place
 from bmhw.hdl.checks import check_range
 from bmhw.hdl.formats.codes import LinearCode
+from bmhw.hdl.technology import ANY, Technology
 
-from .pipeline import Pipeline
+from .pipeline import Pipeline, threshold_numbers, threshold_spans
 from .streams import Skid, loops
+from .tables import Form, Loaded, Numbers, Span
 
 __all__ = ["ChannelScale", "Requantization", "Requantizer"]
 
@@ -46,7 +49,7 @@ class Requantization:
     saturates: bool = True
 
 
-class Requantizer(Block):
+class Requantizer(Loaded):
     """Linear numbers as those of another scale, each channel's own: one multiplier for all of them.
 
     - Latency: :attr:`latency` cycles.
@@ -58,35 +61,52 @@ class Requantizer(Block):
     ----------
     width: of the numbers, signed.
     to: what they become.
+    form: of its tables where these can be written (:meth:`open_form`); technology: of these.
 
     Members
     -------
     i : In(stream of width), o : Out(stream of the code's bits)
+    load_write, load_address, load_data : In, where tables can be written (:class:`~bmhw.hdl.network.tables.Loaded`)
     """
 
     clocked = True
     latency = 6
 
-    def __init__(self, *, width: int, to: Requantization):
+    def __init__(self, *, width: int, to: Requantization, form: Form | None = None, technology: Technology = ANY):
         self.width, self.to = check_range("Width of a stream", width, 1), to
-        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(to.code.bits))})
+        super().__init__({"i": In(stream.Signature(width)), "o": Out(stream.Signature(to.code.bits)),
+                          **self.open(form, technology)})
+
+    @cached_property
+    def numbers(self) -> dict[str, Numbers]:
+        """The constants of each channel: those of :meth:`Pipeline.beyond`, ``multipliers`` and ``shift``."""
+        channels = self.to.channels
+        return {**threshold_numbers((c.threshold, c.negative) for c in channels),
+                "multipliers": Numbers.of(c.multiplier for c in channels),
+                "shift": Numbers.of((c.shift for c in channels), choice=True)}
+
+    def open_form(self) -> Form:
+        """The form of a requantizer like this one whose tables can be written: shifts in the range that these have, any
+        thresholds and multipliers that take no more bits; no multipliers where there are none here."""
+        thresholds = threshold_spans(self.numbers, [(c.threshold, c.negative) for c in self.to.channels])
+        return Form.of({**thresholds, "multipliers": self.numbers["multipliers"].span.whole,
+                        "shift": self.numbers["shift"].span})
 
     def elaborate(self, platform):
         m = Module()
-        channels = self.to.channels
+        numbers = self.numbers
         skid = place(m, platform, "skid", Skid(width=self.to.code.bits))
-        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready)
-        channel = loops(m, self.i.valid & moves, {"channel": len(channels)})[0]["channel"]
+        moves, pipe = skid.i.ready, Pipeline(m, platform, enable=skid.i.ready, owner=self)
+        channel = loops(m, self.i.valid & moves, {"channel": len(self.to.channels)})[0]["channel"]
         m.d.comb += self.i.ready.eq(moves)
         at = pipe.delayed("channel", channel, 3)
-        thresholds = [(c.threshold, c.negative) for c in channels]
-        left = pipe.beyond(self.i.payload.as_signed(), thresholds, at[0])
+        left = pipe.beyond(self.i.payload.as_signed(), numbers, at[0])
         left = pipe.register("left", Mux(left < 0, 0, left)[:len(left) - 1] if self.to.relu else left)
-        multiplier = pipe.table("multipliers", [c.multiplier for c in channels], at[1])
+        multiplier = pipe.table("multipliers", numbers["multipliers"], at[1])
         product = self._product(m, platform, pipe, left, multiplier)
         # down to one bit below the result's lowest, which the rounding of halves up needs
         taken = pipe.register("taken", pipe.chosen(
-            "shift", [c.shift for c in channels], at[3],
+            "shift", numbers["shift"], at[3],
             lambda shift: product >> (shift - 1) if shift > 0 else product << (1 - shift)))
         m.d.comb += [skid.i.payload.eq(self._saturated((taken + 1) >> 1)),
                      skid.i.valid.eq(pipe.flags("valid", self.i.valid, self.latency - 1))]
@@ -95,7 +115,7 @@ class Requantizer(Block):
 
     def _product(self, m: Module, platform, pipe: Pipeline, number: Value, multiplier: Value) -> Value:
         """Two steps later."""
-        if all(channel.multiplier == 1 for channel in self.to.channels):
+        if pipe.span("multipliers", self.numbers["multipliers"]) == Span(1, 1):
             return pipe.delayed("product", number, 2)[2]
         signed = number.shape().signed
         products = place(m, platform, "products", BoothProducts(

@@ -61,6 +61,8 @@ class Skid(Block):
     """
 
     clocked = True
+    HELD = 2
+    """Transfers that it holds at most."""
 
     def __init__(self, *, width: int):
         self.width = check_range("Width of a stream", width, 1)

@@ -5,18 +5,19 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib.wiring import In, Out
 
 from bmhw.hdl.arithmetic.reduction import any_of
-from bmhw.hdl.block import Block, place
+from bmhw.hdl.block import place
 from bmhw.hdl.neurons.element_ends import GroupEnd
 
 from .layer import Folded
 from .memories import Ram
 from .pipeline import Pipeline
 from .streams import loops, stepped
+from .tables import Loaded, Numbers
 
 __all__ = ["Unloading"]
 
 
-class Unloading(Block):
+class Unloading(Loaded):
     """Maxima or accumulators of a layer's elements as they become ready, added one by one to the sums of their neurons:
     in ``shape.passes`` the first maximum of all elements, then the second one of all; or in one all of an element.
 
@@ -29,6 +30,7 @@ class Unloading(Block):
     m1, m2, ... : In(parallel * maximum_bits), of BM; a : In(parallel * width of an accumulator), of MAC; the first
         element's in the lowest bits
     y : Out(width of y), signed; valid : Out(1): y is a neuron's whole sum, outputs in order
+    load_write, load_address, load_data : In, where biases can be written (:class:`~bmhw.hdl.network.tables.Loaded`)
     """
 
     clocked = True
@@ -38,7 +40,13 @@ class Unloading(Block):
         self.shown = self._end().shown_by_elements
         super().__init__({"load": In(1), **{name: In(folded.shape.parallel * bits)
                                             for name, bits in self.shown.items()},
-                          "y": Out(folded.format.y.bits), "valid": Out(1)})
+                          "y": Out(folded.format.y.bits), "valid": Out(1),
+                          **self.open(folded.form, folded.technology)})
+
+    @property
+    def numbers(self) -> dict[str, Numbers]:
+        """The ``biases``."""
+        return {"biases": Numbers(self.folded.biases)}
 
     def _end(self) -> GroupEnd:
         return GroupEnd(format=self.folded.format, flush=self.folded.flush, adder="operator",
@@ -47,7 +55,7 @@ class Unloading(Block):
     def elaborate(self, platform):
         m = Module()
         shape, fmt = self.folded.shape, self.folded.format
-        pipe = Pipeline(m, platform)
+        pipe = Pipeline(m, platform, owner=self)
         end = place(m, platform, "group_end", self._end())
         # whose and which number leaves; the fold counts only where the last one has fewer outputs
         missing = shape.folds * shape.parallel - shape.outputs
@@ -92,7 +100,7 @@ class Unloading(Block):
             exists = there & ((counters["fold"] != shape.folds - 1) | (element < shape.parallel - missing))
         with m.If(exists & first):
             m.d.sync += output.eq(stepped(output, shape.outputs))
-        bias = pipe.table("biases", self.folded.biases, output)
+        bias = pipe.table("biases", self.numbers["biases"], output)
         m.d.comb += end.bias.eq(pipe.delayed("bias", bias, late)[-1])
         whole = exists & (maximum == shape.passes - 1) & (group == shape.groups - 1)
         m.d.comb += [self.y.eq(end.y), self.valid.eq(pipe.flags("whole", whole, late + 2))]

@@ -16,6 +16,7 @@ from .memories import Ram
 from .pipeline import Pipeline
 from .shape import LayerShape
 from .streams import loops, stepped
+from .tables import Numbers
 
 __all__ = ["Window"]
 
@@ -131,7 +132,7 @@ class Window(Block):
             with m.If(ends[name]):
                 m.d.comb += kinds.eq(number)
         steps = [step % self.words for step in (*(shape.address_step(name) for name in moving), shape.address_step())]
-        step = pipe.table("steps", steps, kinds)
+        step = pipe.table("steps", Numbers.of(steps), kinds)
         moves = pipe.flags("moves", issued, 1)
         with m.If(moves):
             m.d.sync += address.eq(_around(address, step, self.words))
@@ -142,7 +143,7 @@ class Window(Block):
         if self.border:
             lane = Signal(range(shape.channels), name="lane")
             m.d.comb += lane.eq(counters["group"] * shape.group_channels + counters["channel"])
-            border = pipe.register("border", pipe.table("borders", self.border, lane))
+            border = pipe.register("border", pipe.table("borders", Numbers.of(self.border), lane))
         m.d.comb += [
             self.code.eq(pipe.register("code", Mux(outside, border, memory.data))),
             self.valid.eq(pipe.flags("valid", issued, self.latency)),

@@ -77,7 +77,8 @@ def block_to_verilog(block: Block, name: str, *, sliced: bool = False) -> str:
     missing = hierarchy.modules.keys() - modules.keys()
     if missing:
         raise RuntimeError(f"Yosys wrote no module {', '.join(sorted(missing))}")
-    texts = {module: tidy(modules[module], ports, sliced=sliced, memory_attributes=hierarchy.memory_attributes[module])
+    texts = {module: tidy(modules[module], ports, sliced=sliced, memory_attributes=hierarchy.memory_attributes[module],
+                          memory_begins=module in hierarchy.beginning)
              for module, ports in hierarchy.ports.items()}
     return "\n".join(f"// {hierarchy.descriptions[module]}\n{texts[module]}" for module in hierarchy.modules)
 

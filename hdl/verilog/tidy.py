@@ -40,13 +40,13 @@ class _Module:
 
 
 def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False,
-         memory_attributes: Sequence[str] = ()) -> str:
+         memory_attributes: Sequence[str] = (), memory_begins: bool = False) -> str:
     """One module as written by ``write_verilog -noattr``, made readable. ``ports``: (direction, name), in order.
 
     ``sliced``: leave wires in slices and next values in blocks of their own, as Yosys writes them.
-    ``memory_attributes``: put before each memory.
+    ``memory_attributes``: put before each memory. ``memory_begins``: zeros that it begins with stay.
     """
-    module = _parse(text)
+    module = _parse(text, memory_begins)
     if not sliced:
         _merge_next_values(module)
         _resolve_aliases(module)
@@ -58,7 +58,7 @@ def tidy(text: str, ports: Sequence[tuple[str, str]], *, sliced: bool = False,
     return _write(module, ports)
 
 
-def _parse(text: str) -> _Module:
+def _parse(text: str, memory_begins: bool) -> _Module:
     header = re.match(r"module (\S+?)\s*\([^;]*;\n", text)  # the ports of many take several lines
     assert header is not None, text.splitlines()[0]
     module, statement, depth = _Module(header[1]), "", 0
@@ -80,7 +80,7 @@ def _parse(text: str) -> _Module:
         words = re.sub(r"\\\S+ ", "", line)  # a name may be a keyword behind a backslash
         depth += len(re.findall(r"\b(?:begin|casez?)\b", words)) - len(re.findall(r"\b(?:end|endcase)\b", words))
         if depth == 0 and (line.rstrip().endswith(";") or line.strip() == "end"):
-            if not _is_empty_memory(statement):
+            if memory_begins or not _is_empty_memory(statement):
                 module.statements.append(statement)
             statement = ""
     return module

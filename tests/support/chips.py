@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small networks with random weights for chips: every kind of block that stands in one."""
 
+import dataclasses
 import re
 from functools import cache
 
@@ -10,13 +11,14 @@ import torch
 from bmhw.chip.bench import Bench
 from bmhw.chip.folding import fastest, folding_for
 from bmhw.chip.parts import assemble
+from bmhw.models.integer.fixed_point import FixedPoint
 from bmhw.models.integer.fold import fold
 from bmhw.models.integer.quantise import Quantisation
 from bmhw.models.networks.architecture import Builder, resnet_small, resnet_v2
 
 from .networks import random_network
 
-__all__ = ["ARCHITECTURES", "IMAGES", "HostileBench", "assembly_of", "made"]
+__all__ = ["ARCHITECTURES", "IMAGES", "HostileBench", "assembly_of", "made", "retrained"]
 
 
 def plain():
@@ -56,15 +58,38 @@ IMAGES = np.random.default_rng(3).integers(0, 256, (40, 1, 8, 8)).astype(np.uint
 
 
 @cache
-def made(name):
+def made(name, seed=0):
     """A network with random weights."""
     architecture = ARCHITECTURES[name]()
-    trained = random_network(architecture, architecture.layouts("signed"), groups=QUANTISATION.groups)
+    trained = random_network(architecture, architecture.layouts("signed"), seed, groups=QUANTISATION.groups)
     return fold(trained, torch.tensor(IMAGES).float() / 256, QUANTISATION).to_integer(name, IMAGES)
 
 
 def assembly_of(network, slowness):
     return assemble(network, folding_for(network, slowness * fastest(network)))
+
+
+def retrained(network, name="other"):
+    """A network with other constants that fits the chip of this one: each neuron has its weights in another order, a
+    channel the scale, the shift and the offset of the one before; thresholds and biases are nearer to 0 by one."""
+    layers = {}
+    for layer in network.layers.values():
+        changed = {"weights": {port: codes[:, ::-1].copy() for port, codes in layer.weights.items()},
+                   "biases": {port: bias - np.sign(bias) for port, bias in layer.biases.items()},
+                   "scale": rolled(layer.scale)}
+        if layer.gives_codes:
+            fine = None if layer.fine is None else np.roll(layer.fine, 1)
+            changed |= {"rescale": rolled(layer.rescale), "fine": fine}
+        layers[layer.name] = dataclasses.replace(layer, **changed)
+    thresholds = {node: dataclasses.replace(norm, threshold=norm.threshold - np.sign(norm.threshold))
+                  for node, norm in network.thresholds.items()}
+    encoders = {node: dataclasses.replace(encoder, shift=np.roll(encoder.shift, 1), fine=np.roll(encoder.fine, 1))
+                for node, encoder in network.encoders.items()}
+    return dataclasses.replace(network, name=name, layers=layers, thresholds=thresholds, encoders=encoders)
+
+
+def rolled(scale):
+    return scale and FixedPoint(np.roll(scale.multiplier, 1), np.roll(scale.shift, 1))
 
 
 class HostileBench(Bench):

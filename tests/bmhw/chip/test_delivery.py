@@ -56,6 +56,11 @@ def with_logits(model, tmp_path_factory):
     return deliver(model, tmp_path_factory.mktemp("logits"), "--logits", "--counters")
 
 
+@pytest.fixture(scope="module")
+def writable(model, tmp_path_factory):
+    return deliver(model, tmp_path_factory.mktemp("writable"), "--weights", "writable", "--counters")
+
+
 def run_bench(folder, *plusargs):
     """Status and output of the bench, as the data sheet says that it is run."""
     if "icarus" not in usable_simulators():
@@ -67,7 +72,7 @@ def run_bench(folder, *plusargs):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["delivered", "with_logits"])
+@pytest.mark.parametrize("kind", ["delivered", "with_logits", "writable"])
 def test_the_bench_passes(kind, seed, request):
     """Whatever the pauses and resets are."""
     status, printed = run_bench(request.getfixturevalue(kind), f"+seed={seed}")
@@ -102,6 +107,20 @@ def changed(folder, tmp_path, file, pattern, replacement):
 ])
 def test_the_bench_finds_a_fault(with_logits, tmp_path, file, pattern, replacement):
     status, printed = run_bench(changed(with_logits, tmp_path, file, pattern, replacement))
+    assert status != 0 and "FAIL: tiny" in printed and "PASS" not in printed
+
+
+@pytest.mark.parametrize(("file", "pattern", "replacement"), [
+    # a word of the image; a chip that tells of no error, or of no good image; one that isn't written
+    ("tiny_weights.hex", r"\n(\w{7})([02468ace])\n", lambda match: f"\n{match[1]}{int(match[2], 16) + 1:x}\n"),
+    ("tiny.v", r"(?<=\.)load_error\(load_error\)", "load_error()"),
+    ("tiny.v", r"(?<=\.)load_done\(load_done\)", "load_done()"),
+    ("tiny.v", r"( assign load_write = )\{", r"\g<1>0 & {"),
+    # weights that come while images are under way
+    ("tiny.v", r"(waits & pixels_held\)) & \w+;", r"\g<1>;"),
+])
+def test_the_bench_finds_a_fault_of_loading(writable, tmp_path, file, pattern, replacement):
+    status, printed = run_bench(changed(writable, tmp_path, file, pattern, replacement))
     assert status != 0 and "FAIL: tiny" in printed and "PASS" not in printed
 
 

@@ -12,6 +12,7 @@ from support.netlists import WRITE_ENABLES, Netlist, cell_models
 
 from bmhw.chip.folding import assembled
 from bmhw.chip.kinds import kind_of, part_of
+from bmhw.chip.loading import opened
 from bmhw.chip.memories import fitted
 from bmhw.deliver.network_files import Delivery
 from bmhw.flow.fpga import DEVICES
@@ -20,7 +21,8 @@ from bmhw.sim import find_simulator, usable_simulators
 pytestmark = pytest.mark.long
 
 CHIPS = {"digits": (lambda: assembled("digits-signed-4bit", 50000, []), "ice40-hx8k"),
-         "bottleneck": (lambda: assembly_of(made("bottleneck"), 2), "ecp5-25k")}
+         "bottleneck": (lambda: assembly_of(made("bottleneck"), 2), "ecp5-25k"),
+         "writable": (lambda: opened(assembly_of(made("plain"), 2)), "ecp5-25k")}
 IMAGES = 2
 
 

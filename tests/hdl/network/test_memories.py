@@ -44,3 +44,10 @@ def test_words_and_style_are_in_the_module(style):
     for text, attributes in ((rom, named), (ram, [*named, "no_rw_check"])):
         assert [line.strip() for line in text.splitlines() if "(*" in line] == (
             [f"(* {', '.join(attributes)} *)"] if attributes else [])
+
+
+def test_words_that_a_memory_begins_with_are_in_the_module():
+    """Zeros, too: they are read before anything is written."""
+    for words in ((0, 33, 5), (0, 0, 0)):
+        text = block_to_verilog(RamBank(width=6, depth=3, words=words), "ram")
+        assert [f"words[{n}] = 6'h{word:02x};" in text for n, word in enumerate(words)] == [True] * 3
