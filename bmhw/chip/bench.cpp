@@ -13,8 +13,9 @@
 //   waves      a file of waves (VCD): nothing is compared then, they begin at the cycle `from` and end at `until`
 //
 // Prints a line for each image that is done, "image NUMBER CYCLE", one for what went wrong, "difference PART AT
-// EXPECTED GOT CYCLE", "stuck CYCLE" or "refused IMAGE" (of weights), and in the end, for each tap, "moved PART NUMBERS", and for each gauge "fifo
-// PART LARGEST WAITED": its largest filling and the cycles in which a number waited in front of it.
+// EXPECTED GOT CYCLE", "stuck CYCLE" or "refused IMAGE" (of weights), and in the end, for each tap, "moved PART
+// NUMBERS", and for each gauge "fifo PART LARGEST WAITED": its largest filling and the cycles in which a number waited
+// in front of it.
 
 #include <cstdint>
 #include <cstdio>

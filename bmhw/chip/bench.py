@@ -265,7 +265,6 @@ class Bench:
             "static long read_gauge(const Vtop &top, int gauge, bool &waits) {", "    switch (gauge) {", *levels,
             "    }", "    waits = false;", "    return 0;", "}", ""])
 
-
     def _load_functions(self) -> list[str]:
         """``offer_word``: to the load port; whether it will be taken. ``load_state``: bit 0: done, bit 1: error."""
         head = "static bool offer_word(Vtop &top, uint32_t word, bool last, bool valid = true) {"

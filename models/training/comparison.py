@@ -78,6 +78,14 @@ def command(name: str, training: Mapping[str, Any], files: Mapping[str, str]) ->
     return " ".join(words)
 
 
+def rounding(card: Mapping[str, Any]) -> str:
+    """The command behind that one which rounded the network after its training (``evaluation.evaluate``), if any."""
+    options = {"--bits": "log_bits", "--maximum-bits": "maximum_bits", "--out-fraction": "out_fraction"}
+    rounded = card.get("rounded", {})
+    words = [f"{option} {rounded[name]}" for option, name in options.items() if name in rounded]
+    return " ".join((f" && python -m bmhw.evaluate --model {card['name']} --data DIR", *words)) if words else ""
+
+
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a network, sorted: what ``models.cards.entry`` gives, and neuron, method, command and the epochs'
     losses and validation accuracies."""
@@ -109,7 +117,7 @@ def _row(path: Path, card: Mapping[str, Any], files: Mapping[str, str], trained:
     if row["neuron"] == "bm":
         row["method"] = training.get("method", "at-once")
     row["test_images"] = card["data"]["test_images"]
-    row["command"] = command(card["name"], training, files)
+    row["command"] = command(card["name"], training, files) + rounding(card)
     if training["initial"] in trained:
         row["continues"] = trained[training["initial"]]
     if "notes" in training:

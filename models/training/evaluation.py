@@ -52,6 +52,8 @@ def evaluate(
     if out is not None and (out / f"{network.name}.json").exists():
         raise ModelUsageError(f"Folder {out} holds a network {network.name} already, which is not overwritten: name "
                               "another one with --out")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # what can't be one is told now, not behind the measurement
     trained = {f"trained_{field}": widths(network, field) for field in WIDTHS}
     if other_width:
         if not trained["trained_log_bits"]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streams of numbers through a block, in Amaranth's own simulator."""
+"""Blocks with registers in Amaranth's own simulator: streams of numbers through them, and benches of their own."""
 
 import numpy as np
+from amaranth.hdl import ClockDomain, Module
 from amaranth.sim import Simulator
 
-__all__ = ["collected"]
+__all__ = ["collected", "moves_behind_registers", "run_bench"]
 
 
 def collected(block, numbers, count, *, seed=None, cycles=None):
@@ -47,3 +48,43 @@ def collected(block, numbers, count, *, seed=None, cycles=None):
     simulator.add_testbench(take)
     simulator.run()
     return taken
+
+
+def run_bench(block, bench):
+    """Run ``bench(context, reset)`` of a block, with a clock."""
+    m = Module()
+    m.domains.sync = domain = ClockDomain()
+    m.submodules.block = block
+
+    async def run(ctx):
+        await bench(ctx, domain.rst)
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(run)
+    simulator.run()
+
+
+def moves_behind_registers(block, inputs, outputs, rng, cycles=600):
+    """That no output moves within a cycle, whatever the inputs do; how often one moved from cycle to cycle, and the
+    numbers of those that did."""
+    moves, moved = 0, set()
+
+    async def bench(ctx, rst):
+        nonlocal moves
+        before = None
+        for _ in range(cycles):
+            seen = set()
+            for _ in range(6):
+                for value in inputs:
+                    ctx.set(value, int(rng.integers(0, 1 << len(value))))
+                seen.add(tuple(ctx.get(value) for value in outputs))
+            assert len(seen) == 1, "an output moved within a cycle"
+            now = seen.pop()
+            moves += now != before
+            moved.update(n for n, value in enumerate(now) if before and value != before[n])
+            before = now
+            await ctx.tick()
+
+    run_bench(block, bench)
+    return moves, moved

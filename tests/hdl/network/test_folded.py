@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
-from support.streams import collected
+from support.streams import collected, run_bench
 
 from bmhw.hdl.formats.bm import BmFormat
 from bmhw.hdl.formats.codes import LinearCode
@@ -192,7 +191,7 @@ def test_the_latency_is_counted(inputs, parallel, outputs, groups, lone_register
                     results=parallel + 1, technology=Technology(lone_registers=lone_registers))
     block, times = FoldedLayer(folded=folded), {}
 
-    async def run(ctx):
+    async def run(ctx, rst):
         taken = cycle = 0
         ctx.set(block.i.valid, 1)
         while "first" not in times:
@@ -204,8 +203,5 @@ def test_the_latency_is_counted(inputs, parallel, outputs, groups, lone_register
                 times["first"] = cycle
             cycle += 1
 
-    simulator = Simulator(block)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
+    run_bench(block, run)
     assert times["first"] - times["last"] == groups * shape.group_cycles + folded.latency

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
+from support.streams import run_bench
 
 from bmhw.hdl.network.serializer import Gather, Serializer
 
@@ -15,7 +15,7 @@ def test_words_leave_one_after_the_other(words, shifts):
     block, rng = Serializer(width=4, words=words, shifts=shifts), np.random.default_rng(words)
     asked, shown = [], []  # (cycle, word)
 
-    async def run(ctx):
+    async def run(ctx, rst):
         cycle = 0
 
         async def tick(load=0, step=0, value=0):
@@ -43,10 +43,7 @@ def test_words_leave_one_after_the_other(words, shifts):
         for _ in range(block.latency):
             await tick()
 
-    simulator = Simulator(block)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
+    run_bench(block, run)
     assert [shown[cycle + block.latency] for cycle, _ in asked] == [word for _, word in asked]
 
 
@@ -56,7 +53,7 @@ def test_rows_side_by_side_leave_one_after_the_other(rows, length):
     block, rng = Gather(width=5, rows=rows, length=length), np.random.default_rng(rows)
     values, shown = rng.integers(0, 32, (4, rows, length)), []
 
-    async def run(ctx):
+    async def run(ctx, rst):
         async def tick(number=None):
             ctx.set(block.valid, number is not None)
             ctx.set(block.i, int(rng.integers(0, 1 << 5 * rows)) if number is None else
@@ -72,9 +69,6 @@ def test_rows_side_by_side_leave_one_after_the_other(rows, length):
         for _ in range(block.latency):
             await tick()
 
-    simulator = Simulator(block)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(run)
-    simulator.run()
+    run_bench(block, run)
     assert shown[:block.latency] == [None] * block.latency and shown[block.latency] is not None
     assert [number for number in shown if number is not None] == list(values.ravel())

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.training import stopped_in
 
 from bmhw import train
 from bmhw.errors import UsageError
@@ -22,7 +23,6 @@ from bmhw.models.operators.max_product import max_product_difference
 from bmhw.models.operators.smoothed import norm_difference, smoothed_gradient_difference
 from bmhw.models.training.comparison import command
 from bmhw.models.training.methods import METHODS
-from bmhw.models.training.trainer import Trainer
 
 FEW = ["--classical-epochs=1", "--bm-epochs=1", "--quantised-epochs=1", "--epoch-images=64", "--architecture=tiny",
        "--validation-images=100"]
@@ -157,7 +157,7 @@ def test_a_classical_network_is_wired_as_its_successor(tiny_architecture):
 
 
 @pytest.mark.parametrize(("options", "groups"), [("--groups 2", 2), ("--group-inputs 18", GroupInputs(18))])
-def test_from_the_classical_network_to_integers_and_on(options, groups, tmp_path, monkeypatch, capsys):
+def test_from_the_classical_network_to_integers_and_on(options, groups, tmp_path, capsys):
     """They go from phase to phase, into card and files, into what starts from these and what is resumed."""
     first = tmp_path / "first"
     assert train.main([*FEW, *options.split(), "--out", str(first), "--name", "net"]) == 0
@@ -175,14 +175,7 @@ def test_from_the_classical_network_to_integers_and_on(options, groups, tmp_path
     assert words.count("--group") == 1
     # a run that starts there, without the option, that is stopped and resumed
     second = [*FEW, "--init-from", str(first / "net-float.safetensors"), "--out", str(tmp_path / "second")]
-    saved = Trainer._save_if_due
-
-    def stop(trainer):
-        trainer.stop = trainer.phase == 2
-        saved(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_if_due", stop)
+    with stopped_in(2):
         assert train.main([*second, "--name", "net"]) == 130
     assert train.main([*second, "--name", "net", "--resume"]) == 0
     card = read_card(tmp_path / "second" / "net.json")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.networks import random_network
+from support.training import stopped_in
 
 from bmhw import train
 from bmhw.models.files.float_weights import load_float
@@ -14,7 +15,6 @@ from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.networks.groups import GroupInputs
 from bmhw.models.networks.layers import BmConv2d, wired_signs
 from bmhw.models.networks.network import MATCHING_BATCH, Network, convert, regrouped, with_mac_layers
-from bmhw.models.training.trainer import Trainer
 
 ARCHITECTURE = resnet_small(1, 8, filters=4)
 OPTIONS = ["--architecture=tiny", "--classical-epochs=0", "--epoch-images=64", "--validation-images=100",
@@ -140,20 +140,13 @@ def test_the_same_groups_are_the_same_weights(trained, tmp_path):
     assert (tmp_path / "out" / "net-float.safetensors").read_bytes() == (trained / "net-float.safetensors").read_bytes()
 
 
-def test_a_run_that_goes_on_knows_its_groups(trained, tmp_path, monkeypatch):
+def test_a_run_that_goes_on_knows_its_groups(trained, tmp_path):
     """Also where it was stopped before the BM network began: a resumed run needn't say them again."""
     epochs = "--bm-epochs", 1, "--quantised-epochs", 1
     start = "--init-from", trained / "net-float.safetensors", "--classical-epochs", 1, *epochs
     whole = run(tmp_path / "whole", *start, "--group-inputs", 9)
-    saved = Trainer._save_if_due
-
-    def stop(trainer):
-        trainer.stop = trainer.phase == 0
-        saved(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_if_due", stop)
-        out = tmp_path / "parts"
+    out = tmp_path / "parts"
+    with stopped_in(0):
         assert train.main([*OPTIONS, *map(str, start), "--group-inputs=9", f"--out={out}"]) == 130
     state = torch.load(out / CHECKPOINT, weights_only=True)
     assert state["settings"]["quantisation"]["groups"] == {"inputs": 9} and state["phase"] == 0

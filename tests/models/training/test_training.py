@@ -19,6 +19,7 @@ from bmhw.models.files.store import WEIGHTS
 from bmhw.models.networks.architecture import ARCHITECTURES, resnet_small
 from bmhw.models.networks.network import Network, convert
 from bmhw.models.training import run
+from bmhw.models.training.comparison import collect
 from bmhw.models.training.trainer import Settings, Stopped, Trainer, accuracy
 
 SETTINGS = Settings(
@@ -282,11 +283,15 @@ class TestCommands:
         assert {layer.format.out_fraction for layer in network.layers.values()} == {6}
         assert network.card["rounded"] == {"out_fraction": 6, "weights": before.card["weights"]["sha256"]}
         assert {key: figures[key] for key in network.card["accuracy"]} == network.card["accuracy"]
+        (row,) = collect([tmp_path])
+        assert row["command"].endswith("bmhw.evaluate --model digits-signed-4bit --data DIR --out-fraction 6")
         images = before.samples[:8]
         assert np.array_equal(network.logits(images), before.with_out_fraction(6).logits(images))
         # nothing that is there is overwritten
         again = self.run(*narrow)
         assert (again.returncode, again.stderr.count("\n")) == (2, 1) and "holds a network digits-" in again.stderr
+        file = self.run(*narrow[:-1], str(written))
+        assert (file.returncode, file.stderr.count("\n")) == (1, 1) and str(written) in file.stderr
 
     def test_evaluate_without_the_floating_point_weights(self, tmp_path):
         for suffix in (".json", ".safetensors"):
