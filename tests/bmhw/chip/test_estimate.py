@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from support import layer_chips
 from support.chips import ARCHITECTURES, assembly_of, made
 
 from bmhw.chip.calibration import Sample, counted, fitted_coefficients, samples
@@ -10,6 +11,7 @@ from bmhw.chip.estimate import Piece, coefficients, pieces
 from bmhw.chip.folding import assembled
 from bmhw.chip.loading import opened
 from bmhw.chip.memories import fitted
+from bmhw.chip.parts import assemble
 from bmhw.chip.plan import plan
 from bmhw.flow.cache import Cache, cache_folder
 from bmhw.flow.engine import Engine
@@ -43,6 +45,25 @@ def test_no_coefficient_is_below_zero_and_the_sum_is_right():
     assert each["counters"] == 0 < each["bits"]
     expected = sum(each["bits"] * sample.piece.features["bits"] for sample in samples)
     assert expected == pytest.approx(sum(sample.cells for sample in samples), rel=1e-3)
+
+
+def test_every_end_of_a_layer_counts():
+    """Ten outputs in groups of four inputs have five ends, each with exponentials and sums of its own."""
+    network = layer_chips.made("grouped signed shortcut")
+    found = {}
+    for parallel in (2, 10):
+        folding = {**layer_chips.FOLDING, "dense": parallel}
+        assembly = fitted(assemble(network, folding), DEVICES["ecp5-25k"])
+        folded = assembly.blocks["dense"][1]["folded"]
+        neurons, = (piece for piece in pieces(assembly) if piece.part == "dense" and piece.name.endswith("neurons"))
+        found[parallel] = folded, neurons.features
+    (one, alone), (five, features) = found.values()
+    assert (one.shape.ends, five.shape.ends) == (1, 5)
+    assert features["exponentials"] == 5 * alone["exponentials"]
+    memories, technology = five.memories, five.technology
+    sums = [memories[name] for name in ("sums", "sums_1", "sums_2", "sums_3", "sums_4", "gathered")]
+    assert sums[-1].bits == 4 * five.format.y.bits
+    assert features["memories"] == sum(map(technology.luts, sums)) > alone["memories"]
 
 
 SHIPPED = (("cifar10-resnet20-signed-4bit", 589824), ("mnist-lenet-mac-3bit", 40000), ("mnist-resnet20-wired", 400000),
