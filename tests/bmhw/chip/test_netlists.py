@@ -10,12 +10,14 @@ import pytest
 from support.chips import assembly_of, made
 from support.netlists import WRITE_ENABLES, Netlist, cell_models
 
+from bmhw.chip.edge import chip_of
 from bmhw.chip.folding import assembled
 from bmhw.chip.kinds import kind_of, part_of
 from bmhw.chip.loading import opened
 from bmhw.chip.memories import fitted
 from bmhw.deliver.network_files import Delivery
 from bmhw.flow.fpga import DEVICES
+from bmhw.hdl.verilog.convert import block_to_verilog
 from bmhw.sim import find_simulator, usable_simulators
 
 pytestmark = pytest.mark.long
@@ -70,12 +72,22 @@ def test_other_words_in_block_rams_are_found(chip, tmp_path):
 
 
 def test_an_elements_maxima_are_counted_as_its_own(chip):
-    """Whatever block's name their nets have."""
     delivery, netlist = chip
+    check_maxima(delivery.assembly, netlist)
+
+
+def test_the_maxima_of_many_elements_are_counted_as_their_own():
+    """Their nets have the name of the queue's input."""
+    assembly, device = assembled("mnist-lenet-signed-4bit", 40000, [], "ecp5-25k"), DEVICES["ecp5-25k"]
+    check_maxima(assembly, Netlist(block_to_verilog(chip_of(assembly), "chip"), device, "chip"))
+
+
+def check_maxima(assembly, netlist):
+    """That an element's flip-flops are its own, whatever block's name their nets have."""
     found = Counter(part_of(name) for name, cell in netlist.module["cells"].items()
                     if cell["type"] == "TRELLIS_FF" or cell["type"].startswith("SB_DFF")
-                    if kind_of(delivery.assembly, name) == "elements")
-    for part, (_, parameters) in delivery.assembly.blocks.items():
+                    if kind_of(assembly, name) == "elements")
+    for part, (_, parameters) in assembly.blocks.items():
         if "folded" in parameters:
             shape, fmt = parameters["folded"].shape, parameters["folded"].format
             assert found[part] >= shape.parallel * shape.shown * fmt.maximum_bits
