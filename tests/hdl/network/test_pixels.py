@@ -63,10 +63,11 @@ def test_the_largest_is_the_first_one_of_equals(rng, seed):
     assert found == list(expected)
 
 
-def test_an_index_waits_while_the_next_row_comes(rng):
-    """However seldom one is taken."""
-    values, found = rng.integers(-4, 4, (30, 2)), []
-    block = LargestIndex(width=4, shifts=(1, 0))
+@pytest.mark.parametrize("shifts", [(1, 0), (0,)])
+def test_an_index_waits_while_the_next_row_comes(rng, shifts):
+    """However seldom one is taken; of rows of one number, too."""
+    values, found = rng.integers(-4, 4, (30, len(shifts))), []
+    block = LargestIndex(width=4, shifts=shifts)
     numbers = list(values.ravel())
 
     async def bench(ctx, rst):
@@ -82,7 +83,7 @@ def test_an_index_waits_while_the_next_row_comes(rng):
                 found.append(index)
 
     run_bench(block, bench)
-    assert found == list((values << np.array([1, 0])).argmax(axis=1))
+    assert found == list((values << np.array(shifts)).argmax(axis=1))
 
 
 @PAUSES
